@@ -1,0 +1,17 @@
+//! The node agent of splitter, as a library: its binary, its tests and its benchmarks
+//! use the same modules.
+//!
+//! ```text
+//! source ──► objects ──► compile ──► plan ──► datapath ──► BPF maps
+//! ```
+//!
+//! - [`source`]: where objects come from (a watched directory of manifests);
+//! - [`objects`]: what the agent keeps of Services, EndpointSlices and TrafficSplits;
+//! - [`compile`]: the pure function from objects to a [`plan::Plan`] and diagnostics;
+//! - [`datapath`]: programs and maps; everything `unsafe` is there;
+//! - [`cli`]: one module per command.
+
+pub mod objects;
+pub mod compile;
+pub mod plan;
+pub mod source;

@@ -1,0 +1,122 @@
+//! What the agent keeps of Kubernetes objects: the few fields that splitting needs.
+//!
+//! [`decode`] takes any object as the API server or a manifest gives it. An object
+//! that cannot be read at all is refused here; one whose content asks for something
+//! that cannot be done is kept with its refusal, so that its root is known when the
+//! refusal is reported.
+
+mod decode;
+mod endpoint_slice;
+mod service;
+mod traffic_split;
+mod weight;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+pub use decode::{DecodeError, decode};
+pub use endpoint_slice::{EndpointSlice, SliceEndpoint, SlicePort};
+pub use service::{Service, ServicePort};
+pub use traffic_split::{Backend, SplitSpec, TrafficSplit};
+pub use weight::Weight;
+
+/// Namespace and name: what identifies an object among those of its kind.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct ObjectName {
+    /// Namespace; `default` where the manifest gives none.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl ObjectName {
+    /// A name from its two parts.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// An object of any kind, as reports name it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct ObjectReference {
+    /// Kind, for example `TrafficSplit`.
+    pub kind: String,
+    /// Namespace and name.
+    #[serde(flatten)]
+    pub name: ObjectName,
+}
+
+impl fmt::Display for ObjectReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
+/// An object that the agent keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// A Service (`v1`).
+    Service(Service),
+    /// An EndpointSlice (`discovery.k8s.io/v1`).
+    EndpointSlice(EndpointSlice),
+    /// A TrafficSplit (`split.smi-spec.io`, any version).
+    TrafficSplit(TrafficSplit),
+}
+
+impl Object {
+    /// Kind and name, for reports.
+    #[must_use]
+    pub fn reference(&self) -> ObjectReference {
+        let (kind, name) = match self {
+            Self::Service(object) => ("Service", &object.name),
+            Self::EndpointSlice(object) => ("EndpointSlice", &object.name),
+            Self::TrafficSplit(object) => ("TrafficSplit", &object.name),
+        };
+        ObjectReference {
+            kind: kind.to_owned(),
+            name: name.clone(),
+        }
+    }
+}
+
+/// Everything that a source knows at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Objects {
+    /// Services.
+    pub services: BTreeMap<ObjectName, Service>,
+    /// EndpointSlices.
+    pub endpoint_slices: BTreeMap<ObjectName, EndpointSlice>,
+    /// TrafficSplits.
+    pub traffic_splits: BTreeMap<ObjectName, TrafficSplit>,
+}
+
+impl Objects {
+    /// Adds an object; gives back the one of the same kind and name that it replaces.
+    pub fn insert(&mut self, object: Object) -> Option<Object> {
+        match object {
+            Object::Service(object) => self
+                .services
+                .insert(object.name.clone(), object)
+                .map(Object::Service),
+            Object::EndpointSlice(object) => self
+                .endpoint_slices
+                .insert(object.name.clone(), object)
+                .map(Object::EndpointSlice),
+            Object::TrafficSplit(object) => self
+                .traffic_splits
+                .insert(object.name.clone(), object)
+                .map(Object::TrafficSplit),
+        }
+    }
+}

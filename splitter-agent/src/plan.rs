@@ -1,0 +1,132 @@
+//! What the maps shall hold: every frontend with its split, decided and ready to be
+//! written.
+//!
+//! A plan names no map index and no generation: those belong to the datapath, which
+//! compares a plan with what is in force and writes the difference.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+
+use splitter_common::address;
+use splitter_common::layout::{FrontendKey, LeafState, Protocol, Reason};
+
+/// What clients dial: address, port and protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Frontend {
+    /// Address (IPv4-mapped addresses as IPv4) and port.
+    pub address: SocketAddr,
+    /// Transport protocol.
+    pub protocol: Protocol,
+}
+
+impl Frontend {
+    /// The key of `FRONTENDS`.
+    #[must_use]
+    pub fn key(&self) -> FrontendKey {
+        FrontendKey {
+            address: address::to_bytes(self.address.ip()),
+            port: self.address.port(),
+            protocol: self.protocol,
+            padding: 0,
+        }
+    }
+
+    /// The frontend that a key of `FRONTENDS` stands for.
+    #[must_use]
+    pub fn from_key(key: &FrontendKey) -> Self {
+        Self {
+            address: SocketAddr::new(address::from_bytes(key.address), key.port),
+            protocol: key.protocol,
+        }
+    }
+}
+
+impl fmt::Display for Frontend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, protocol_name(self.protocol))
+    }
+}
+
+/// The name that Kubernetes gives a protocol.
+#[must_use]
+pub fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+        Protocol::Sctp => "SCTP",
+    }
+}
+
+/// Everything that the maps shall hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Every frontend, with what to do with connections to it.
+    pub frontends: BTreeMap<Frontend, PlannedSplit>,
+}
+
+/// What to do with connections to one frontend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedSplit {
+    /// The object that asks for it.
+    pub origin: Origin,
+    /// Name of the root Service, in the origin's namespace.
+    pub root: String,
+    /// What to do.
+    pub decision: Decision,
+    /// Every leaf that the object names, in its order (duplicates summed).
+    pub leaves: Vec<PlannedLeaf>,
+}
+
+impl PlannedSplit {
+    /// Whether a leaf with a weight above 0 does not take its share.
+    #[must_use]
+    pub fn is_degraded(&self) -> bool {
+        self.leaves.iter().any(|leaf| {
+            !matches!(leaf.state, LeafState::Ready | LeafState::WeightZero)
+        })
+    }
+}
+
+/// The object that asks for a split.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Origin {
+    /// Kind, for example `TrafficSplit`.
+    pub kind: &'static str,
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// `metadata.generation`, 0 where there is none. Part of the seed of the pick, so
+    /// that nodes which see the same object in the same state shift alike.
+    pub generation: i64,
+}
+
+/// What the kernel shall do with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Send it to an endpoint of a leaf.
+    Split,
+    /// Refuse it.
+    Refuse(Reason),
+    /// Leave it alone.
+    PassThrough(Reason),
+}
+
+/// A leaf of a split.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedLeaf {
+    /// Name of the Service, in the split's namespace.
+    pub service: String,
+    /// Weight for people: as configured, times the power of ten that makes all
+    /// weights of the split whole.
+    pub weight: u64,
+    /// Positions of the lattice that it owns; 0 unless `state` lets it take its share.
+    /// Shares of a split have no common divisor, and their sum fits 32 bits.
+    pub share: u32,
+    /// Whether it takes its share, and if not, why.
+    pub state: LeafState,
+    /// Its endpoints: sorted, without duplicates, of the frontend's address family.
+    /// Not empty if `share` is above 0.
+    pub endpoints: Vec<SocketAddr>,
+}

@@ -1,0 +1,295 @@
+//! The records in the BPF maps, byte for byte.
+//!
+//! Every record is `#[repr(C)]` without implicit padding (bytemuck refuses it), in
+//! the host's byte order except for addresses, which are bytes in network order.
+//! Ports are in host order, and what is a choice among names is an enum, so that
+//! `bpftool map dump` reads well.
+//!
+//! A change of any record here is a new [`LAYOUT_VERSION`]: the maps are pinned below
+//! a directory of that name, and two versions never share a map.
+//!
+//! ```text
+//! FRONTENDS {address, port, protocol} ─► {split, generation}
+//!                                            │
+//!                  SPLITS[split] ◄───────────┘   must carry the same key and generation
+//!                    │  sequence ─► SEQUENCE[sequence]            connections of the split
+//!                    │              SEQUENCE[sequence + 1 + leaf] connections of each leaf
+//!                    └► first_leaf ─► LEAVES[..] ─► first_endpoint ─► ENDPOINTS[..]
+//! ```
+
+use bytemuck::{CheckedBitPattern, NoUninit, Pod, Zeroable};
+
+/// Version of the records below, and the name of the directory that the maps are
+/// pinned in (`v1`).
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Most leaves that one split may have. The kernel finds a leaf by a binary search,
+/// whose number of steps the verifier must see to be bounded.
+pub const MAX_LEAVES: u32 = 64;
+
+/// Transport protocol, by its IANA number.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, NoUninit, CheckedBitPattern)]
+pub enum Protocol {
+    /// Transmission Control Protocol.
+    Tcp = 6,
+    /// User Datagram Protocol.
+    Udp = 17,
+    /// Stream Control Transmission Protocol.
+    Sctp = 132,
+}
+
+/// What a client dials, and the key of `FRONTENDS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, NoUninit, CheckedBitPattern)]
+pub struct FrontendKey {
+    /// Address in the form of [`crate::address`].
+    pub address: [u8; 16],
+    /// Port in host order.
+    pub port: u16,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Always 0.
+    pub padding: u8,
+}
+
+/// What stands behind a [`FrontendKey`] in `FRONTENDS`: one aligned 64-bit word, read
+/// and written whole, since no BPF map updates more than that atomically.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct FrontendValue {
+    /// Index into `SPLITS`.
+    pub split: u32,
+    /// Must equal the generation of that record. Hash elements are recycled while a
+    /// reader may still hold them (kernel commit 0fd7c5d43339, 6.1), so what was read
+    /// is believed only if the record confirms it.
+    pub generation: u32,
+}
+
+/// What the kernel does with a connection to a frontend.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, NoUninit, CheckedBitPattern)]
+pub enum Verdict {
+    /// The slot is free, or no longer in force.
+    Free = 0,
+    /// Rewrite the destination to an endpoint of a leaf.
+    Split = 1,
+    /// Refuse with ECONNREFUSED (kernel 5.18 and later; before, pass through).
+    Refuse = 2,
+    /// Leave the destination alone. The record is there to say why.
+    PassThrough = 3,
+}
+
+/// Why a frontend is not split.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, NoUninit, CheckedBitPattern)]
+pub enum Reason {
+    /// It is split.
+    None = 0,
+    /// Every weight is 0: the author said "nowhere".
+    AllWeightsZero = 1,
+    /// No leaf with a weight above 0 has a ready endpoint.
+    NoReadyEndpoints = 2,
+    /// None of the leaf Services exists.
+    NoLeafService = 3,
+    /// No leaf Service has a port of this number and protocol.
+    NoLeafPort = 4,
+    /// Only TCP is split.
+    ProtocolNotSplit = 5,
+    /// The object that asks for the split was refused.
+    ObjectRefused = 6,
+}
+
+/// A split: what the kernel does with connections to one frontend. Immutable once a
+/// frontend points at it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit, CheckedBitPattern)]
+pub struct SplitRecord {
+    /// The frontend that this record belongs to.
+    pub frontend: FrontendKey,
+    /// Generation of the record; grows by one with each that is published.
+    pub generation: u32,
+    /// Seed of the shifts of the lattice's blocks.
+    pub seed: u64,
+    /// W: the sum of the leaves' shares, and the length of a block in connections.
+    pub size: u32,
+    /// Step of the lattice, coprime to `size`.
+    pub step: u32,
+    /// This node's part of the shift, below `size` (0 if `size` is 0).
+    pub shift: u32,
+    /// First of `leaf_count + 1` counters in `SEQUENCE`.
+    pub sequence: u32,
+    /// First leaf in `LEAVES`.
+    pub first_leaf: u32,
+    /// Number of leaves, at most [`MAX_LEAVES`].
+    pub leaf_count: u32,
+    /// What to do.
+    pub verdict: Verdict,
+    /// Why it is not split.
+    pub reason: Reason,
+    /// Always 0.
+    pub padding: [u8; 6],
+}
+
+/// Whether a leaf takes its share, and if not, why.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, NoUninit, CheckedBitPattern)]
+pub enum LeafState {
+    /// Takes its share.
+    Ready = 0,
+    /// Has endpoints, none of them ready; those that still serve while they terminate
+    /// take its share.
+    Terminating = 1,
+    /// Weight 0: never picked.
+    WeightZero = 2,
+    /// The Service does not exist, or is an ExternalName.
+    ServiceMissing = 3,
+    /// The Service has no port of the frontend's number and protocol.
+    PortMissing = 4,
+    /// No endpoint is ready.
+    NoReadyEndpoints = 5,
+}
+
+/// A leaf of a split.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit, CheckedBitPattern)]
+pub struct LeafRecord {
+    /// Weight as configured, times the power of ten that makes all weights of the
+    /// split whole. For people; the kernel looks at `end`.
+    pub weight: u64,
+    /// End (exclusive) of the leaf's interval of lattice positions; it begins where
+    /// the leaf before ends. An empty interval is never picked.
+    pub end: u32,
+    /// First endpoint in `ENDPOINTS`.
+    pub first_endpoint: u32,
+    /// Number of endpoints.
+    pub endpoint_count: u32,
+    /// Index into `LEAF_STATS` and key of `LEAF_NAMES`.
+    pub leaf_id: u32,
+    /// Whether it takes its share.
+    pub state: LeafState,
+    /// Always 0.
+    pub padding: [u8; 7],
+}
+
+/// An endpoint of a leaf.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct EndpointRecord {
+    /// Address in the form of [`crate::address`].
+    pub address: [u8; 16],
+    /// The leaf that it belongs to.
+    pub leaf_id: u32,
+    /// Port in host order.
+    pub port: u16,
+    /// Always 0.
+    pub padding: u16,
+}
+
+/// A counter on a cache line of its own.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct SequenceRecord {
+    /// Connections counted.
+    pub count: u64,
+    /// Always 0.
+    pub padding: [u64; 7],
+}
+
+/// Per-CPU counters of a leaf, over all changes of weights.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct LeafStats {
+    /// Connections that were given an endpoint of this leaf.
+    pub connections: u64,
+}
+
+/// What became of a connection to a frontend: index into the per-CPU counters `OUTCOMES`.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Rewritten to an endpoint.
+    Split = 0,
+    /// Refused with ECONNREFUSED, as its record says.
+    Refused = 1,
+    /// Passed through, as its record says.
+    PassedThrough = 2,
+    /// Should have been refused; passed through, since the kernel has no `bpf_set_retval`.
+    CouldNotRefuse = 3,
+    /// Passed through, since a record did not confirm what led to it.
+    Inconsistent = 4,
+    /// Rewritten, but the socket's memory of the VIP could not be made (no memory):
+    /// getpeername shows the endpoint.
+    PeerNameLost = 5,
+}
+
+impl Outcome {
+    /// Every outcome, in the order of the indexes.
+    pub const ALL: [Self; 6] = [
+        Self::Split,
+        Self::Refused,
+        Self::PassedThrough,
+        Self::CouldNotRefuse,
+        Self::Inconsistent,
+        Self::PeerNameLost,
+    ];
+}
+
+/// What a split socket remembers, in socket storage, so that getpeername shows the
+/// VIP. Believed only while the socket's peer is the endpoint in it: a socket may be
+/// disconnected and connected again elsewhere.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct ConnectionRecord {
+    /// The address that was dialled.
+    pub frontend_address: [u8; 16],
+    /// The endpoint's address.
+    pub endpoint_address: [u8; 16],
+    /// The leaf that was picked.
+    pub leaf_id: u32,
+    /// The port that was dialled, in host order.
+    pub frontend_port: u16,
+    /// The endpoint's port, in host order.
+    pub endpoint_port: u16,
+}
+
+/// A NUL-terminated name. `i8`, since that is what `cargo xtask build-ebpf` marks as
+/// text for `bpftool`.
+pub type Text<const N: usize> = [i8; N];
+
+/// Who asks for a split, keyed by its frontend in `FRONTEND_NAMES`. Never read by the
+/// kernel.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct FrontendNames {
+    /// Namespace of the root Service and of the object.
+    pub namespace: Text<64>,
+    /// Name of the root Service.
+    pub root: Text<64>,
+    /// Kind of the object that asks for the split.
+    pub kind: Text<32>,
+    /// Name of that object.
+    pub name: Text<256>,
+}
+
+/// A leaf's names, keyed by its id in `LEAF_NAMES`. Never read by the kernel.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct LeafNames {
+    /// Namespace of the root and the leaf Service.
+    pub namespace: Text<64>,
+    /// Name of the root Service.
+    pub root: Text<64>,
+    /// Name of the leaf Service.
+    pub leaf: Text<64>,
+}
+
+const _: () = {
+    assert!(size_of::<FrontendKey>() == 20);
+    assert!(size_of::<FrontendValue>() == 8);
+    assert!(size_of::<SplitRecord>() == 64);
+    assert!(size_of::<LeafRecord>() == 32);
+    assert!(size_of::<EndpointRecord>() == 24);
+    assert!(size_of::<SequenceRecord>() == 64);
+    assert!(size_of::<ConnectionRecord>() == 40);
+};
