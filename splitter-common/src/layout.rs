@@ -39,8 +39,9 @@ pub enum Protocol {
     Sctp = 132,
 }
 
-/// What a client dials, and the key of `FRONTENDS`.
-#[repr(C)]
+/// What a client dials, and the key of `FRONTENDS`. Aligned to 4 bytes, so that the
+/// kernel fills and compares it in words.
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, NoUninit, CheckedBitPattern)]
 pub struct FrontendKey {
     /// Address in the form of [`crate::address`].

@@ -130,16 +130,12 @@ pub fn step_for(size: u32) -> u32 {
     best.1
 }
 
-/// The largest partial quotient of the continued fraction of a / b after the first;
-/// `None` if a and b have a common divisor.
+/// The largest partial quotient of the continued fraction of a / b; `None` if a and b
+/// have a common divisor.
 fn largest_quotient(mut a: u64, mut b: u64) -> Option<u64> {
     let mut largest = 0;
-    let mut first = true;
     while b != 0 {
-        if !first {
-            largest = largest.max(a / b);
-        }
-        first = false;
+        largest = largest.max(a / b);
         (a, b) = (b, a % b);
     }
     (a == 1).then_some(largest)

@@ -1,2 +1,42 @@
-//! The kernel programs.
+//! The kernel programs: they pick an endpoint when a socket connects, and show the
+//! application the address that it dialled.
+//!
+//! | program | hook | job |
+//! |---|---|---|
+//! | `connect4`, `connect6` | `cgroup/connect4`, `cgroup/connect6` | [`connect`] |
+//! | `getpeername4`, `getpeername6` | `cgroup/getpeername4`, `cgroup/getpeername6` | [`peer_name`] |
+//!
+//! Minimum kernel: 5.15. What a kernel may lack beyond that is behind a constant in
+//! [`settings`] that the agent sets when it loads the programs.
+//!
+//! On any doubt a program leaves the destination alone and counts why: a mistake here
+//! must never cost a connection.
+//!
+//! For the host this is an empty program, so that the workspace builds as a whole.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(
+        internal_features,
+        reason = "BPF has no AtomicU64::fetch_add; the intrinsic is the only way to a fetching add"
+    )
+)]
+
+#[cfg(target_arch = "bpf")]
+mod connect;
+#[cfg(target_arch = "bpf")]
+mod context;
+#[cfg(target_arch = "bpf")]
+mod count;
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod peer_name;
+#[cfg(target_arch = "bpf")]
+mod programs;
+#[cfg(target_arch = "bpf")]
+mod settings;
+
+#[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -1,0 +1,86 @@
+//! Reading and writing `struct bpf_sock_addr`.
+//!
+//! Every access is a volatile one of a single field: the verifier allows only loads
+//! and stores of a field's own width at its own offset, and the compiler must neither
+//! merge nor split them (copying an array between raw places becomes a call of
+//! `memmove`, whose pointer arithmetic the verifier refuses without CAP_PERFMON).
+
+use core::ptr::{addr_of, addr_of_mut};
+
+use aya_ebpf::programs::SockAddrContext;
+
+/// Which of the address fields a hook uses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    /// `user_ip4`.
+    V4,
+    /// `user_ip6`.
+    V6,
+}
+
+/// The third word of an IPv4-mapped address, in network order.
+const MAPPED: u32 = 0xffff_u32.to_be();
+
+/// An address as four words in network order, IPv4 as IPv4-mapped.
+pub(crate) type Words = [u32; 4];
+
+/// The protocol number of the socket.
+#[inline(always)]
+pub(crate) fn protocol(context: &SockAddrContext) -> u32 {
+    // SAFETY: the kernel hands the program a valid context; the field may be read.
+    unsafe { addr_of!((*context.sock_addr).protocol).read_volatile() }
+}
+
+/// The address in the context.
+#[inline(always)]
+pub(crate) fn address(context: &SockAddrContext, family: Family) -> Words {
+    match family {
+        Family::V4 => {
+            // SAFETY: as in `protocol`; IPv4 hooks may read `user_ip4`.
+            let v4 = unsafe { addr_of!((*context.sock_addr).user_ip4).read_volatile() };
+            [0, 0, MAPPED, v4]
+        }
+        Family::V6 => {
+            // SAFETY: as in `protocol`; IPv6 hooks may read the four words of `user_ip6`.
+            unsafe {
+                let words = addr_of!((*context.sock_addr).user_ip6).cast::<u32>();
+                [
+                    words.read_volatile(),
+                    words.add(1).read_volatile(),
+                    words.add(2).read_volatile(),
+                    words.add(3).read_volatile(),
+                ]
+            }
+        }
+    }
+}
+
+/// The port in the context, in host order.
+#[inline(always)]
+pub(crate) fn port(context: &SockAddrContext) -> u16 {
+    // SAFETY: as in `protocol`. The kernel shows the 16-bit port in a 32-bit field.
+    let port = unsafe { addr_of!((*context.sock_addr).user_port).read_volatile() };
+    u16::from_be(port as u16)
+}
+
+/// Replaces address and port (in host order).
+#[inline(always)]
+pub(crate) fn replace(context: &SockAddrContext, family: Family, address: Words, port: u16) {
+    // SAFETY: as in `protocol`; hooks of the family may write these fields, whole words
+    // each.
+    unsafe {
+        match family {
+            Family::V4 => {
+                addr_of_mut!((*context.sock_addr).user_ip4).write_volatile(address[3]);
+            }
+            Family::V6 => {
+                let words = addr_of_mut!((*context.sock_addr).user_ip6).cast::<u32>();
+                words.write_volatile(address[0]);
+                words.add(1).write_volatile(address[1]);
+                words.add(2).write_volatile(address[2]);
+                words.add(3).write_volatile(address[3]);
+            }
+        }
+        addr_of_mut!((*context.sock_addr).user_port).write_volatile(u32::from(port.to_be()));
+    }
+}

@@ -1,0 +1,53 @@
+//! Counting.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::ptr::addr_of_mut;
+
+use splitter_common::layout::Outcome;
+
+use crate::maps::{LEAF_STATS, OUTCOMES, SEQUENCE};
+
+/// Takes the next number of a counter in `SEQUENCE`; `None` if there is no such counter.
+#[inline(always)]
+pub(crate) fn next(sequence: u32) -> Option<u64> {
+    let counter = SEQUENCE.get_ptr_mut(sequence)?;
+    // SAFETY: the pointer is into a map value that lives as long as the program runs,
+    // and every writer in the kernel uses this instruction.
+    //
+    // Not Relaxed: LLVM 22 compiles a relaxed fetching add to one that does not fetch
+    // and returns the addend (llvm/llvm-project#210280).
+    Some(unsafe {
+        atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(addr_of_mut!((*counter).count), 1)
+    })
+}
+
+/// Counts a connection to a leaf.
+#[inline(always)]
+pub(crate) fn leaf(leaf_id: u32) {
+    if let Some(stats) = LEAF_STATS.get_ptr_mut(leaf_id) {
+        // SAFETY: the slot is this CPU's own.
+        unsafe { increment(addr_of_mut!((*stats).connections)) };
+    }
+}
+
+/// Counts what became of a connection.
+#[inline(always)]
+pub(crate) fn outcome(outcome: Outcome) {
+    if let Some(count) = OUTCOMES.get_ptr_mut(outcome as u32) {
+        // SAFETY: the slot is this CPU's own.
+        unsafe { increment(count) };
+    }
+}
+
+/// Adds one to a counter of this CPU. Atomic all the same: a program may be preempted
+/// between load and store (cgroup programs run with migration off, not preemption), and
+/// a lost count is a lie in a table that promises exact numbers.
+///
+/// # Safety
+///
+/// `counter` must point into a map value.
+#[inline(always)]
+unsafe fn increment(counter: *mut u64) {
+    // SAFETY: the caller's.
+    let _ = unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, 1) };
+}

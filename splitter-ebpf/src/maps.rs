@@ -1,0 +1,55 @@
+//! The maps. Their records are in [`splitter_common::layout`]. The sizes here are the
+//! defaults; the agent sets the real ones when it creates the maps.
+
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, SkStorage};
+use aya_ebpf::macros::btf_map;
+use splitter_common::layout::{
+    ConnectionRecord, EndpointRecord, FrontendKey, FrontendNames, FrontendValue, LeafNames,
+    LeafRecord, LeafStats, Outcome, SequenceRecord, SplitRecord,
+};
+
+const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
+
+/// What clients dial, to the split in force.
+#[btf_map]
+pub(crate) static FRONTENDS: HashMap<FrontendKey, FrontendValue, 65_536, NO_PREALLOC> =
+    HashMap::new();
+
+/// Splits. A slot is written only while no frontend points at it.
+#[btf_map]
+pub(crate) static SPLITS: Array<SplitRecord, 81_920, MMAPABLE> = Array::new();
+
+/// Leaves of all splits; each split's stand together.
+#[btf_map]
+pub(crate) static LEAVES: Array<LeafRecord, 163_840, MMAPABLE> = Array::new();
+
+/// Endpoints of all leaves; each leaf's stand together.
+#[btf_map]
+pub(crate) static ENDPOINTS: Array<EndpointRecord, 262_144, MMAPABLE> = Array::new();
+
+/// Counters of connections: one for the split, followed by one for each of its leaves.
+#[btf_map]
+pub(crate) static SEQUENCE: Array<SequenceRecord, 245_760, MMAPABLE> = Array::new();
+
+/// Counters of leaves that live as long as the leaf is part of a split.
+#[btf_map]
+pub(crate) static LEAF_STATS: PerCpuArray<LeafStats, 65_536> = PerCpuArray::new();
+
+/// What became of connections to frontends, by [`Outcome`].
+#[btf_map]
+pub(crate) static OUTCOMES: PerCpuArray<u64, { Outcome::ALL.len() }> = PerCpuArray::new();
+
+/// What split sockets remember.
+#[btf_map]
+pub(crate) static CONNECTIONS: SkStorage<ConnectionRecord> = SkStorage::new();
+
+/// For people: who asks for the split of a frontend.
+#[btf_map]
+pub(crate) static FRONTEND_NAMES: HashMap<FrontendKey, FrontendNames, 65_536, NO_PREALLOC> =
+    HashMap::new();
+
+/// For people: what a leaf id stands for.
+#[btf_map]
+pub(crate) static LEAF_NAMES: HashMap<u32, LeafNames, 65_536, NO_PREALLOC> = HashMap::new();

@@ -1,0 +1,47 @@
+//! The entry points. A program's return value: 1 lets the call go on, 0 makes it fail.
+
+use aya_ebpf::macros::cgroup_sock_addr;
+use aya_ebpf::programs::SockAddrContext;
+
+use crate::{connect, context, peer_name};
+
+/// The verdict that lets connect() go on.
+pub(crate) const ALLOW: i32 = 1;
+/// The verdict that makes connect() fail.
+pub(crate) const DENY: i32 = 0;
+
+/// An IPv4 socket connects.
+#[cgroup_sock_addr(connect4)]
+fn connect4(context: SockAddrContext) -> i32 {
+    connect::run(&context, context::Family::V4)
+}
+
+/// An IPv6 socket connects, to an IPv6 address or to an IPv4-mapped one.
+#[cgroup_sock_addr(connect6)]
+fn connect6(context: SockAddrContext) -> i32 {
+    connect::run(&context, context::Family::V6)
+}
+
+/// An application asks an IPv4 socket for its peer.
+#[cgroup_sock_addr(getpeername4)]
+fn getpeername4(context: SockAddrContext) -> i32 {
+    peer_name::run(&context, context::Family::V4)
+}
+
+/// An application asks an IPv6 socket for its peer.
+#[cgroup_sock_addr(getpeername6)]
+fn getpeername6(context: SockAddrContext) -> i32 {
+    peer_name::run(&context, context::Family::V6)
+}
+
+/// Of the licences that the kernel accepts for helpers marked GPL-only
+/// (include/linux/license.h), the one that matches the project's own.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // Never reached: no code here can panic, or the verifier would refuse the loop.
+    loop {}
+}
