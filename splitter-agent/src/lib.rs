@@ -11,6 +11,7 @@
 //! - [`datapath`]: programs and maps; everything `unsafe` is there;
 //! - [`cli`]: one module per command.
 
+pub mod datapath;
 pub mod objects;
 pub mod compile;
 pub mod plan;

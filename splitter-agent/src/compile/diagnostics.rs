@@ -1,11 +1,14 @@
 //! What is said about an object: accepted, or what is wrong with which field, and what
 //! to do about it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
 
-use crate::objects::ObjectReference;
+use super::split::reference;
+use crate::objects::{DecodeError, ObjectReference};
+use crate::plan::Origin;
 
 /// What a diagnostic means for the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -59,5 +62,138 @@ impl fmt::Display for Diagnostic {
             write!(f, ": {}", self.message)?;
         }
         Ok(())
+    }
+}
+
+impl From<DecodeError> for Diagnostic {
+    fn from(error: DecodeError) -> Self {
+        Self {
+            object: error.object,
+            severity: Severity::Refused,
+            reason: reason::UNREADABLE,
+            field: error.field,
+            message: error.message,
+        }
+    }
+}
+
+/// The reasons of diagnostics.
+pub mod reason {
+    use crate::objects::Refusal;
+
+    /// In force as written.
+    pub const ACCEPTED: &str = "Accepted";
+    /// The object cannot be read.
+    pub const UNREADABLE: &str = "Unreadable";
+
+    /// The spec is not there or is not an object.
+    pub const INVALID_SPEC: &str = Refusal::INVALID_SPEC;
+    /// The root is not the name of a Service.
+    pub const INVALID_ROOT: &str = Refusal::INVALID_ROOT;
+    /// The root is a Service of another namespace.
+    pub const ROOT_IN_OTHER_NAMESPACE: &str = "RootInOtherNamespace";
+    /// The root is the API server.
+    pub const ROOT_PROTECTED: &str = "RootProtected";
+    /// An older object splits the same root.
+    pub const ROOT_TAKEN: &str = "RootTaken";
+    /// It asks for a choice by request.
+    pub const MATCHES_UNSUPPORTED: &str = Refusal::MATCHES_UNSUPPORTED;
+    /// There are no backends, or one cannot be read.
+    pub const INVALID_BACKEND: &str = Refusal::INVALID_BACKEND;
+    /// A weight cannot be read.
+    pub const INVALID_WEIGHT: &str = Refusal::INVALID_WEIGHT;
+    /// There are more backends than a split can have.
+    pub const TOO_MANY_BACKENDS: &str = "TooManyBackends";
+
+    /// The root Service does not exist.
+    pub const ROOT_MISSING: &str = "RootMissing";
+    /// The root Service is headless.
+    pub const ROOT_HEADLESS: &str = "RootHeadless";
+    /// The root Service is an ExternalName.
+    pub const ROOT_EXTERNAL_NAME: &str = "RootExternalName";
+    /// The root Service has no cluster IP yet.
+    pub const ROOT_WITHOUT_CLUSTER_IP: &str = "RootWithoutClusterIP";
+    /// The root Service has no ports.
+    pub const ROOT_WITHOUT_PORTS: &str = "RootWithoutPorts";
+
+    /// A backend stands there more than once.
+    pub const DUPLICATE_BACKEND: &str = "DuplicateBackend";
+    /// The name of a backend cannot be that of a Service.
+    pub const INVALID_BACKEND_NAME: &str = "InvalidBackendName";
+    /// A backend is in another namespace.
+    pub const BACKEND_IN_OTHER_NAMESPACE: &str = "BackendInOtherNamespace";
+    /// An annotation has a value that is not known.
+    pub const INVALID_ANNOTATION: &str = "InvalidAnnotation";
+    /// The root Service asks for session affinity.
+    pub const SESSION_AFFINITY_IGNORED: &str = "SessionAffinityIgnored";
+    /// Another object splits the same address and port.
+    pub const FRONTEND_TAKEN: &str = "FrontendTaken";
+    /// A port of the root is not TCP.
+    pub const PROTOCOL_NOT_SPLIT: &str = "ProtocolNotSplit";
+    /// None of the leaf Services exists.
+    pub const NO_LEAF_SERVICE: &str = "NoLeafService";
+    /// A port of the root is a port of no leaf.
+    pub const NO_LEAF_PORT: &str = "NoLeafPort";
+    /// All weights are 0.
+    pub const ALL_WEIGHTS_ZERO: &str = "AllWeightsZero";
+    /// No leaf with a weight above 0 has a ready endpoint.
+    pub const NO_READY_ENDPOINTS: &str = "NoReadyEndpoints";
+    /// A leaf Service does not exist, or has no endpoints by its nature.
+    pub const LEAF_SERVICE_MISSING: &str = "LeafServiceMissing";
+    /// A leaf Service has no port like the root's.
+    pub const LEAF_PORT_MISSING: &str = "LeafPortMissing";
+    /// A leaf has no ready endpoint.
+    pub const LEAF_NOT_READY: &str = "LeafNotReady";
+}
+
+/// What has been said so far.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Report {
+    /// Says one thing about the object that a split comes from.
+    pub(super) fn say(
+        &mut self,
+        origin: &Origin,
+        severity: Severity,
+        reason: &'static str,
+        field: impl Into<String>,
+        message: impl Into<String>,
+    ) {
+        self.diagnostics.push(Diagnostic {
+            object: reference(origin),
+            severity,
+            reason,
+            field: field.into(),
+            message: message.into(),
+        });
+    }
+
+    /// Everything, sorted, with an acceptance of those objects that nothing was said of.
+    pub(super) fn finish(
+        mut self,
+        objects: impl Iterator<Item = ObjectReference>,
+    ) -> Vec<Diagnostic> {
+        let spoken_of: BTreeSet<&ObjectReference> = self
+            .diagnostics
+            .iter()
+            .map(|diagnostic| &diagnostic.object)
+            .collect();
+        let accepted: Vec<Diagnostic> = objects
+            .filter(|object| !spoken_of.contains(object))
+            .map(|object| Diagnostic {
+                object,
+                severity: Severity::Accepted,
+                reason: reason::ACCEPTED,
+                field: String::new(),
+                message: "in force as written".to_owned(),
+            })
+            .collect();
+        self.diagnostics.extend(accepted);
+        self.diagnostics.sort();
+        self.diagnostics.dedup();
+        self.diagnostics
     }
 }

@@ -6,8 +6,11 @@
 //! refusal is reported.
 
 mod decode;
+pub(crate) mod dns;
 mod endpoint_slice;
+mod field;
 mod service;
+mod timestamp;
 mod traffic_split;
 mod weight;
 
@@ -17,10 +20,11 @@ use std::fmt;
 use serde::Serialize;
 
 pub use decode::{DecodeError, decode};
-pub use endpoint_slice::{EndpointSlice, SliceEndpoint, SlicePort};
-pub use service::{Service, ServicePort};
-pub use traffic_split::{Backend, SplitSpec, TrafficSplit};
-pub use weight::Weight;
+pub use endpoint_slice::{AddressFamily, EndpointSlice, SliceEndpoint, SlicePort};
+pub use service::{Service, ServiceKind, ServicePort};
+pub use timestamp::Timestamp;
+pub use traffic_split::{Backend, ON_NO_ENDPOINTS, Refusal, SplitSpec, TrafficSplit};
+pub use weight::{Weight, WeightError};
 
 /// Namespace and name: what identifies an object among those of its kind.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -1,0 +1,261 @@
+//! From SMI TrafficSplits to the neutral form.
+
+use std::collections::BTreeMap;
+
+use splitter_common::layout::MAX_LEAVES;
+
+use super::diagnostics::{Report, Severity, reason};
+use super::host::{Host, HostError};
+use super::split::{Claim, Clients, Leaf, OnNoEndpoints, Split, display_weights};
+use crate::objects::{Backend, ON_NO_ENDPOINTS, ObjectName, SplitSpec, TrafficSplit};
+use crate::plan::Origin;
+
+/// The kind of the objects that are translated here.
+pub(super) const KIND: &str = "TrafficSplit";
+
+const SERVICE: &str = "spec.service";
+const BACKENDS: &str = "spec.backends";
+
+/// What a TrafficSplit asks for. `None` if not even its root is known.
+pub(super) fn claim(
+    object: &TrafficSplit,
+    cluster_domain: &str,
+    report: &mut Report,
+) -> Option<Claim> {
+    let translator = Translator {
+        object,
+        origin: Origin {
+            kind: KIND,
+            namespace: object.name.namespace.clone(),
+            name: object.name.name.clone(),
+            generation: object.generation,
+        },
+        cluster_domain,
+    };
+    let root = translator.root(report);
+    let split = translator.split(report);
+    let (root, allowed) = root?;
+    Some(Claim {
+        origin: translator.origin,
+        created: object.created,
+        root,
+        root_field: SERVICE,
+        split: split.filter(|_| allowed),
+    })
+}
+
+struct Translator<'a> {
+    object: &'a TrafficSplit,
+    origin: Origin,
+    cluster_domain: &'a str,
+}
+
+impl Translator<'_> {
+    fn say(
+        &self,
+        report: &mut Report,
+        severity: Severity,
+        reason: &'static str,
+        field: impl Into<String>,
+        message: String,
+    ) {
+        report.say(&self.origin, severity, reason, field, message);
+    }
+
+    /// The root Service, and whether it may be split.
+    fn root(&self, report: &mut Report) -> Option<(ObjectName, bool)> {
+        // If it is not text, the object's own refusal says so.
+        let written = self.object.service.as_deref()?;
+        let own = &self.object.name.namespace;
+        let mut refuse = |reason, message| {
+            self.say(report, Severity::Refused, reason, SERVICE, message);
+        };
+        let host = match Host::parse(written, self.cluster_domain) {
+            Ok(host) => host,
+            Err(error) => {
+                let domain = self.cluster_domain;
+                refuse(
+                    reason::INVALID_ROOT,
+                    format!(
+                        "{written:?} {error}; write the name of a Service of namespace {own}, \
+                         such as web or web.{own}.svc.{domain}"
+                    ),
+                );
+                return None;
+            }
+        };
+        if let Some(namespace) = host
+            .namespace
+            .as_ref()
+            .filter(|namespace| *namespace != own)
+        {
+            refuse(
+                reason::ROOT_IN_OTHER_NAMESPACE,
+                format!(
+                    "{written:?} is Service {} of namespace {namespace}, and a TrafficSplit splits \
+                     a Service of its own namespace, {own}; move the TrafficSplit or name a \
+                     Service of {own}",
+                    host.service
+                ),
+            );
+            return None;
+        }
+        let root = ObjectName::new(own, host.service);
+        // Whoever takes this over has every client of the API server in hand, the
+        // agent's own included.
+        let allowed = !(root.namespace == "default" && root.name == "kubernetes");
+        if !allowed {
+            refuse(
+                reason::ROOT_PROTECTED,
+                "Service default/kubernetes is the API server and is never split; name another \
+                 Service"
+                    .to_owned(),
+            );
+        }
+        Some((root, allowed))
+    }
+
+    fn split(&self, report: &mut Report) -> Option<Split> {
+        let spec = match &self.object.spec {
+            Ok(spec) => spec,
+            Err(refusal) => {
+                self.say(
+                    report,
+                    Severity::Refused,
+                    refusal.reason,
+                    &*refusal.field,
+                    refusal.message.clone(),
+                );
+                return None;
+            }
+        };
+        let leaves = self.leaves(spec, report);
+        if leaves.len() > MAX_LEAVES as usize {
+            self.say(
+                report,
+                Severity::Refused,
+                reason::TOO_MANY_BACKENDS,
+                BACKENDS,
+                format!(
+                    "has {} different backends, and a split can have {MAX_LEAVES}; remove some",
+                    leaves.len()
+                ),
+            );
+            return None;
+        }
+        if display_weights(&leaves).is_none() {
+            self.say(
+                report,
+                Severity::Refused,
+                reason::INVALID_WEIGHT,
+                BACKENDS,
+                "has weights that differ by too much; weights are relative, so divide the large \
+                 ones or leave out the fractions of the small ones"
+                    .to_owned(),
+            );
+            return None;
+        }
+        Some(Split {
+            clients: Clients::Everyone,
+            leaves_field: BACKENDS,
+            leaves,
+            on_no_endpoints: self.on_no_endpoints(report),
+        })
+    }
+
+    fn on_no_endpoints(&self, report: &mut Report) -> OnNoEndpoints {
+        match self.object.on_no_endpoints.as_deref() {
+            None | Some("refuse") => OnNoEndpoints::Refuse,
+            Some("passthrough") => OnNoEndpoints::PassThrough,
+            Some(other) => {
+                self.say(
+                    report,
+                    Severity::Warning,
+                    reason::INVALID_ANNOTATION,
+                    format!("metadata.annotations[{ON_NO_ENDPOINTS}]"),
+                    format!(
+                        "{other:?} is not known, so refuse is used; write refuse or passthrough"
+                    ),
+                );
+                OnNoEndpoints::default()
+            }
+        }
+    }
+
+    /// The leaves in the order of the backends; backends of one Service are one leaf.
+    fn leaves(&self, spec: &SplitSpec, report: &mut Report) -> Vec<Leaf> {
+        let mut leaves: Vec<Leaf> = Vec::with_capacity(spec.backends.len());
+        let mut known: BTreeMap<String, usize> = BTreeMap::new();
+        for (index, backend) in spec.backends.iter().enumerate() {
+            let field = format!("{BACKENDS}[{index}]");
+            let leaf = self.leaf(backend, field, report);
+            let first = known
+                .get(&leaf.name)
+                .and_then(|first| leaves.get_mut(*first));
+            if let Some(first) = first {
+                first.weight = first.weight.plus(leaf.weight);
+                self.say(
+                    report,
+                    Severity::Warning,
+                    reason::DUPLICATE_BACKEND,
+                    format!("{}.service", leaf.field),
+                    format!(
+                        "names {} again, as {} does, so their weights are added up; write one \
+                         backend with the sum",
+                        leaf.name, first.field
+                    ),
+                );
+            } else {
+                known.insert(leaf.name.clone(), leaves.len());
+                leaves.push(leaf);
+            }
+        }
+        leaves
+    }
+
+    fn leaf(&self, backend: &Backend, field: String, report: &mut Report) -> Leaf {
+        let own = &self.object.name.namespace;
+        let written = &backend.service;
+        let problem = match Host::parse(written, self.cluster_domain) {
+            Ok(Host { port: Some(_), .. }) => Err((
+                reason::INVALID_BACKEND_NAME,
+                "has a port; the port of a backend is that of the root".to_owned(),
+            )),
+            Ok(host) => match host.namespace {
+                Some(namespace) if namespace != *own => Err((
+                    reason::BACKEND_IN_OTHER_NAMESPACE,
+                    format!(
+                        "is in namespace {namespace}, and backends are Services of the \
+                         TrafficSplit's own namespace, {own}"
+                    ),
+                )),
+                _ => Ok(host.service),
+            },
+            Err(error @ (HostError::InvalidName | HostError::InvalidPort | HostError::Foreign)) => {
+                Err((reason::INVALID_BACKEND_NAME, error.to_string()))
+            }
+        };
+        let (name, service) = match problem {
+            Ok(service) => (service.clone(), Some(ObjectName::new(own, service))),
+            Err((reason, problem)) => {
+                self.say(
+                    report,
+                    Severity::Warning,
+                    reason,
+                    format!("{field}.service"),
+                    format!(
+                        "{written:?} {problem}; it gets no connections until it is the name of a \
+                         Service of {own}"
+                    ),
+                );
+                (written.clone(), None)
+            }
+        };
+        Leaf {
+            name,
+            service,
+            weight: backend.weight,
+            field,
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! The maps: their shapes, and typed handles to those that are pinned.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use aya::maps::{HashMap, MapData, MapError, MapInfo, MapType, PerCpuArray};
+use splitter_common::layout::{
+    ConnectionRecord, EndpointRecord, FrontendKey, FrontendNames, FrontendValue, LeafNames,
+    LeafRecord, LeafStats, Outcome, SequenceRecord, SplitRecord,
+};
+
+use super::pins::PinDirectory;
+use super::table::Table;
+
+/// `BPF_F_NO_PREALLOC`: elements are allocated as they come.
+const NO_PREALLOC: u32 = 1;
+/// `BPF_F_MMAPABLE`: may be mapped into memory.
+const MMAPABLE: u32 = 1024;
+
+/// How much fits into the maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Most frontends: addresses and ports of root Services.
+    pub frontends: u32,
+    /// Most leaves, over all frontends.
+    pub leaves: u32,
+    /// Most endpoints, over all frontends and leaves.
+    pub endpoints: u32,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Self {
+            frontends: 65_536,
+            leaves: 131_072,
+            endpoints: 262_144,
+        }
+    }
+}
+
+impl Capacity {
+    /// Slots of `SPLITS`. An update needs a fresh slot while the old one is still in
+    /// use, so there are a quarter more than frontends.
+    fn splits(self) -> u32 {
+        self.frontends.saturating_add(self.frontends / 4 + 64)
+    }
+
+    /// Slots of `LEAVES`, with the same reserve.
+    fn leaf_slots(self) -> u32 {
+        self.leaves.saturating_add(self.leaves / 4 + 64)
+    }
+
+    /// Slots of `ENDPOINTS`, with the same reserve.
+    fn endpoint_slots(self) -> u32 {
+        self.endpoints.saturating_add(self.endpoints / 4 + 1024)
+    }
+
+    /// Slots of `SEQUENCE`: one for each split and each leaf.
+    fn counters(self) -> u32 {
+        self.splits().saturating_add(self.leaf_slots())
+    }
+}
+
+/// What a map must look like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) name: &'static str,
+    kind: MapType,
+    key_size: usize,
+    value_size: usize,
+    pub(crate) max_entries: u32,
+    flags: u32,
+}
+
+/// Every map that is pinned.
+pub(crate) fn shapes(capacity: Capacity) -> [Shape; 10] {
+    const WORD: usize = size_of::<u32>();
+    let shape = |name, kind, key_size, value_size, max_entries, flags| Shape {
+        name,
+        kind,
+        key_size,
+        value_size,
+        max_entries,
+        flags,
+    };
+    let hash = |name, key_size, value_size, max_entries| {
+        shape(
+            name,
+            MapType::Hash,
+            key_size,
+            value_size,
+            max_entries,
+            NO_PREALLOC,
+        )
+    };
+    let table = |name, value_size, max_entries| {
+        shape(
+            name,
+            MapType::Array,
+            WORD,
+            value_size,
+            max_entries,
+            MMAPABLE,
+        )
+    };
+    let counters = |name, value_size, max_entries| {
+        shape(name, MapType::PerCpuArray, WORD, value_size, max_entries, 0)
+    };
+    [
+        hash(
+            "FRONTENDS",
+            size_of::<FrontendKey>(),
+            size_of::<FrontendValue>(),
+            capacity.frontends,
+        ),
+        table("SPLITS", size_of::<SplitRecord>(), capacity.splits()),
+        table("LEAVES", size_of::<LeafRecord>(), capacity.leaf_slots()),
+        table(
+            "ENDPOINTS",
+            size_of::<EndpointRecord>(),
+            capacity.endpoint_slots(),
+        ),
+        table("SEQUENCE", size_of::<SequenceRecord>(), capacity.counters()),
+        counters("LEAF_STATS", size_of::<LeafStats>(), capacity.leaves),
+        counters("OUTCOMES", size_of::<u64>(), Outcome::ALL.len() as u32),
+        shape(
+            "CONNECTIONS",
+            MapType::SkStorage,
+            WORD,
+            size_of::<ConnectionRecord>(),
+            0,
+            NO_PREALLOC,
+        ),
+        hash(
+            "FRONTEND_NAMES",
+            size_of::<FrontendKey>(),
+            size_of::<FrontendNames>(),
+            capacity.frontends,
+        ),
+        hash("LEAF_NAMES", WORD, size_of::<LeafNames>(), capacity.leaves),
+    ]
+}
+
+/// What is wrong with a pinned map.
+#[derive(Debug, thiserror::Error)]
+pub enum MapsError {
+    /// Nothing is pinned.
+    #[error(
+        "nothing is pinned at {0}: no splitter-agent has run here, or `splitter-agent cleanup` \
+         has; if it runs with another --pin-dir, name that"
+    )]
+    Absent(PathBuf),
+    /// A pinned map has another shape than this agent's.
+    #[error(
+        "the pinned map {path} does not fit this agent: {field} is {found}, and should be \
+         {expected}; give --max-frontends, --max-leaves and --max-endpoints the values that it \
+         was made with, or run `splitter-agent cleanup` to start afresh (nothing is split until \
+         the agent runs again)"
+    )]
+    Shape {
+        /// Where it is pinned.
+        path: PathBuf,
+        /// What differs.
+        field: &'static str,
+        /// What it is.
+        found: String,
+        /// What it should be.
+        expected: String,
+    },
+    /// A map cannot be opened.
+    #[error("cannot open the pinned map {path}: {source}")]
+    Open {
+        /// Where it is pinned.
+        path: PathBuf,
+        /// What came of it.
+        #[source]
+        source: Box<MapError>,
+    },
+    /// A map cannot be mapped into memory.
+    #[error("cannot map {name} into memory: {source}")]
+    Map {
+        /// Which.
+        name: &'static str,
+        /// What came of it.
+        #[source]
+        source: io::Error,
+    },
+    /// Reading or writing a map failed.
+    #[error("cannot {action} {name}: {source}")]
+    Access {
+        /// What was tried.
+        action: &'static str,
+        /// With which map.
+        name: &'static str,
+        /// What came of it.
+        #[source]
+        source: Box<MapError>,
+    },
+}
+
+impl MapsError {
+    pub(crate) fn access(
+        action: &'static str,
+        name: &'static str,
+    ) -> impl FnOnce(MapError) -> Self {
+        move |source| Self::Access {
+            action,
+            name,
+            source: Box::new(source),
+        }
+    }
+}
+
+impl Shape {
+    /// Compares a pinned map with this shape, before anything opens it for use: aya and
+    /// the kernel both believe the sizes that the program was compiled with, and a
+    /// value larger than expected would be copied over the reader's stack.
+    ///
+    /// A map that is not pinned is fine. `max_entries` is compared only if `sized`.
+    fn check(&self, pins: &PinDirectory, sized: bool) -> Result<(), MapsError> {
+        let path = pins.map(self.name);
+        if !path.exists() {
+            return Ok(());
+        }
+        let open = |source| MapsError::Open {
+            path: path.clone(),
+            source: Box::new(source),
+        };
+        let info = MapInfo::from_pin(&path).map_err(open)?;
+        let kind = info.map_type().map_err(open)?;
+        let numbers = [
+            ("the key's size", info.key_size(), self.key_size as u32),
+            (
+                "the value's size",
+                info.value_size(),
+                self.value_size as u32,
+            ),
+            ("its flags", info.map_flags(), self.flags),
+            (
+                "its capacity",
+                info.max_entries(),
+                if sized {
+                    self.max_entries
+                } else {
+                    info.max_entries()
+                },
+            ),
+        ];
+        let differs = |field, found: String, expected: String| MapsError::Shape {
+            path: path.clone(),
+            field,
+            found,
+            expected,
+        };
+        if kind != self.kind {
+            return Err(differs(
+                "its type",
+                format!("{kind:?}"),
+                format!("{:?}", self.kind),
+            ));
+        }
+        for (field, found, expected) in numbers {
+            if found != expected {
+                return Err(differs(field, found.to_string(), expected.to_string()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Compares every pinned map with the shape that it must have.
+///
+/// # Errors
+///
+/// Names the first map that differs, and how.
+pub(crate) fn check_shapes(pins: &PinDirectory, capacity: Capacity) -> Result<(), MapsError> {
+    shapes(capacity)
+        .iter()
+        .try_for_each(|shape| shape.check(pins, true))
+}
+
+/// Bytes of a `FRONTENDS` key, as aya wants them.
+pub(crate) type KeyBytes = [u8; size_of::<FrontendKey>()];
+type FrontendNamesBytes = [u8; size_of::<FrontendNames>()];
+type LeafNamesBytes = [u8; size_of::<LeafNames>()];
+
+/// Handles to all pinned maps.
+pub(crate) struct Maps {
+    pub(crate) frontends: HashMap<MapData, KeyBytes, u64>,
+    pub(crate) splits: Table<SplitRecord>,
+    pub(crate) leaves: Table<LeafRecord>,
+    pub(crate) endpoints: Table<EndpointRecord>,
+    pub(crate) sequence: Table<SequenceRecord>,
+    pub(crate) leaf_stats: PerCpuArray<MapData, u64>,
+    pub(crate) outcomes: PerCpuArray<MapData, u64>,
+    pub(crate) frontend_names: HashMap<MapData, KeyBytes, FrontendNamesBytes>,
+    pub(crate) leaf_names: HashMap<MapData, u32, LeafNamesBytes>,
+    /// Number of leaf ids.
+    pub(crate) leaf_ids: u32,
+}
+
+/// How maps are opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// To look at them.
+    Read,
+    /// To publish.
+    Write,
+}
+
+impl Maps {
+    /// Opens the pinned maps. Their shapes are checked, all but their capacities, which
+    /// are read from them.
+    ///
+    /// # Errors
+    ///
+    /// If a map is absent, has another shape, or cannot be opened.
+    pub(crate) fn open(pins: &PinDirectory, access: Access) -> Result<Self, MapsError> {
+        if !pins.map("FRONTENDS").exists() {
+            return Err(MapsError::Absent(pins.path().to_owned()));
+        }
+        for shape in shapes(Capacity::default()) {
+            shape.check(pins, false)?;
+        }
+        let leaf_stats = open(pins, "LEAF_STATS")?;
+        Ok(Self {
+            leaf_ids: entries(&leaf_stats).map_err(MapsError::access("examine", "LEAF_STATS"))?,
+            frontends: typed(
+                open(pins, "FRONTENDS")?,
+                aya::maps::Map::HashMap,
+                "FRONTENDS",
+            )?,
+            splits: table(pins, "SPLITS", access)?,
+            leaves: table(pins, "LEAVES", access)?,
+            endpoints: table(pins, "ENDPOINTS", access)?,
+            sequence: table(pins, "SEQUENCE", access)?,
+            leaf_stats: typed(leaf_stats, aya::maps::Map::PerCpuArray, "LEAF_STATS")?,
+            outcomes: typed(
+                open(pins, "OUTCOMES")?,
+                aya::maps::Map::PerCpuArray,
+                "OUTCOMES",
+            )?,
+            frontend_names: typed(
+                open(pins, "FRONTEND_NAMES")?,
+                aya::maps::Map::HashMap,
+                "FRONTEND_NAMES",
+            )?,
+            leaf_names: typed(
+                open(pins, "LEAF_NAMES")?,
+                aya::maps::Map::HashMap,
+                "LEAF_NAMES",
+            )?,
+        })
+    }
+}
+
+fn open(pins: &PinDirectory, name: &'static str) -> Result<MapData, MapsError> {
+    let path = pins.map(name);
+    MapData::from_pin(&path).map_err(|source| MapsError::Open {
+        path,
+        source: Box::new(source),
+    })
+}
+
+fn entries(map: &MapData) -> Result<u32, MapError> {
+    Ok(map.info()?.max_entries())
+}
+
+fn typed<T>(
+    data: MapData,
+    variant: impl FnOnce(MapData) -> aya::maps::Map,
+    name: &'static str,
+) -> Result<T, MapsError>
+where
+    T: TryFrom<aya::maps::Map, Error = MapError>,
+{
+    T::try_from(variant(data)).map_err(MapsError::access("use", name))
+}
+
+fn table<T>(
+    pins: &PinDirectory,
+    name: &'static str,
+    access: Access,
+) -> Result<Table<T>, MapsError> {
+    let map = open(pins, name)?;
+    let length = entries(&map).map_err(MapsError::access("examine", name))?;
+    Table::map(map.fd().as_fd(), length, access == Access::Write)
+        .map_err(|source| MapsError::Map { name, source })
+}

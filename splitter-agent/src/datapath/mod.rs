@@ -1,0 +1,32 @@
+//! Programs and maps: what runs in the kernel, and what it reads.
+//!
+//! - `preflight`: what this machine must have;
+//! - `pins`: where maps and links are pinned, and the lock on that place;
+//! - `maps`: shapes of the maps, and handles to them; `table`: arrays in our memory;
+//! - `programs`: loading the programs and putting them on the cgroup;
+//! - `publish`: bringing the maps to what a plan says; `slots` and `grace` serve it;
+//! - `view`: what is in force, read back from the maps;
+//! - `syscall`: the few system calls that aya does not offer.
+//!
+//! All `unsafe` code of the agent but the one lease call of the manifests source is here.
+
+mod grace;
+mod maps;
+mod pins;
+mod preflight;
+mod programs;
+mod publish;
+mod slots;
+mod syscall;
+mod table;
+mod view;
+
+pub use maps::{Capacity, MapsError};
+pub use pins::{PinDirectory, PinError, PinLock};
+pub use preflight::{PreflightError, cgroup_path, find_cgroup, preflight};
+pub use programs::{
+    Attached, AttachedProgram, EbpfLogLevel, LoadError, LoadSettings, PROGRAMS, Programs,
+    attached_programs,
+};
+pub use publish::{Extent, FrontendError, PublishError, Publisher, Report};
+pub use view::{LeafCounts, SplitView, View, reason_name, reason_text, verdict_name};

@@ -1,0 +1,167 @@
+//! What this machine must have, checked before anything is changed.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The oldest kernel that the programs run on.
+const MINIMUM_KERNEL: (u32, u32) = (5, 15);
+
+/// Below a cgroup v2 mount, where the pods' cgroups may be: the cgroupfs and the systemd
+/// drivers of the kubelet, and the same below a kubelet group of its own (as kind has it).
+const POD_GROUPS: [&str; 4] = [
+    "kubepods",
+    "kubepods.slice",
+    "kubelet/kubepods",
+    "kubelet.slice/kubelet-kubepods.slice",
+];
+
+/// What is missing, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum PreflightError {
+    /// Not root.
+    #[error(
+        "not running as root: loading kernel programs needs it; run the same command with sudo, \
+         or in a privileged pod"
+    )]
+    NotRoot,
+    /// The kernel is too old.
+    #[error("this kernel is {found}, and 5.15 or later is needed: boot a newer one")]
+    OldKernel {
+        /// What `uname -r` says.
+        found: String,
+    },
+    /// No BTF.
+    #[error(
+        "/sys/kernel/btf/vmlinux is missing: the kernel was built without CONFIG_DEBUG_INFO_BTF; \
+         boot a distribution kernel that has it"
+    )]
+    NoBtf,
+    /// No cgroup v2.
+    #[error(
+        "cgroup v2 is not mounted: mount it with `mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified` \
+         (or boot with systemd.unified_cgroup_hierarchy=1), or name a cgroup with --cgroup"
+    )]
+    NoCgroup2,
+    /// A cgroup that was asked for does not exist.
+    #[error("the cgroup {0} does not exist; check --cgroup")]
+    NoSuchCgroup(PathBuf),
+}
+
+/// Checks that kernel programs can be loaded here.
+///
+/// # Errors
+///
+/// Names the first thing that is missing.
+pub fn preflight() -> Result<(), PreflightError> {
+    // The owner of a process's own directory in /proc is its effective user.
+    let is_root = fs::metadata("/proc/self").is_ok_and(|status| status.uid() == 0);
+    if !is_root {
+        return Err(PreflightError::NotRoot);
+    }
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let release = release.trim();
+    if kernel_version(release).is_some_and(|version| version < MINIMUM_KERNEL) {
+        return Err(PreflightError::OldKernel {
+            found: release.to_owned(),
+        });
+    }
+    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        return Err(PreflightError::NoBtf);
+    }
+    Ok(())
+}
+
+/// The cgroup to attach to: the one asked for, or else the pods' on this node, or else
+/// the root of the cgroup v2 hierarchy.
+///
+/// A child's programs run before its parent's, so on the pods' cgroup ours come before
+/// those that others attach at the root, and before those see the address.
+///
+/// # Errors
+///
+/// If there is no such cgroup, or no cgroup v2 at all.
+pub fn find_cgroup(asked: Option<&Path>) -> Result<PathBuf, PreflightError> {
+    if let Some(path) = asked {
+        return if path.join("cgroup.procs").exists() {
+            Ok(path.to_owned())
+        } else {
+            Err(PreflightError::NoSuchCgroup(path.to_owned()))
+        };
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let root = cgroup2_mount(&mounts).ok_or(PreflightError::NoCgroup2)?;
+    Ok(POD_GROUPS
+        .iter()
+        .map(|group| root.join(group))
+        .find(|path| path.is_dir())
+        .unwrap_or(root))
+}
+
+/// The path of the cgroup with an id, below a cgroup v2 mount.
+#[must_use]
+pub fn cgroup_path(id: u64) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mut pending = vec![cgroup2_mount(&mounts)?];
+    while let Some(path) = pending.pop() {
+        if fs::metadata(&path).is_ok_and(|status| status.ino() == id) {
+            return Some(path);
+        }
+        let entries = fs::read_dir(&path).into_iter().flatten().flatten();
+        pending.extend(
+            entries
+                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                .map(|entry| entry.path()),
+        );
+    }
+    None
+}
+
+/// Major and minor number of a kernel release such as `6.1.0-18-amd64`.
+fn kernel_version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release
+        .split(|character: char| !character.is_ascii_digit())
+        .map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// The first mount of the whole cgroup v2 hierarchy in a `/proc/<pid>/mountinfo`
+/// (proc(5): mount point in the fifth field, type after the lone hyphen).
+fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
+    mountinfo.lines().find_map(|line| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let kind = file_system.split(' ').next()?;
+        let mut fields = mount.split(' ').skip(3);
+        let root = fields.next()?;
+        let point = fields.next()?;
+        (kind == "cgroup2" && (root == "/" || root.starts_with("/..")))
+            .then(|| PathBuf::from(point.replace("\\040", " ")))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unified_mount_of_a_hybrid_layout_is_found() {
+        let mountinfo = "\
+24 1 0:21 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
+25 24 0:22 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu
+26 24 0:23 / /sys/fs/cgroup/unified rw,relatime shared:5 - cgroup2 cgroup2 rw
+";
+        assert_eq!(
+            cgroup2_mount(mountinfo),
+            Some(PathBuf::from("/sys/fs/cgroup/unified"))
+        );
+        assert_eq!(cgroup2_mount("24 1 0:21 / / rw - ext4 /dev/vda rw\n"), None);
+    }
+
+    #[test]
+    fn kernel_releases_compare_by_number() {
+        assert_eq!(kernel_version("5.10.0-30-amd64"), Some((5, 10)));
+        assert_eq!(kernel_version("6.18.44-fc-v669"), Some((6, 18)));
+        assert!(kernel_version("5.4.0") < Some(MINIMUM_KERNEL));
+        assert_eq!(kernel_version("unknown"), None);
+    }
+}

@@ -1,0 +1,326 @@
+//! Loading the programs, and putting them on the cgroup.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use aya::pin::PinError as LinkPinError;
+use aya::programs::links::{FdLink, LinkError};
+use aya::programs::{CgroupAttachMode, CgroupSockAddr, ProgramError, ProgramType};
+use aya::sys::is_helper_supported;
+use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
+
+use super::maps::{Capacity, MapsError, check_shapes, shapes};
+use super::pins::{PinDirectory, PinError};
+use super::syscall;
+
+/// The kernel programs, as `cargo xtask build-ebpf` made them; empty if it did not.
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/splitter-ebpf.o"));
+
+/// Every program, in the order in which they are attached: what undoes a rewrite for the
+/// application is in place before what rewrites.
+pub const PROGRAMS: [&str; 4] = ["getpeername4", "getpeername6", "connect4", "connect6"];
+
+/// How the programs are loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadSettings {
+    /// Where maps and links are pinned.
+    pub pins: PinDirectory,
+    /// How large the maps are.
+    pub capacity: Capacity,
+    /// Level of the logs in the programs; at `Off` they cost nothing.
+    pub log_level: EbpfLogLevel,
+    /// Whether getpeername shows the address that was dialled.
+    pub peer_names: bool,
+}
+
+/// Level of the logs that the kernel programs write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[repr(u8)]
+pub enum EbpfLogLevel {
+    /// None; the code for them is dropped when the programs are loaded.
+    #[default]
+    Off = 0,
+    /// Errors.
+    Error = 1,
+    /// And warnings.
+    Warn = 2,
+    /// And what is worth knowing.
+    Info = 3,
+    /// And every connection that is rewritten or refused.
+    Debug = 4,
+    /// And every connection to a frontend that passes through.
+    Trace = 5,
+}
+
+/// Why the programs cannot be put to work.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The agent was built without them.
+    #[error(
+        "this splitter-agent was built without its kernel programs; build them with \
+         `cargo xtask build-ebpf`, then build the agent again"
+    )]
+    NotBuilt,
+    /// The pin directory cannot be used.
+    #[error(transparent)]
+    Pins(#[from] PinError),
+    /// A pinned map does not fit.
+    #[error(transparent)]
+    Maps(#[from] MapsError),
+    /// The object cannot be loaded.
+    #[error("cannot create the maps: {0}")]
+    Object(#[source] Box<EbpfError>),
+    /// The kernel refuses a program.
+    #[error("cannot {action} the program {program}: {source}")]
+    Program {
+        /// What was tried.
+        action: &'static str,
+        /// Which.
+        program: String,
+        /// What came of it.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// A link cannot be made, pinned or updated.
+    #[error("cannot {action} the link of {program}: {source}")]
+    Link {
+        /// What was tried.
+        action: &'static str,
+        /// Whose.
+        program: String,
+        /// What came of it.
+        #[source]
+        source: io::Error,
+    },
+    /// The cgroup cannot be opened.
+    #[error("cannot open the cgroup {path}: {source}")]
+    Cgroup {
+        /// Which.
+        path: PathBuf,
+        /// What came of it.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The programs, loaded but not necessarily attached.
+#[derive(Debug)]
+pub struct Programs {
+    object: Ebpf,
+    pins: PinDirectory,
+}
+
+/// What attaching came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// The program is new on the cgroup.
+    New,
+    /// The program took the place of an earlier one, atomically.
+    Replaced,
+}
+
+impl Programs {
+    /// Loads the programs; opens the pinned maps, or makes and pins them.
+    ///
+    /// # Errors
+    ///
+    /// If a pinned map does not fit, or the kernel refuses something.
+    pub fn load(settings: &LoadSettings) -> Result<Self, LoadError> {
+        if OBJECT.is_empty() {
+            return Err(LoadError::NotBuilt);
+        }
+        settings.pins.create()?;
+        check_shapes(&settings.pins, settings.capacity)?;
+        let has_set_retval = is_helper_supported(
+            ProgramType::CgroupSockAddr,
+            aya::sys::BpfHelper::BPF_FUNC_set_retval,
+        )
+        .unwrap_or(false);
+        if !has_set_retval {
+            tracing::warn!(
+                "this kernel cannot refuse a connection with ECONNREFUSED (needs 5.18); \
+                 connections that should be refused pass through to the root Service instead"
+            );
+        }
+        let mut loader = EbpfLoader::new();
+        let shapes = shapes(settings.capacity);
+        for shape in &shapes {
+            loader.map_pin_path(shape.name, settings.pins.map(shape.name));
+            if shape.max_entries > 0 {
+                loader.map_max_entries(shape.name, shape.max_entries);
+            }
+        }
+        let (set_retval, peer_names, log_level) = (
+            u8::from(has_set_retval),
+            u8::from(settings.peer_names),
+            settings.log_level as u8,
+        );
+        loader
+            .override_global("HAS_SET_RETVAL", &set_retval, true)
+            .override_global("PEER_NAMES", &peer_names, true)
+            .override_global("AYA_LOG_LEVEL", &log_level, true);
+        let mut object = loader
+            .load(OBJECT)
+            .map_err(|source| LoadError::Object(Box::new(source)))?;
+        // All programs are loaded before any map is taken out of the object: their
+        // instructions hold the maps' descriptors by number.
+        for name in PROGRAMS {
+            program(&mut object, name)?
+                .load()
+                .map_err(|source| LoadError::Program {
+                    action: "load",
+                    program: name.to_owned(),
+                    source: Box::new(source),
+                })?;
+        }
+        Ok(Self {
+            object,
+            pins: settings.pins.clone(),
+        })
+    }
+
+    /// The loaded object, for its logger.
+    pub fn object(&mut self) -> &mut Ebpf {
+        &mut self.object
+    }
+
+    /// Puts the programs on a cgroup. Where an agent before us left its links, ours take
+    /// the place of its programs one by one, and no connection is missed.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn attach(&mut self, cgroup: &Path) -> Result<Vec<(&'static str, Attached)>, LoadError> {
+        let open = |source| LoadError::Cgroup {
+            path: cgroup.to_owned(),
+            source,
+        };
+        let directory = File::open(cgroup).map_err(open)?;
+        // On 64-bit kernels a cgroup's id is its directory's inode number.
+        let cgroup_id = directory.metadata().map_err(open)?.ino();
+        PROGRAMS
+            .into_iter()
+            .map(|name| {
+                let attached = self.attach_one(name, &directory, cgroup_id)?;
+                Ok((name, attached))
+            })
+            .collect()
+    }
+
+    fn attach_one(
+        &mut self,
+        name: &'static str,
+        cgroup: &File,
+        cgroup_id: u64,
+    ) -> Result<Attached, LoadError> {
+        let failed = |action| {
+            move |source: io::Error| LoadError::Link {
+                action,
+                program: name.to_owned(),
+                source,
+            }
+        };
+        let path = self.pins.link(name);
+        let program = program(&mut self.object, name)?;
+        if path.exists() {
+            let link = syscall::open_pin(&path).map_err(failed("open"))?;
+            let info = syscall::link_info(link.as_fd()).map_err(failed("examine"))?;
+            if info.cgroup_id == cgroup_id {
+                let new = program.fd().map_err(|source| LoadError::Program {
+                    action: "use",
+                    program: name.to_owned(),
+                    source: Box::new(source),
+                })?;
+                match syscall::update_link(link.as_fd(), new.as_fd()) {
+                    Ok(()) => return Ok(Attached::Replaced),
+                    // The cgroup was removed, and another one has its number now.
+                    Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {}
+                    Err(error) => return Err(failed("update")(error)),
+                }
+            }
+        }
+        let link_id = program
+            .attach(cgroup, CgroupAttachMode::Single)
+            .map_err(|source| LoadError::Program {
+                action: "attach",
+                program: name.to_owned(),
+                source: Box::new(source),
+            })?;
+        let link = program
+            .take_link(link_id)
+            .map_err(|source| LoadError::Program {
+                action: "keep",
+                program: name.to_owned(),
+                source: Box::new(source),
+            })?;
+        let link = FdLink::try_from(link)
+            .map_err(|error: LinkError| failed("keep")(io::Error::other(error)))?;
+        // A link that is left over from another cgroup goes only now that the new one
+        // works.
+        if path.exists() {
+            fs::remove_file(&path).map_err(failed("unpin the old one in place of"))?;
+        }
+        link.pin(&path)
+            .map_err(|error: LinkPinError| failed("pin")(io::Error::other(error)))?;
+        Ok(Attached::New)
+    }
+}
+
+fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAddr, LoadError> {
+    let Some(program) = object.program_mut(name) else {
+        return Err(LoadError::NotBuilt);
+    };
+    program.try_into().map_err(|source| LoadError::Program {
+        action: "find",
+        program: name.to_owned(),
+        source: Box::new(source),
+    })
+}
+
+/// A program as it is attached now, with no agent's help.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachedProgram {
+    /// Its name.
+    pub name: &'static str,
+    /// Id of the cgroup that it is on; `None` if it is not attached, or its cgroup is
+    /// gone.
+    pub cgroup_id: Option<u64>,
+    /// Id of the program, for `bpftool prog show id`.
+    pub program_id: Option<u32>,
+}
+
+/// Looks at the pinned links.
+///
+/// # Errors
+///
+/// If a link is pinned but cannot be examined.
+pub fn attached_programs(pins: &PinDirectory) -> Result<Vec<AttachedProgram>, LoadError> {
+    PROGRAMS
+        .into_iter()
+        .map(|name| {
+            let path = pins.link(name);
+            if !path.exists() {
+                return Ok(AttachedProgram {
+                    name,
+                    cgroup_id: None,
+                    program_id: None,
+                });
+            }
+            let info = syscall::open_pin(&path)
+                .and_then(|link| syscall::link_info(link.as_fd()))
+                .map_err(|source| LoadError::Link {
+                    action: "examine",
+                    program: name.to_owned(),
+                    source,
+                })?;
+            Ok(AttachedProgram {
+                name,
+                cgroup_id: (info.cgroup_id != 0).then_some(info.cgroup_id),
+                program_id: Some(info.program_id),
+            })
+        })
+        .collect()
+}

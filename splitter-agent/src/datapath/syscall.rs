@@ -1,0 +1,266 @@
+//! The few `bpf(2)` commands that aya does not offer, and mapping a map into memory.
+//!
+//! The structures are those of `include/uapi/linux/bpf.h`; the kernel takes their size
+//! from the caller and treats what is missing at the end as zero.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_LINK_UPDATE: libc::c_long = 29;
+
+/// Calls `bpf(2)` with a structure of the command's own shape.
+fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: the structure is valid for reads and writes of its own size, and any
+    // pointer in it is to memory that its caller keeps alive for the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attributes),
+            size_of::<T>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result)
+}
+
+/// Takes ownership of a descriptor that `bpf(2)` has just returned.
+fn own(descriptor: libc::c_long) -> io::Result<OwnedFd> {
+    let descriptor = i32::try_from(descriptor).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Opens a pinned object (kernel 4.4).
+///
+/// # Errors
+///
+/// As `bpf(2)`: for example `ENOENT`, `EPERM`.
+pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attributes {
+        path: u64,
+        descriptor: u32,
+        flags: u32,
+    }
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    own(bpf(
+        BPF_OBJ_GET,
+        &mut Attributes {
+            path: path.as_ptr() as u64,
+            descriptor: 0,
+            flags: 0,
+        },
+    )?)
+}
+
+/// Puts another program in the place of a link's own, atomically (kernel 5.7).
+///
+/// # Errors
+///
+/// As `bpf(2)`: `ENOLINK` if what the link was attached to is gone.
+pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    #[repr(C)]
+    struct Attributes {
+        link: u32,
+        program: u32,
+        flags: u32,
+        old_program: u32,
+    }
+    bpf(
+        BPF_LINK_UPDATE,
+        &mut Attributes {
+            link: link.as_raw_fd().unsigned_abs(),
+            program: program.as_raw_fd().unsigned_abs(),
+            flags: 0,
+            old_program: 0,
+        },
+    )
+    .map(drop)
+}
+
+/// What a cgroup link is attached to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct LinkInfo {
+    kind: u32,
+    /// The link's id.
+    pub(super) id: u32,
+    /// Id of the program behind it.
+    pub(super) program_id: u32,
+    padding: u32,
+    /// Id of the cgroup (the inode number of its directory); 0 once that is removed.
+    pub(super) cgroup_id: u64,
+    /// The hook, an `enum bpf_attach_type`.
+    pub(super) attach_type: u32,
+    padding_end: u32,
+}
+
+/// Asks what a link is attached to (kernel 5.8).
+///
+/// # Errors
+///
+/// As `bpf(2)`.
+pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    #[repr(C)]
+    struct Attributes {
+        descriptor: u32,
+        length: u32,
+        info: u64,
+    }
+    let mut info = LinkInfo::default();
+    bpf(
+        BPF_OBJ_GET_INFO_BY_FD,
+        &mut Attributes {
+            descriptor: link.as_raw_fd().unsigned_abs(),
+            length: size_of::<LinkInfo>() as u32,
+            info: std::ptr::from_mut(&mut info) as u64,
+        },
+    )?;
+    Ok(info)
+}
+
+/// What a map is made of, as `BPF_MAP_CREATE` takes it.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(super) struct MapShape {
+    pub(super) kind: u32,
+    pub(super) key_size: u32,
+    pub(super) value_size: u32,
+    pub(super) max_entries: u32,
+    pub(super) flags: u32,
+    pub(super) inner_map: u32,
+}
+
+/// Makes a map.
+///
+/// # Errors
+///
+/// As `bpf(2)`.
+pub(super) fn create_map(mut shape: MapShape) -> io::Result<OwnedFd> {
+    own(bpf(BPF_MAP_CREATE, &mut shape)?)
+}
+
+/// Writes an element of a map whose keys and values are 4 bytes.
+///
+/// # Errors
+///
+/// As `bpf(2)`.
+pub(super) fn update_word(map: BorrowedFd<'_>, key: u32, value: u32) -> io::Result<()> {
+    #[repr(C)]
+    struct Attributes {
+        map: u32,
+        padding: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    bpf(
+        BPF_MAP_UPDATE_ELEM,
+        &mut Attributes {
+            map: map.as_raw_fd().unsigned_abs(),
+            padding: 0,
+            key: std::ptr::from_ref(&key) as u64,
+            value: std::ptr::from_ref(&value) as u64,
+            flags: 0,
+        },
+    )
+    .map(drop)
+}
+
+/// A map of the kernel's, mapped into our memory.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    start: *mut u8,
+    length: usize,
+}
+
+// SAFETY: the mapping is plain shared memory; it belongs to no thread. Users go through
+// volatile or atomic accesses.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps `length` bytes of a `BPF_F_MMAPABLE` array (kernel 5.5).
+    ///
+    /// # Errors
+    ///
+    /// As `mmap(2)`.
+    pub(super) fn new(map: BorrowedFd<'_>, length: usize, writable: bool) -> io::Result<Self> {
+        let protection = if writable {
+            libc::PROT_READ | libc::PROT_WRITE
+        } else {
+            libc::PROT_READ
+        };
+        // SAFETY: a fresh mapping, at an address that the kernel chooses.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                length,
+                protection,
+                libc::MAP_SHARED,
+                map.as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self {
+            start: start.cast(),
+            length,
+        })
+    }
+
+    /// First byte, aligned to a page.
+    pub(super) fn start(&self) -> *mut u8 {
+        self.start
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and nothing points into it any more: tables hand
+        // out copies only.
+        unsafe { libc::munmap(self.start.cast(), self.length) };
+    }
+}
+
+/// Takes the lock of an open file or directory, if nobody has it (`flock(2)`).
+///
+/// # Errors
+///
+/// `EWOULDBLOCK` if another process has it.
+pub(super) fn try_lock(descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the descriptor is valid.
+    if unsafe { libc::flock(descriptor.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// The magic number of the file system that a path is on (`statfs(2)`).
+///
+/// # Errors
+///
+/// As `statfs(2)`.
+pub(super) fn file_system_magic(path: &Path) -> io::Result<i64> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    let mut status = std::mem::MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: the path is NUL-terminated and the structure is as long as the kernel's.
+    if unsafe { libc::statfs(path.as_ptr(), status.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: zeroed at first and filled by the kernel since.
+    Ok(unsafe { status.assume_init() }.f_type)
+}

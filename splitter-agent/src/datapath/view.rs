@@ -1,0 +1,315 @@
+//! What is in force, read from the pinned maps alone: for `status` and `explain`, and for
+//! an agent that takes over from another.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use bytemuck::Zeroable;
+use splitter_common::address;
+use splitter_common::layout::{
+    FrontendKey, FrontendNames, FrontendValue, LeafNames, LeafRecord, Outcome, Reason, SplitRecord,
+    Text, Verdict,
+};
+use splitter_common::pick::Lattice;
+
+use crate::plan::{Decision, Frontend, Origin, PlannedLeaf, PlannedSplit};
+
+use super::maps::{Access, KeyBytes, Maps, MapsError};
+use super::pins::PinDirectory;
+
+/// Everything in force.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Every frontend, with its split.
+    pub frontends: BTreeMap<Frontend, SplitView>,
+    /// Frontends whose records do not fit together; the kernel lets connections to them
+    /// pass.
+    pub inconsistent: Vec<Frontend>,
+    /// What became of connections to frontends since the maps were made.
+    pub outcomes: BTreeMap<&'static str, u64>,
+}
+
+/// A split in force.
+#[derive(Clone, Debug)]
+pub struct SplitView {
+    /// What it does, in the words of a plan.
+    pub split: PlannedSplit,
+    /// The record itself.
+    pub record: SplitRecord,
+    /// Connections since its shares were last changed.
+    pub connections: u64,
+    /// Counters of its leaves, in their order.
+    pub leaves: Vec<LeafCounts>,
+}
+
+/// Counters of a leaf.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeafCounts {
+    /// Connections since the shares were last changed.
+    pub connections: u64,
+    /// Connections since the leaf became part of the split.
+    pub lifetime: u64,
+    /// Its id in `LEAF_STATS` and `LEAF_NAMES`.
+    pub leaf_id: u32,
+    /// Index of its first endpoint in `ENDPOINTS`.
+    pub first_endpoint: u32,
+}
+
+impl SplitView {
+    /// Where its connections fall.
+    #[must_use]
+    pub fn lattice(&self) -> Lattice {
+        Lattice {
+            size: self.record.size,
+            step: self.record.step,
+            shift: self.record.shift,
+            seed: self.record.seed,
+        }
+    }
+}
+
+impl View {
+    /// Reads the pinned maps.
+    ///
+    /// # Errors
+    ///
+    /// If nothing is pinned, or the maps are of another shape.
+    pub fn open(pins: &PinDirectory) -> Result<Self, MapsError> {
+        Self::read(&Maps::open(pins, Access::Read)?)
+    }
+
+    /// Reads open maps. An agent may publish meanwhile, so a record that does not
+    /// confirm its frontend is looked at again.
+    pub(crate) fn read(maps: &Maps) -> Result<Self, MapsError> {
+        let mut view = Self::default();
+        let keys = maps
+            .frontends
+            .keys()
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(MapsError::access("list", "FRONTENDS"))?;
+        for bytes in keys {
+            let Ok(key) = bytemuck::checked::try_pod_read_unaligned::<FrontendKey>(&bytes) else {
+                continue;
+            };
+            let frontend = Frontend::from_key(&key);
+            match read_split(maps, &key, &bytes) {
+                Read::Gone => {}
+                Read::Split(split) => {
+                    view.frontends.insert(frontend, *split);
+                }
+                Read::Inconsistent => view.inconsistent.push(frontend),
+            }
+        }
+        view.outcomes = outcomes(maps)?;
+        Ok(view)
+    }
+}
+
+enum Read {
+    Gone,
+    Inconsistent,
+    Split(Box<SplitView>),
+}
+
+fn read_split(maps: &Maps, key: &FrontendKey, bytes: &KeyBytes) -> Read {
+    for _ in 0..4 {
+        let Ok(word) = maps.frontends.get(bytes, 0) else {
+            return Read::Gone;
+        };
+        let FrontendValue { split, generation } = bytemuck::cast(word);
+        let Some(record) = maps.splits.read(split) else {
+            continue;
+        };
+        if record.frontend != *key || record.generation != generation {
+            continue;
+        }
+        let Some(split) = read_leaves(maps, key, bytes, record) else {
+            continue;
+        };
+        // Nothing of it was reused meanwhile only if the frontend still points there.
+        if maps.frontends.get(bytes, 0).ok() == Some(word) {
+            return Read::Split(Box::new(split));
+        }
+    }
+    Read::Inconsistent
+}
+
+fn read_leaves(
+    maps: &Maps,
+    key: &FrontendKey,
+    bytes: &KeyBytes,
+    record: SplitRecord,
+) -> Option<SplitView> {
+    let names = maps
+        .frontend_names
+        .get(bytes, 0)
+        .map_or(FrontendNames::zeroed(), bytemuck::cast);
+    let mut begin = 0;
+    let mut leaves = Vec::new();
+    let mut counts = Vec::new();
+    for index in 0..record.leaf_count {
+        let leaf = maps.leaves.read(record.first_leaf.checked_add(index)?)?;
+        leaves.push(PlannedLeaf {
+            service: leaf_name(maps, &leaf),
+            weight: leaf.weight,
+            share: leaf.end.checked_sub(begin)?,
+            state: leaf.state,
+            endpoints: (0..leaf.endpoint_count)
+                .map(|endpoint| {
+                    let endpoint = maps
+                        .endpoints
+                        .read(leaf.first_endpoint.checked_add(endpoint)?)?;
+                    Some(SocketAddr::new(
+                        address::from_bytes(endpoint.address),
+                        endpoint.port,
+                    ))
+                })
+                .collect::<Option<_>>()?,
+        });
+        begin = leaf.end;
+        counts.push(LeafCounts {
+            connections: maps.sequence.count(record.sequence.checked_add(1 + index)?),
+            lifetime: sum(&maps.leaf_stats, leaf.leaf_id).unwrap_or_default(),
+            leaf_id: leaf.leaf_id,
+            first_endpoint: leaf.first_endpoint,
+        });
+    }
+    Some(SplitView {
+        split: PlannedSplit {
+            origin: Origin {
+                kind: known_kind(&read_text(&names.kind)),
+                namespace: read_text(&names.namespace),
+                name: read_text(&names.name),
+                generation: 0,
+            },
+            root: read_text(&names.root),
+            decision: match record.verdict {
+                Verdict::Free => return None,
+                Verdict::Split => Decision::Split,
+                Verdict::Refuse => Decision::Refuse(record.reason),
+                Verdict::PassThrough => Decision::PassThrough(record.reason),
+            },
+            leaves,
+        },
+        connections: maps.sequence.count(record.sequence),
+        leaves: counts,
+        record: SplitRecord {
+            frontend: *key,
+            ..record
+        },
+    })
+}
+
+fn leaf_name(maps: &Maps, leaf: &LeafRecord) -> String {
+    maps.leaf_names.get(&leaf.leaf_id, 0).map_or_else(
+        |_| String::new(),
+        |bytes| read_text(&bytemuck::cast::<_, LeafNames>(bytes).leaf),
+    )
+}
+
+/// The sum over all CPUs of a counter; `None` if there is no such counter.
+fn sum(counters: &aya::maps::PerCpuArray<aya::maps::MapData, u64>, index: u32) -> Option<u64> {
+    let values = counters.get(&index, 0).ok()?;
+    Some(values.iter().sum())
+}
+
+fn outcomes(maps: &Maps) -> Result<BTreeMap<&'static str, u64>, MapsError> {
+    Outcome::ALL
+        .into_iter()
+        .map(|outcome| {
+            let values = maps
+                .outcomes
+                .get(&(outcome as u32), 0)
+                .map_err(MapsError::access("read", "OUTCOMES"))?;
+            Ok((outcome_name(outcome), values.iter().sum()))
+        })
+        .collect()
+}
+
+fn outcome_name(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Split => "split",
+        Outcome::Refused => "refused",
+        Outcome::PassedThrough => "passed_through",
+        Outcome::CouldNotRefuse => "could_not_refuse",
+        Outcome::Inconsistent => "inconsistent",
+        Outcome::PeerNameLost => "peer_name_lost",
+    }
+}
+
+/// The name of a verdict, for people and machines.
+#[must_use]
+pub fn verdict_name(decision: Decision) -> &'static str {
+    match decision {
+        Decision::Split => "split",
+        Decision::Refuse(_) => "refuse",
+        Decision::PassThrough(_) => "pass-through",
+    }
+}
+
+/// The reason of a decision, and what to do about it, in a sentence.
+#[must_use]
+pub fn reason_text(reason: Reason) -> &'static str {
+    match reason {
+        Reason::None => "",
+        Reason::AllWeightsZero => {
+            "every weight is 0, so nothing may be connected to; give a leaf a weight above 0"
+        }
+        Reason::NoReadyEndpoints => "no leaf with a weight above 0 has a ready endpoint",
+        Reason::NoLeafService => {
+            "none of the leaf Services exists, so the root Service behaves as without a split"
+        }
+        Reason::NoLeafPort => {
+            "no leaf Service has a port of this number and protocol, so this port behaves as \
+             without a split"
+        }
+        Reason::ProtocolNotSplit => "only TCP is split; this port behaves as without a split",
+        Reason::ObjectRefused => {
+            "the object that asks for the split was refused, so the root Service behaves as \
+             without it; `splitter-agent check` says why"
+        }
+    }
+}
+
+/// The name of a reason, for machines.
+#[must_use]
+pub fn reason_name(reason: Reason) -> Option<&'static str> {
+    Some(match reason {
+        Reason::None => return None,
+        Reason::AllWeightsZero => "AllWeightsZero",
+        Reason::NoReadyEndpoints => "NoReadyEndpoints",
+        Reason::NoLeafService => "NoLeafService",
+        Reason::NoLeafPort => "NoLeafPort",
+        Reason::ProtocolNotSplit => "ProtocolNotSplit",
+        Reason::ObjectRefused => "ObjectRefused",
+    })
+}
+
+/// The text in a record, up to its first NUL.
+pub(crate) fn read_text<const N: usize>(text: &Text<N>) -> String {
+    let bytes: Vec<u8> = text
+        .iter()
+        .take_while(|&&byte| byte != 0)
+        .map(|byte| byte.cast_unsigned())
+        .collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A record's text, cut so that a NUL always ends it. Kubernetes' names fit.
+pub(crate) fn write_text<const N: usize>(value: &str) -> Text<N> {
+    let mut text = [0; N];
+    for (slot, byte) in text.iter_mut().zip(value.bytes().take(N - 1)) {
+        *slot = byte.cast_signed();
+    }
+    text
+}
+
+/// The kinds of objects that ask for splits.
+const KINDS: [&str; 1] = ["TrafficSplit"];
+
+fn known_kind(name: &str) -> &'static str {
+    KINDS
+        .into_iter()
+        .find(|kind| *kind == name)
+        .unwrap_or("unknown")
+}

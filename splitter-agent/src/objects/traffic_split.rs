@@ -1,0 +1,294 @@
+//! TrafficSplits (SMI, `split.smi-spec.io`), in the one form that all versions have in
+//! common.
+
+use serde_json::Value;
+
+use super::decode::Metadata;
+use super::field::{self, FieldError, Fields, shown};
+use super::{ObjectName, Timestamp, Weight, WeightError};
+
+/// The annotation that says what becomes of connections while no backend has a ready
+/// endpoint.
+pub const ON_NO_ENDPOINTS: &str = "splitter.dev/on-no-endpoints";
+
+/// What the agent keeps of a TrafficSplit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrafficSplit {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// `metadata.generation`, 0 where there is none.
+    pub generation: i64,
+    /// When it was created; `None` where a manifest does not say so.
+    pub created: Option<Timestamp>,
+    /// The root as it is written, if it is text.
+    pub service: Option<String>,
+    /// Value of the annotation [`ON_NO_ENDPOINTS`], as it is written.
+    pub on_no_endpoints: Option<String>,
+    /// What it asks for, or why that cannot be done.
+    pub spec: Result<SplitSpec, Refusal>,
+}
+
+/// What a TrafficSplit asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SplitSpec {
+    /// Its backends, at least one, as they are written.
+    pub backends: Vec<Backend>,
+}
+
+/// A backend of a TrafficSplit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// The Service as it is written, never empty.
+    pub service: String,
+    /// Its weight.
+    pub weight: Weight,
+}
+
+/// Why a TrafficSplit cannot be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The field that is the cause.
+    pub field: String,
+    /// One CamelCase word, for machines.
+    pub reason: &'static str,
+    /// What is the matter and what to do about it.
+    pub message: String,
+}
+
+impl Refusal {
+    /// The spec is not there or is not an object.
+    pub const INVALID_SPEC: &'static str = "InvalidSpec";
+    /// The root cannot be read.
+    pub const INVALID_ROOT: &'static str = "InvalidRoot";
+    /// It asks for a choice by request, which a connection does not have.
+    pub const MATCHES_UNSUPPORTED: &'static str = "MatchesUnsupported";
+    /// There are no backends, or one cannot be read.
+    pub const INVALID_BACKEND: &'static str = "InvalidBackend";
+    /// A weight cannot be read.
+    pub const INVALID_WEIGHT: &'static str = "InvalidWeight";
+
+    fn new(reason: &'static str, error: FieldError) -> Self {
+        let FieldError { field, message } = error.below("spec");
+        Self {
+            field,
+            reason,
+            message,
+        }
+    }
+}
+
+impl TrafficSplit {
+    pub(super) fn read(metadata: Metadata<'_>, object: &Fields) -> Self {
+        Self {
+            generation: field::present(metadata.fields, "generation")
+                .and_then(field::whole)
+                .unwrap_or(0),
+            created: metadata
+                .fields
+                .get("creationTimestamp")
+                .and_then(|value| Timestamp::parse(value.as_str()?)),
+            service: object
+                .get("spec")
+                .and_then(|spec| spec.get("service"))
+                .and_then(|service| service.as_str().map(str::to_owned)),
+            on_no_endpoints: metadata.annotation(ON_NO_ENDPOINTS),
+            spec: SplitSpec::read(object),
+            name: metadata.name,
+        }
+    }
+}
+
+impl SplitSpec {
+    fn read(object: &Fields) -> Result<Self, Refusal> {
+        let spec = match field::present(object, "spec") {
+            None => Err(FieldError::new(
+                "is missing; write a service and its backends",
+            )),
+            Some(spec) => field::as_object(spec),
+        }
+        .map_err(|error| Refusal::new(Refusal::INVALID_SPEC, error))?;
+
+        check_root(spec).map_err(|error| Refusal::new(Refusal::INVALID_ROOT, error))?;
+        check_matches(spec)
+            .map_err(|error| Refusal::new(Refusal::MATCHES_UNSUPPORTED, error.below("matches")))?;
+
+        let invalid = |error: FieldError| Refusal::new(Refusal::INVALID_BACKEND, error);
+        let backends = field::list(spec, "backends").map_err(invalid)?;
+        if backends.is_empty() {
+            let error = FieldError::new("is empty; write at least one backend");
+            return Err(invalid(error.below("backends")));
+        }
+        let backends = backends.iter().enumerate().map(|(index, value)| {
+            Backend::read(value)
+                .map_err(|(reason, error)| Refusal::new(reason, error.at(index).below("backends")))
+        });
+        Ok(Self {
+            backends: backends.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl Backend {
+    fn read(value: &Value) -> Result<Self, (&'static str, FieldError)> {
+        let invalid = |error| (Refusal::INVALID_BACKEND, error);
+        let fields = field::as_object(value).map_err(invalid)?;
+        let service = field::text(fields, "service")
+            .map_err(invalid)?
+            .filter(|service| !service.is_empty())
+            .ok_or_else(|| {
+                let error = FieldError::new("is missing; write the name of a Service");
+                invalid(error.below("service"))
+            })?;
+        let weight = fields.get("weight").unwrap_or(&Value::Null);
+        let weight = Weight::from_json(weight).map_err(|error: WeightError| {
+            let error = FieldError::new(error.to_string()).below("weight");
+            (Refusal::INVALID_WEIGHT, error)
+        })?;
+        Ok(Self {
+            service: service.to_owned(),
+            weight,
+        })
+    }
+}
+
+fn check_root(spec: &Fields) -> Result<(), FieldError> {
+    match field::text(spec, "service")? {
+        Some(_) => Ok(()),
+        None => {
+            Err(FieldError::new("is missing; write the name of the root Service").below("service"))
+        }
+    }
+}
+
+/// `matches` choose by HTTP headers. To apply the split without them would send
+/// everybody where only some should go.
+fn check_matches(spec: &Fields) -> Result<(), FieldError> {
+    match field::present(spec, "matches") {
+        None => Ok(()),
+        Some(Value::Array(matches)) if matches.is_empty() => Ok(()),
+        Some(matches) => Err(FieldError::new(format!(
+            "{} chooses by HTTP request, and splitter splits connections; remove it",
+            shown(matches)
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::objects::{Object, decode};
+
+    fn split(value: Value) -> TrafficSplit {
+        match decode(value) {
+            Ok(Some(Object::TrafficSplit(split))) => split,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn refusal(spec: &Value) -> Refusal {
+        split(json!({
+            "apiVersion": "split.smi-spec.io/v1alpha4", "kind": "TrafficSplit",
+            "metadata": {"name": "web"}, "spec": spec,
+        }))
+        .spec
+        .unwrap_err()
+    }
+
+    #[test]
+    fn every_version_is_read_alike() {
+        for version in ["v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"] {
+            let split = split(json!({
+                "apiVersion": format!("split.smi-spec.io/{version}"), "kind": "TrafficSplit",
+                "metadata": {
+                    "name": "web", "namespace": "shop", "generation": 3,
+                    "creationTimestamp": "2026-01-01T00:00:00Z",
+                    "annotations": {ON_NO_ENDPOINTS: "passthrough"},
+                },
+                "spec": {"service": "web", "matches": [], "backends": [
+                    {"service": "web-1", "weight": "500m"}, {"service": "web-2", "weight": 1},
+                ]},
+            }));
+            assert_eq!(split.name, ObjectName::new("shop", "web"));
+            assert_eq!(split.generation, 3);
+            assert_eq!(split.created, Timestamp::parse("2026-01-01T00:00:00Z"));
+            assert_eq!(split.service.as_deref(), Some("web"));
+            assert_eq!(split.on_no_endpoints.as_deref(), Some("passthrough"));
+            let weights: Vec<_> = split.spec.unwrap().backends.into_iter().collect();
+            assert_eq!(weights[0].weight.nanos() * 2, weights[1].weight.nanos());
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_field_and_reason() {
+        let good = json!([{"service": "a", "weight": 1}]);
+        for (spec, field, reason) in [
+            (json!(null), "spec", Refusal::INVALID_SPEC),
+            (json!([]), "spec", Refusal::INVALID_SPEC),
+            (
+                json!({"backends": good}),
+                "spec.service",
+                Refusal::INVALID_ROOT,
+            ),
+            (
+                json!({"service": {}, "backends": good}),
+                "spec.service",
+                Refusal::INVALID_ROOT,
+            ),
+            (
+                json!({"service": "a", "backends": good, "matches": [{"kind": "HTTPRouteGroup"}]}),
+                "spec.matches",
+                Refusal::MATCHES_UNSUPPORTED,
+            ),
+            (
+                json!({"service": "a"}),
+                "spec.backends",
+                Refusal::INVALID_BACKEND,
+            ),
+            (
+                json!({"service": "a", "backends": null}),
+                "spec.backends",
+                Refusal::INVALID_BACKEND,
+            ),
+            (
+                json!({"service": "a", "backends": {}}),
+                "spec.backends",
+                Refusal::INVALID_BACKEND,
+            ),
+            (
+                json!({"service": "a", "backends": [null]}),
+                "spec.backends[0]",
+                Refusal::INVALID_BACKEND,
+            ),
+            (
+                json!({"service": "a", "backends": [{"weight": 1}]}),
+                "spec.backends[0].service",
+                Refusal::INVALID_BACKEND,
+            ),
+            (
+                json!({"service": "a", "backends": [{"service": "a"}]}),
+                "spec.backends[0].weight",
+                Refusal::INVALID_WEIGHT,
+            ),
+            (
+                json!({"service": "a", "backends": [
+                    {"service": "a", "weight": 1}, {"service": "b", "weight": -5}]}),
+                "spec.backends[1].weight",
+                Refusal::INVALID_WEIGHT,
+            ),
+        ] {
+            let refusal = refusal(&spec);
+            assert_eq!(
+                (refusal.field.as_str(), refusal.reason),
+                (field, reason),
+                "{spec}"
+            );
+            assert!(
+                refusal.message.contains("; "),
+                "no remedy: {}",
+                refusal.message
+            );
+        }
+    }
+}
