@@ -1,0 +1,57 @@
+//! Runs every test of the workspace: the pure ones, and those that load the kernel programs and
+//! open real connections.
+
+use std::ffi::OsStr;
+
+use anyhow::Result;
+
+use crate::{
+    build_ebpf, preflight,
+    workspace::{cargo, run, say},
+};
+
+/// Checks the machine, builds the kernel programs and runs `cargo test` with these arguments for
+/// it and for the test programs; for the whole workspace, unless they name a package.
+///
+/// # Errors
+///
+/// When the machine lacks something, the programs do not compile or a test fails.
+pub fn test(cargo_arguments: &[String], arguments: &[String]) -> Result<()> {
+    preflight::check("test", &[preflight::IP])?;
+    build_ebpf::build()?;
+    let mut test = cargo();
+    test.arg("test");
+    if !names_a_package(cargo_arguments) {
+        test.arg("--workspace");
+    }
+    test.args(cargo_arguments);
+    if !arguments.is_empty() {
+        test.arg("--").args(arguments);
+    }
+    let line: Vec<_> = test.get_args().map(OsStr::to_string_lossy).collect();
+    say(format_args!("running cargo {}", line.join(" ")));
+    run(&mut test)
+}
+
+fn names_a_package(cargo_arguments: &[String]) -> bool {
+    cargo_arguments.iter().any(|argument| {
+        argument.starts_with("-p") || argument == "--package" || argument.starts_with("--package=")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_replaces_the_workspace() {
+        let names = |line: &str| {
+            let arguments: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+            names_a_package(&arguments)
+        };
+        assert!(names("-p splitter-agent"));
+        assert!(names("--test attach --package=splitter-agent"));
+        assert!(!names("--test attach"));
+        assert!(!names(""));
+    }
+}

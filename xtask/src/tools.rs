@@ -1,0 +1,222 @@
+//! What rustc needs beyond itself to build for the kernel: the source of `core`, which is
+//! not shipped ready-made for BPF, and bpf-linker.
+
+use std::{
+    env,
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::workspace::{cargo, output, root, run, say, short};
+
+/// The version of bpf-linker. It reads what rustc writes, so its LLVM has to be rustc's:
+/// raise this together with [`LLVM`] and the channel in `rust-toolchain.toml`.
+const BPF_LINKER: &str = "0.10.3";
+
+/// The LLVM that [`BPF_LINKER`] is made for.
+const LLVM: u32 = 22;
+
+/// Path of a bpf-linker to use instead of the one that is installed on demand.
+const OVERRIDE: &str = "BPF_LINKER";
+
+/// The tools, ready to use.
+#[derive(Debug)]
+pub struct Tools {
+    /// Path of bpf-linker.
+    pub linker: PathBuf,
+    /// The directory with rustc's own LLVM, which bpf-linker loads.
+    pub llvm: PathBuf,
+}
+
+/// Finds the tools, and installs what is missing.
+///
+/// # Errors
+///
+/// When the toolchain does not fit or something cannot be installed; each with the remedy.
+pub fn ensure() -> Result<Tools> {
+    let sysroot = PathBuf::from(output(rustc().args(["--print", "sysroot"]))?.trim());
+    check_llvm(&output(rustc().arg("-vV"))?)?;
+    ensure_rust_src(&sysroot)?;
+    Ok(Tools {
+        linker: ensure_bpf_linker()?,
+        llvm: sysroot.join("lib"),
+    })
+}
+
+/// The compiler that cargo will use in the workspace.
+fn rustc() -> Command {
+    let mut command = Command::new("rustc");
+    command.current_dir(root());
+    command
+}
+
+fn check_llvm(version: &str) -> Result<()> {
+    let field = |name: &str| {
+        let value = version.lines().find_map(|line| line.strip_prefix(name));
+        value.map_or("unknown", str::trim)
+    };
+    let llvm = field("LLVM version:");
+    if llvm.split('.').next().and_then(|major| major.parse().ok()) != Some(LLVM) {
+        bail!(
+            "rustc {} has LLVM {llvm}, and bpf-linker {BPF_LINKER} reads LLVM {LLVM}: use the \
+             toolchain of rust-toolchain.toml (is RUSTUP_TOOLCHAIN set, or `+toolchain` given?), \
+             or raise both versions in xtask/src/tools.rs",
+            field("release:"),
+        );
+    }
+    Ok(())
+}
+
+fn ensure_rust_src(sysroot: &Path) -> Result<()> {
+    let library = sysroot.join("lib/rustlib/src/rust/library");
+    let present = || library.join("core/Cargo.toml").exists();
+    if present() {
+        return Ok(());
+    }
+    let Some(toolchain) = rustup_toolchain(sysroot) else {
+        bail!(
+            "the source of Rust's core library is not in {}: install your distribution's \
+             rust-src package, or Rust by rustup",
+            library.display()
+        );
+    };
+    say(format_args!("adding rust-src to the toolchain {toolchain}"));
+    let add = ["component", "add", "rust-src", "--toolchain", &toolchain];
+    run(Command::new("rustup").args(add)).with_context(|| {
+        format!(
+            "rust-src is needed; `rustup {}` adds it when online",
+            add.join(" ")
+        )
+    })?;
+    if !present() {
+        bail!(
+            "rustup added rust-src, yet {} is not there",
+            library.display()
+        );
+    }
+    Ok(())
+}
+
+/// The name by which rustup knows the toolchain, when it is one of rustup's.
+fn rustup_toolchain(sysroot: &Path) -> Option<String> {
+    let parent = sysroot.parent()?.file_name()?;
+    (parent == "toolchains").then(|| sysroot.file_name()?.to_str().map(str::to_owned))?
+}
+
+fn ensure_bpf_linker() -> Result<PathBuf> {
+    if let Some(linker) = env::var_os(OVERRIDE).filter(|path| !path.is_empty()) {
+        let linker = root().join(linker);
+        if !linker.is_file() {
+            bail!("{OVERRIDE} names {}, which is not a file", linker.display());
+        }
+        return Ok(linker);
+    }
+    let cache = cache_directory();
+    let directory = cache.join(format!("bpf-linker-{BPF_LINKER}-llvm{LLVM}"));
+    let linker = directory.join("bin/bpf-linker");
+    if linker.is_file() {
+        return Ok(linker);
+    }
+    fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
+    let _one_at_a_time = lock(&cache.join("bpf-linker.lock"))?;
+    if !linker.is_file() {
+        install_bpf_linker(&directory)?;
+    }
+    Ok(linker)
+}
+
+/// Builds into a directory of its own and renames it, so that a half-built one is never used.
+fn install_bpf_linker(directory: &Path) -> Result<()> {
+    say(format_args!(
+        "installing bpf-linker {BPF_LINKER} into {} (about a minute)",
+        short(directory)
+    ));
+    let staging = directory.with_extension("partial");
+    let clear = || match fs::remove_dir_all(&staging) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", staging.display()))
+        }
+        _ => Ok(()),
+    };
+    clear()?;
+    let mut install = cargo();
+    install
+        .args(["install", "bpf-linker", "--version", BPF_LINKER])
+        .args(["--locked", "--quiet", "--no-track", "--root"])
+        .arg(&staging)
+        .arg("--target-dir")
+        .arg(staging.join("target"));
+    // What a user sets for the workspace is not meant for a tool.
+    for variable in [
+        "RUSTFLAGS",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "CARGO_BUILD_RUSTFLAGS",
+        "CARGO_BUILD_TARGET",
+    ] {
+        install.env_remove(variable);
+    }
+    run(&mut install).with_context(|| {
+        format!(
+            "bpf-linker {BPF_LINKER} cannot be installed; with a C compiler and access to \
+             crates.io it can, or set {OVERRIDE} to the path of one made for LLVM {LLVM}"
+        )
+    })?;
+    fs::remove_dir_all(staging.join("target")).context("cannot clear up after the installation")?;
+    fs::rename(&staging, directory)
+        .with_context(|| format!("cannot move bpf-linker to {}", directory.display()))
+}
+
+/// The directory for what is worth keeping between clones.
+fn cache_directory() -> PathBuf {
+    let absolute = |name| {
+        let path = env::var_os(name).map(PathBuf::from);
+        path.filter(|path| path.is_absolute())
+    };
+    absolute("XDG_CACHE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+        .map_or_else(
+            || root().join("target/tools"),
+            |cache| cache.join("splitter"),
+        )
+}
+
+/// Holds the lock as long as the file that it returns is open.
+fn lock(path: &Path) -> Result<File> {
+    let context = || format!("cannot lock {}", path.display());
+    let file = File::create(path).with_context(context)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            say("waiting for another xtask that is installing bpf-linker");
+            file.lock().with_context(context)?;
+        }
+        Err(TryLockError::Error(error)) => return Err(error).with_context(context),
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_llvm_of_rustc_has_to_be_the_linkers() {
+        let version = |llvm: &str| format!("rustc 1.95.0\nrelease: 1.95.0\nLLVM version: {llvm}\n");
+        check_llvm(&version("22.1.2")).unwrap();
+        let error = check_llvm(&version("21.1.8")).unwrap_err().to_string();
+        assert!(error.starts_with("rustc 1.95.0 has LLVM 21.1.8"), "{error}");
+        assert!(error.contains("rust-toolchain.toml"), "{error}");
+        check_llvm("rustc 1.95.0\n").unwrap_err();
+    }
+
+    #[test]
+    fn a_toolchain_of_rustup_is_known_by_its_directory() {
+        let rustups = Path::new("/home/me/.rustup/toolchains/stable-x86_64-unknown-linux-gnu");
+        let name = rustup_toolchain(rustups);
+        assert_eq!(name.as_deref(), Some("stable-x86_64-unknown-linux-gnu"));
+        assert_eq!(rustup_toolchain(Path::new("/usr")), None);
+    }
+}
