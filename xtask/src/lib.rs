@@ -1,1 +1,14 @@
 //! Everything a developer runs, as a library: the lab that demo, tests and benchmarks share.
+
+pub mod btf_text;
+pub mod build_agent;
+pub mod build_ebpf;
+pub mod check;
+pub mod demo;
+pub mod deny;
+pub mod lab;
+pub mod preflight;
+pub mod sources;
+pub mod test;
+pub mod tools;
+pub mod workspace;

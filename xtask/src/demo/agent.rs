@@ -1,0 +1,216 @@
+//! The agent of the demo: a real one, watched from outside as an operator would.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+
+use super::{interrupt, manifests::Manifests, scenario::Scenario};
+use crate::lab::Lab;
+
+/// How long a change may take to be in force. It takes milliseconds, but a first start loads
+/// programs, and the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How much of the log is shown when something went wrong.
+const LOG_LINES: usize = 20;
+
+/// A running agent. Killed when dropped; what it pinned goes with the lab.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    binary: PathBuf,
+    pins: PathBuf,
+    log: PathBuf,
+    process: Child,
+}
+
+impl Agent {
+    /// Starts it on the lab's cgroup; it writes what it has to say to the file `log`.
+    pub(crate) fn start(
+        binary: &Path,
+        lab: &Lab,
+        manifests: &Manifests,
+        log: PathBuf,
+    ) -> Result<Self> {
+        let output = File::create(&log)?;
+        let pins = lab.pin_directory();
+        let process = lab
+            .command(binary)?
+            .arg("run")
+            .arg("--manifests")
+            .arg(manifests.directory())
+            .arg("--cgroup")
+            .arg(lab.cgroup())
+            .arg("--pin-dir")
+            .arg(&pins)
+            .args(["--node-name", "demo"])
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .with_context(|| format!("cannot start the agent {}", binary.display()))?;
+        Ok(Self {
+            binary: binary.to_owned(),
+            pins,
+            log,
+            process,
+        })
+    }
+
+    /// The command that shows its state.
+    pub(crate) fn status_command(&self) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg("status").arg("--pin-dir").arg(&self.pins);
+        command
+    }
+
+    /// Where its log is.
+    pub(crate) fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Waits until the kernel splits the scenario's Service by these weights.
+    pub(crate) fn wait_in_force(&mut self, scenario: &Scenario, weights: [u64; 2]) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            interrupt::check()?;
+            let seen = self.status();
+            if let Ok(status) = &seen
+                && status.shows(scenario, weights)
+            {
+                return Ok(());
+            }
+            if let Some(end) = self.process.try_wait()? {
+                bail!("the agent ended ({end}){}", self.log_tail());
+            }
+            if Instant::now() > deadline {
+                let seen = match seen {
+                    Ok(status) => format!("status says {status:?}"),
+                    Err(error) => format!("{error:#}"),
+                };
+                bail!(
+                    "the agent did not put {} at {weights:?} in force within {PATIENCE:?}; \
+                     {seen}{}",
+                    scenario.split,
+                    self.log_tail()
+                );
+            }
+            sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn status(&self) -> Result<Status> {
+        let output = self.status_command().args(["-o", "json"]).output()?;
+        if !output.status.success() {
+            let complaint = String::from_utf8_lossy(&output.stderr);
+            bail!("`status` failed: {}", complaint.trim());
+        }
+        serde_json::from_slice(&output.stdout).context("`status` did not print what was expected")
+    }
+
+    /// The end of its log, to be put after a sentence about what went wrong.
+    pub(crate) fn log_tail(&self) -> String {
+        let text = fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        if lines.is_empty() {
+            return "; its log is empty".to_owned();
+        }
+        let tail = &lines[lines.len().saturating_sub(LOG_LINES)..];
+        format!("; its log ends with:\n  {}", tail.join("\n  "))
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // Fails only if it has ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The part of `status -o json` that matters here.
+#[derive(Debug, Deserialize)]
+struct Status {
+    splits: Vec<Split>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Split {
+    namespace: String,
+    name: String,
+    verdict: String,
+    leaves: Vec<Leaf>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Leaf {
+    service: String,
+    weight: u64,
+}
+
+impl Status {
+    /// Whether the scenario's split is there with weights in this proportion.
+    fn shows(&self, scenario: &Scenario, weights: [u64; 2]) -> bool {
+        let splits = self
+            .splits
+            .iter()
+            .filter(|split| split.namespace == scenario.namespace && split.name == scenario.split);
+        let total: u64 = weights.iter().sum();
+        let mut splits = splits.peekable();
+        splits.peek().is_some()
+            && splits.all(|split| {
+                let total_now: u64 = split.leaves.iter().map(|leaf| leaf.weight).sum();
+                let weight_now = |leaf: &str| -> u64 {
+                    let leaves = split.leaves.iter().filter(|it| it.service == leaf);
+                    leaves.map(|it| it.weight).sum()
+                };
+                // In proportion, because weights may be shown as divided by what they have in common.
+                split.verdict == "split"
+                    && total_now > 0
+                    && scenario.leaves.iter().zip(weights).all(|(leaf, weight)| {
+                        u128::from(weight_now(leaf)) * u128::from(total)
+                            == u128::from(weight) * u128::from(total_now)
+                    })
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::scenario::BOOKSTORE;
+
+    fn status(verdict: &str, weights: [u64; 2]) -> Status {
+        let [one, two] = weights;
+        let json = format!(
+            r#"{{"splits": [{{"frontend": "10.96.0.10:14001/TCP", "namespace": "bookstore",
+            "root": "bookstore", "kind": "TrafficSplit", "name": "bookstore-split",
+            "verdict": "{verdict}", "reason": null, "generation": 12, "connections": 10,
+            "leaves": [{{"service": "bookstore-v1", "weight": {one}}},
+                       {{"service": "bookstore-v2", "weight": {two}}}]}}]}}"#
+        );
+        serde_json::from_str(&json).expect("valid JSON")
+    }
+
+    #[test]
+    fn weights_are_in_force_when_they_are_in_the_same_proportion() {
+        assert!(status("split", [50, 50]).shows(&BOOKSTORE, [50, 50]));
+        assert!(status("split", [9, 1]).shows(&BOOKSTORE, [90, 10]));
+        assert!(status("split", [1, 0]).shows(&BOOKSTORE, [100, 0]));
+        assert!(!status("split", [100, 0]).shows(&BOOKSTORE, [50, 50]));
+        assert!(!status("split", [0, 0]).shows(&BOOKSTORE, [50, 50]));
+    }
+
+    #[test]
+    fn a_split_that_is_refused_or_missing_is_not_in_force() {
+        assert!(!status("refused", [50, 50]).shows(&BOOKSTORE, [50, 50]));
+        assert!(!Status { splits: vec![] }.shows(&BOOKSTORE, [50, 50]));
+    }
+}

@@ -1,0 +1,183 @@
+//! The scene: pods, servers, manifests, a client and an agent, all of which go when it is dropped.
+
+use std::{
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    agent::Agent,
+    client::Client,
+    manifests::Manifests,
+    scenario::{PORT, Scenario},
+};
+use crate::lab::{Lab, Pod, Process, names::Published, server};
+
+/// Begins the names of our directories; the process id follows.
+const DIRECTORY_PREFIX: &str = "splitter-demo-";
+
+/// A scenario on its stage.
+#[derive(Debug)]
+pub(crate) struct Scene {
+    pub(crate) scenario: &'static Scenario,
+    // Dropped in this order, from the front of the house to the back.
+    pub(crate) client: Client,
+    pub(crate) agent: Agent,
+    _servers: Vec<Process>,
+    pub(crate) names: Vec<Published>,
+    pub(crate) client_pod: Pod,
+    leaf_pods: Vec<Pod>,
+    pub(crate) lab: Lab,
+    pub(crate) manifests: Manifests,
+    pub(crate) directory: Directory,
+}
+
+impl Scene {
+    /// Sets everything up. The agent runs, but there is nothing to split yet.
+    pub(crate) fn set(scenario: &'static Scenario, agent_binary: &Path) -> Result<Self> {
+        let directory = Directory::new()?;
+        let lab = Lab::new("demo")?;
+        let names = scenario.names();
+        let hosts: Vec<(&str, IpAddr)> = names.iter().map(|(name, ip)| (&**name, *ip)).collect();
+
+        let mut leaf_pods = Vec::new();
+        let mut servers = Vec::new();
+        for leaf in scenario.leaves {
+            let pod = lab.pod(leaf)?;
+            let (server, _) = pod.start_ready(|ready| server::identity(PORT, leaf, ready))?;
+            servers.push(server);
+            leaf_pods.push(pod);
+        }
+        let client_pod = lab.pod(scenario.client)?;
+        client_pod.set_hosts(&hosts)?;
+        let mut published = Vec::new();
+        for pod in [&client_pod].into_iter().chain(&leaf_pods) {
+            published.push(publish(pod, &hosts)?);
+        }
+
+        let addresses: Vec<_> = leaf_pods.iter().map(Pod::ipv4).collect();
+        let manifests = directory.path().join("manifests");
+        let manifests = Manifests::write(&manifests, scenario, &addresses)?;
+        let log = directory.path().join("agent.log");
+        let agent = Agent::start(agent_binary, &lab, &manifests, log)?;
+        let client = Client::start(scenario, &client_pod)?;
+        Ok(Self {
+            scenario,
+            client,
+            agent,
+            _servers: servers,
+            names: published,
+            client_pod,
+            leaf_pods,
+            lab,
+            manifests,
+            directory,
+        })
+    }
+
+    /// What is there, in words: a title, and lines of a name and what it is.
+    pub(crate) fn description(&self) -> Description {
+        let Scenario {
+            title,
+            namespace,
+            root,
+            split,
+            client,
+            ..
+        } = self.scenario;
+        let mut parts = vec![(
+            (*client).to_owned(),
+            format!(
+                "a pod; asks for {}, each time over a new connection",
+                self.scenario.url()
+            ),
+        )];
+        parts.push((
+            format!("{root}.{namespace}"),
+            format!("the root Service, {}:{PORT}", self.scenario.root_address()),
+        ));
+        for (pod, (leaf, address)) in self.leaf_pods.iter().zip(self.scenario.leaf_addresses()) {
+            parts.push((
+                leaf.to_owned(),
+                format!("a leaf Service, {address}, and its pod, {}", pod.ipv4()),
+            ));
+        }
+        parts.push((
+            (*split).to_owned(),
+            format!(
+                "the TrafficSplit, edited in {}",
+                self.manifests.directory().display()
+            ),
+        ));
+        Description { title, parts }
+    }
+}
+
+/// What a scene consists of.
+#[derive(Debug)]
+pub(crate) struct Description {
+    pub(crate) title: &'static str,
+    pub(crate) parts: Vec<(String, String)>,
+}
+
+/// Publishes a pod under the name that the documentation uses; where another demo runs at
+/// the same time, under one with a number behind it.
+fn publish(pod: &Pod, hosts: &[(&str, IpAddr)]) -> Result<Published> {
+    let name = format!("{DIRECTORY_PREFIX}{}", pod.name());
+    pod.publish_name(&name, hosts).or_else(|_| {
+        let name = format!("{name}-{}", std::process::id());
+        pod.publish_name(&name, hosts)
+    })
+}
+
+/// A temporary directory, removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    path: PathBuf,
+}
+
+impl Directory {
+    /// Makes one, and removes those of demos that were killed.
+    fn new() -> Result<Self> {
+        let parent = std::env::temp_dir();
+        sweep(&parent);
+        let path = parent.join(format!("{DIRECTORY_PREFIX}{}", std::process::id()));
+        fs::create_dir(&path)
+            .with_context(|| format!("cannot make the directory {}", path.display()))?;
+        Ok(Self { path })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                eprintln!("demo: cannot remove {}: {error}", self.path.display());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Removes what killed demos left; best effort, it is only a little disk space.
+fn sweep(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(DIRECTORY_PREFIX)?.parse::<u32>().ok());
+        if let Some(pid) = pid
+            && !Path::new("/proc").join(pid.to_string()).exists()
+        {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
