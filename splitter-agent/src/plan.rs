@@ -82,9 +82,9 @@ impl PlannedSplit {
     /// Whether a leaf with a weight above 0 does not take its share.
     #[must_use]
     pub fn is_degraded(&self) -> bool {
-        self.leaves.iter().any(|leaf| {
-            !matches!(leaf.state, LeafState::Ready | LeafState::WeightZero)
-        })
+        self.leaves
+            .iter()
+            .any(|leaf| !matches!(leaf.state, LeafState::Ready | LeafState::WeightZero))
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
 use splitter_common::layout::MAX_LEAVES;
 
 use super::diagnostics::{Report, Severity, reason};
-use super::host::{Host, HostError};
+use super::host::Host;
 use super::split::{Claim, Clients, Leaf, OnNoEndpoints, Split, display_weights};
-use crate::objects::{Backend, ON_NO_ENDPOINTS, ObjectName, SplitSpec, TrafficSplit};
+use crate::objects::{Backend, ON_NO_ENDPOINTS, ObjectName, SplitSpec, TrafficSplit, shown};
 use crate::plan::Origin;
 
 /// The kind of the objects that are translated here.
@@ -77,8 +78,9 @@ impl Translator<'_> {
                 refuse(
                     reason::INVALID_ROOT,
                     format!(
-                        "{written:?} {error}; write the name of a Service of namespace {own}, \
-                         such as web or web.{own}.svc.{domain}"
+                        "{} {error}; write the name of a Service of namespace {own}, \
+                         such as web or web.{own}.svc.{domain}",
+                        quoted(written)
                     ),
                 );
                 return None;
@@ -92,9 +94,10 @@ impl Translator<'_> {
             refuse(
                 reason::ROOT_IN_OTHER_NAMESPACE,
                 format!(
-                    "{written:?} is Service {} of namespace {namespace}, and a TrafficSplit splits \
+                    "{} is Service {} of namespace {namespace}, and a TrafficSplit splits \
                      a Service of its own namespace, {own}; move the TrafficSplit or name a \
                      Service of {own}",
+                    quoted(written),
                     host.service
                 ),
             );
@@ -174,7 +177,8 @@ impl Translator<'_> {
                     reason::INVALID_ANNOTATION,
                     format!("metadata.annotations[{ON_NO_ENDPOINTS}]"),
                     format!(
-                        "{other:?} is not known, so refuse is used; write refuse or passthrough"
+                        "{} is not known, so refuse is used; write refuse or passthrough",
+                        quoted(other)
                     ),
                 );
                 OnNoEndpoints::default()
@@ -202,7 +206,8 @@ impl Translator<'_> {
                     format!(
                         "names {} again, as {} does, so their weights are added up; write one \
                          backend with the sum",
-                        leaf.name, first.field
+                        quoted(&leaf.name),
+                        first.field
                     ),
                 );
             } else {
@@ -231,9 +236,7 @@ impl Translator<'_> {
                 )),
                 _ => Ok(host.service),
             },
-            Err(error @ (HostError::InvalidName | HostError::InvalidPort | HostError::Foreign)) => {
-                Err((reason::INVALID_BACKEND_NAME, error.to_string()))
-            }
+            Err(error) => Err((reason::INVALID_BACKEND_NAME, error.to_string())),
         };
         let (name, service) = match problem {
             Ok(service) => (service.clone(), Some(ObjectName::new(own, service))),
@@ -244,8 +247,9 @@ impl Translator<'_> {
                     reason,
                     format!("{field}.service"),
                     format!(
-                        "{written:?} {problem}; it gets no connections until it is the name of a \
-                         Service of {own}"
+                        "{} {problem}; it gets no connections until it is the name of a \
+                         Service of {own}",
+                        quoted(written)
                     ),
                 );
                 (written.clone(), None)
@@ -258,4 +262,9 @@ impl Translator<'_> {
             field,
         }
     }
+}
+
+/// What an author wrote, for people: in quotes, not longer than a line.
+fn quoted(text: &str) -> String {
+    shown(&Value::from(text))
 }

@@ -100,7 +100,7 @@ fn kind_of(object: &Fields) -> Result<Option<Kind>, FieldError> {
     };
     let api_version = required("apiVersion")?;
     let kind = required("kind")?;
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let group = api_version.split_once('/').map_or("", |(group, _)| group);
     let (kind, versions): (_, &[&str]) = match (group, kind) {
         ("", "Service") => (Kind::Service, &["v1"]),
         ("discovery.k8s.io", "EndpointSlice") => (Kind::EndpointSlice, &["discovery.k8s.io/v1"]),
@@ -116,7 +116,8 @@ fn kind_of(object: &Fields) -> Result<Option<Kind>, FieldError> {
         // The group has one kind only, so that this can only be a slip.
         ("split.smi-spec.io", other) => {
             return Err(FieldError::new(format!(
-                "{other:?} is not a kind of split.smi-spec.io/{version}; write TrafficSplit"
+                "{} is not a kind of group split.smi-spec.io; write TrafficSplit",
+                shown(&Value::from(other))
             ))
             .below("kind"));
         }
@@ -126,7 +127,8 @@ fn kind_of(object: &Fields) -> Result<Option<Kind>, FieldError> {
         return Ok(Some(kind));
     }
     Err(FieldError::new(format!(
-        "{api_version:?} is not a version that is read; use {}",
+        "{} is not a version that is read; use {}",
+        shown(&Value::from(api_version)),
         versions.join(", ")
     ))
     .below("apiVersion"))

@@ -46,7 +46,7 @@ impl FieldError {
 }
 
 /// A value for people: as JSON, not longer than a line.
-pub(super) fn shown(value: &Value) -> String {
+pub(crate) fn shown(value: &Value) -> String {
     const LONGEST: usize = 60;
     let text = value.to_string();
     match text.char_indices().nth(LONGEST) {

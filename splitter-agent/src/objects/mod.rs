@@ -26,6 +26,8 @@ pub use timestamp::Timestamp;
 pub use traffic_split::{Backend, ON_NO_ENDPOINTS, Refusal, SplitSpec, TrafficSplit};
 pub use weight::{Weight, WeightError};
 
+pub(crate) use field::shown;
+
 /// Namespace and name: what identifies an object among those of its kind.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ObjectName {

@@ -176,7 +176,7 @@ mod tests {
     use super::*;
     use crate::objects::{DecodeError, Object, decode};
 
-    fn service(spec: Value) -> Result<Service, DecodeError> {
+    fn service(spec: &Value) -> Result<Service, DecodeError> {
         let value = json!({
             "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec,
         });
@@ -190,19 +190,19 @@ mod tests {
     fn all_cluster_ips_are_read() {
         let dual = json!({"clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7", "fd00::7"]});
         let expected: [IpAddr; 2] = ["10.96.0.7".parse().unwrap(), "fd00::7".parse().unwrap()];
-        assert_eq!(service(dual).unwrap().cluster_ips, expected);
+        assert_eq!(service(&dual).unwrap().cluster_ips, expected);
         for single in [
             json!({"clusterIP": "10.96.0.7"}),
             json!({"clusterIP": "10.96.0.7", "clusterIPs": null}),
             json!({"clusterIPs": ["10.96.0.7", "10.96.0.7", null, "::ffff:10.96.0.7"]}),
         ] {
-            assert_eq!(service(single).unwrap().cluster_ips, expected[..1]);
+            assert_eq!(service(&single).unwrap().cluster_ips, expected[..1]);
         }
     }
 
     #[test]
     fn kinds() {
-        let kind = |spec| service(spec).unwrap().kind;
+        let kind = |spec: Value| service(&spec).unwrap().kind;
         assert_eq!(kind(json!({"clusterIP": "None"})), ServiceKind::Headless);
         assert_eq!(kind(json!({"clusterIPs": ["None"]})), ServiceKind::Headless);
         assert_eq!(
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn ports_default_to_tcp_without_a_name() {
-        let ports = service(json!({"ports": [
+        let ports = service(&json!({"ports": [
             {"port": 80}, {"port": 53, "protocol": "UDP", "name": "dns", "targetPort": "x"},
         ]}))
         .unwrap()
@@ -232,7 +232,7 @@ mod tests {
             ports,
             [port("", 80, Protocol::Tcp), port("dns", 53, Protocol::Udp)]
         );
-        assert_eq!(service(json!({"ports": null})).unwrap().ports, []);
+        assert_eq!(service(&json!({"ports": null})).unwrap().ports, []);
     }
 
     #[test]
@@ -256,7 +256,7 @@ mod tests {
             ),
             (json!([]), "spec"),
         ] {
-            assert_eq!(service(spec.clone()).unwrap_err().field, field, "{spec}");
+            assert_eq!(service(&spec).unwrap_err().field, field, "{spec}");
         }
     }
 }

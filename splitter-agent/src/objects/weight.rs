@@ -261,8 +261,8 @@ mod tests {
 
     use super::*;
 
-    fn read(value: Value) -> Result<String, WeightError> {
-        Weight::from_json(&value).map(|weight| weight.to_string())
+    fn read(value: &Value) -> Result<String, WeightError> {
+        Weight::from_json(value).map(|weight| weight.to_string())
     }
 
     #[test]
@@ -295,13 +295,13 @@ mod tests {
             (json!("1000000000000000000000000000000e-30"), "1"),
             (json!("0e999999999999999999999"), "0"),
         ] {
-            assert_eq!(read(value.clone()).as_deref(), Ok(weight), "{value}");
+            assert_eq!(read(&value).as_deref(), Ok(weight), "{value}");
         }
     }
 
     #[test]
     fn what_is_no_weight_says_what_to_write() {
-        let message = |value: Value| read(value).unwrap_err().to_string();
+        let message = |value: Value| read(&value).unwrap_err().to_string();
         assert_eq!(
             message(json!(-5)),
             "weight -5 is below 0; use a whole number of 0 or more"
@@ -328,7 +328,7 @@ mod tests {
             json!({}),
         ] {
             assert!(
-                matches!(read(bad.clone()), Err(WeightError::NotANumber(_))),
+                matches!(read(&bad), Err(WeightError::NotANumber(_))),
                 "{bad}"
             );
         }
@@ -342,10 +342,7 @@ mod tests {
             json!(1e17),
             json!("9".repeat(100)),
         ] {
-            assert!(
-                matches!(read(bad.clone()), Err(WeightError::TooLarge(_))),
-                "{bad}"
-            );
+            assert!(matches!(read(&bad), Err(WeightError::TooLarge(_))), "{bad}");
         }
         for bad in [
             json!("0.1n"),
@@ -353,17 +350,14 @@ mod tests {
             json!("0.0000000001Ki"),
             json!("1e-99999999999999999999"),
         ] {
-            assert!(
-                matches!(read(bad.clone()), Err(WeightError::TooFine(_))),
-                "{bad}"
-            );
+            assert!(matches!(read(&bad), Err(WeightError::TooFine(_))), "{bad}");
         }
     }
 
     proptest! {
         #[test]
         fn any_text_is_a_weight_or_an_error(text in "[-+]?[0-9.]{0,50}[eEnumkKMGTPi+-]{0,3}[0-9]{0,25}") {
-            let _ = read(Value::String(text));
+            let _ = read(&Value::String(text));
         }
 
         #[test]

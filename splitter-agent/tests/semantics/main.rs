@@ -1,0 +1,12 @@
+//! What a set of Kubernetes objects comes to: from JSON, as the API server gives it, to
+//! the plan and to what is said about each object. Each test names the row of the
+//! semantics table that it proves.
+
+mod conflicts;
+mod endpoints;
+mod fixtures;
+mod names;
+mod ports;
+mod properties;
+mod services;
+mod weights;

@@ -1,0 +1,258 @@
+//! What holds for any set of objects.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use splitter_agent::compile::{Compiled, Settings, Severity, compile};
+use splitter_agent::objects::{Objects, decode};
+use splitter_agent::plan::Decision;
+use splitter_common::layout::{LeafState, Protocol};
+
+use crate::fixtures::{service_of, slice_of, with};
+
+/// Few names, so that objects meet.
+fn name() -> impl Strategy<Value = &'static str> {
+    proptest::sample::select(vec!["web", "web-1", "web-2", "api", "kubernetes"])
+}
+
+fn namespaced(value: impl Strategy<Value = Value>) -> impl Strategy<Value = Value> {
+    let namespace = proptest::sample::select(vec!["shop", "shop", "shop", "default"]);
+    (value, namespace)
+        .prop_map(|(value, namespace)| with(value, &json!({"metadata": {"namespace": namespace}})))
+}
+
+fn port() -> impl Strategy<Value = Value> {
+    let protocol = proptest::sample::select(vec![None, Some("TCP"), Some("UDP"), Some("SCTP")]);
+    let name = proptest::sample::select(vec![None, Some(""), Some("http"), Some("metrics")]);
+    let number = proptest::sample::select(vec![80, 81, 9090]);
+    (name, number, protocol).prop_map(
+        |(name, port, protocol)| json!({"name": name, "port": port, "protocol": protocol}),
+    )
+}
+
+fn service() -> impl Strategy<Value = Value> {
+    let ip = proptest::sample::select(vec![
+        "10.96.0.1",
+        "10.96.0.2",
+        "10.96.0.3",
+        "fd00::1",
+        "fd00::2",
+        "None",
+        "",
+    ]);
+    let kind = proptest::sample::select(vec![None, None, Some("ClusterIP"), Some("ExternalName")]);
+    let affinity = proptest::sample::select(vec![None, Some("None"), Some("ClientIP")]);
+    let ports = proptest::collection::vec(port(), 0..4);
+    let ips = proptest::collection::vec(ip, 0..3);
+    (name(), ips, kind, ports, affinity).prop_map(|(name, ips, kind, ports, affinity)| {
+        let spec = json!({"clusterIPs": ips, "type": kind, "ports": ports,
+            "sessionAffinity": affinity});
+        service_of(name, &spec)
+    })
+}
+
+fn slice() -> impl Strategy<Value = Value> {
+    let address = proptest::sample::select(vec![
+        "10.0.0.1", "10.0.0.2", "fd01::1", "fd01::2", "0.0.0.0", "name",
+    ]);
+    let condition = || proptest::option::of(any::<bool>());
+    let endpoint = (
+        proptest::collection::vec(address, 0..3),
+        condition(),
+        condition(),
+        condition(),
+    )
+        .prop_map(|(addresses, ready, serving, terminating)| {
+            json!({"addresses": addresses, "conditions":
+                {"ready": ready, "serving": serving, "terminating": terminating}})
+        });
+    let family = proptest::sample::select(vec!["IPv4", "IPv6", "FQDN"]);
+    let endpoints = proptest::collection::vec(endpoint, 0..4);
+    let ports = proptest::collection::vec(port(), 0..3);
+    (name(), 0..3, family, ports, endpoints).prop_map(|(name, number, family, ports, endpoints)| {
+        let content = json!({"addressType": family, "ports": ports, "endpoints": endpoints});
+        slice_of(&format!("{name}-{number}"), name, &content)
+    })
+}
+
+fn weight() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        8 => (0..100u64).prop_map(Value::from),
+        2 => proptest::sample::select(vec![
+            json!("500m"), json!("1"), json!(2.0), json!(i64::MAX), json!("1n"), json!("3k"),
+        ]),
+        1 => proptest::sample::select(vec![json!(-1), json!(0.5), json!("x"), json!(null)]),
+    ]
+}
+
+fn split() -> impl Strategy<Value = Value> {
+    let written = || {
+        prop_oneof![
+            6 => name().prop_map(str::to_owned),
+            2 => name().prop_map(|name| format!("{name}.shop.svc.cluster.local")),
+            1 => name().prop_map(|name| format!("{name}.default:80")),
+            1 => ".{0,10}",
+        ]
+    };
+    let created = proptest::sample::select(vec![
+        None,
+        Some("2026-01-01T00:00:00Z"),
+        Some("2026-01-02T00:00:00Z"),
+        Some("soon"),
+    ]);
+    let policy =
+        proptest::sample::select(vec![None, Some("passthrough"), Some("refuse"), Some("?")]);
+    let backends = proptest::collection::vec((written(), weight()), 0..5);
+    let matches = prop_oneof![9 => Just(json!(null)), 1 => Just(json!([{"kind": "x"}]))];
+    let name = proptest::sample::select(vec!["a", "b", "c", "d"]);
+    (name, written(), backends, matches, created, policy).prop_map(
+        |(name, root, backends, matches, created, policy)| {
+            let backends: Vec<Value> = backends
+                .into_iter()
+                .map(|(service, weight)| json!({"service": service, "weight": weight}))
+                .collect();
+            json!({
+                "apiVersion": "split.smi-spec.io/v1alpha2", "kind": "TrafficSplit",
+                "metadata": {"name": name, "creationTimestamp": created,
+                    "annotations": {"splitter.dev/on-no-endpoints": policy}},
+                "spec": {"service": root, "backends": backends, "matches": matches},
+            })
+        },
+    )
+}
+
+fn values() -> impl Strategy<Value = Vec<Value>> {
+    let value = prop_oneof![
+        3 => namespaced(service()),
+        3 => namespaced(slice()),
+        2 => namespaced(split()),
+    ];
+    proptest::collection::vec(value, 0..24)
+}
+
+fn objects(values: &[Value]) -> Objects {
+    let mut objects = Objects::default();
+    for value in values {
+        if let Ok(Some(object)) = decode(value.clone()) {
+            objects.insert(object);
+        }
+    }
+    objects
+}
+
+fn compiled(objects: &Objects) -> Compiled {
+    compile(objects, &Settings::default())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1024))]
+
+    #[test]
+    fn plans_hold_what_the_kernel_relies_on(values in values()) {
+        let plan = compiled(&objects(&values)).plan;
+        for (frontend, split) in &plan.frontends {
+            let mut total = 0u64;
+            let mut names = BTreeSet::new();
+            for leaf in &split.leaves {
+                prop_assert!(names.insert(&leaf.service), "each leaf once");
+                total += u64::from(leaf.share);
+                let takes_share = matches!(leaf.state, LeafState::Ready | LeafState::Terminating);
+                prop_assert_eq!(
+                    leaf.share > 0,
+                    takes_share && split.decision == Decision::Split
+                );
+                prop_assert!(leaf.share == 0 || !leaf.endpoints.is_empty());
+                prop_assert!(leaf.endpoints.is_sorted());
+                for endpoint in &leaf.endpoints {
+                    prop_assert_eq!(endpoint.is_ipv4(), frontend.address.is_ipv4());
+                }
+            }
+            prop_assert!(total <= u64::from(u32::MAX));
+            prop_assert_eq!(total > 0, split.decision == Decision::Split);
+            prop_assert!(total == 0 || frontend.protocol == Protocol::Tcp);
+        }
+    }
+
+    #[test]
+    fn every_split_is_spoken_of(values in values()) {
+        let objects = objects(&values);
+        let diagnostics = compiled(&objects).diagnostics;
+        prop_assert!(diagnostics.is_sorted());
+        for name in objects.traffic_splits.keys() {
+            let said: Vec<_> = diagnostics.iter().filter(|said| said.object.name == *name).collect();
+            prop_assert!(!said.is_empty());
+            let accepted = said.iter().filter(|said| said.severity == Severity::Accepted).count();
+            prop_assert_eq!(accepted, usize::from(said.len() == 1 && said[0].reason == "Accepted"));
+        }
+        for said in &diagnostics {
+            prop_assert!(!said.message.is_empty());
+            prop_assert!(said.reason.chars().all(char::is_alphanumeric));
+        }
+    }
+
+    #[test]
+    fn the_order_of_objects_does_not_matter(
+        (values, shuffled) in values().prop_flat_map(|values| {
+            // Of equal names the last one counts, so here each name is there once.
+            let mut seen = BTreeSet::new();
+            let values: Vec<Value> = values
+                .into_iter()
+                .filter(|value| seen.insert(format!(
+                    "{} {} {}",
+                    value["kind"], value["metadata"]["namespace"], value["metadata"]["name"]
+                )))
+                .collect();
+            (Just(values.clone()), Just(values).prop_shuffle())
+        })
+    ) {
+        prop_assert_eq!(compiled(&objects(&values)), compiled(&objects(&shuffled)));
+    }
+
+    #[test]
+    fn one_bad_object_never_changes_the_plan_of_others(
+        values in values(),
+        root in name(),
+        flaw in proptest::sample::select(vec![
+            json!({"spec": {"backends": null}}),
+            json!({"spec": {"backends": [{"service": "web", "weight": -1}]}}),
+            json!({"spec": {"matches": [{"kind": "HTTPRouteGroup", "name": "x"}]}}),
+            json!({"spec": {"service": null}}),
+            json!({"spec": {"service": "web.elsewhere"}}),
+            json!({"spec": 7}),
+            json!({"metadata": {"name": "Not A Name"}}),
+            json!({"apiVersion": "split.smi-spec.io/v9"}),
+        ]),
+    ) {
+        let good = json!({
+            "apiVersion": "split.smi-spec.io/v1alpha4", "kind": "TrafficSplit",
+            // The most senior of all, were it not for its flaw.
+            "metadata": {"name": "0", "namespace": "shop",
+                "creationTimestamp": "2000-01-01T00:00:00Z"},
+            "spec": {"service": root, "backends": [{"service": "web-1", "weight": 1}]},
+        });
+        let before = compiled(&objects(&values));
+        let after = compiled(&objects(&[values, vec![with(good, &flaw)]].concat()));
+        for (frontend, split) in &after.plan.frontends {
+            let refused_only = |split: &splitter_agent::plan::PlannedSplit| {
+                matches!(split.decision, Decision::PassThrough(
+                    splitter_common::layout::Reason::ObjectRefused))
+            };
+            match before.plan.frontends.get(frontend) {
+                // Between records of why nothing is split it may come first.
+                Some(other) if refused_only(other) => prop_assert!(refused_only(split)),
+                Some(other) => prop_assert_eq!(other, split),
+                None => prop_assert!(refused_only(split)),
+            }
+        }
+        for frontend in before.plan.frontends.keys() {
+            prop_assert!(after.plan.frontends.contains_key(frontend));
+        }
+        let others: Vec<_> = after
+            .diagnostics
+            .into_iter()
+            .filter(|said| said.object.name.name != "0")
+            .collect();
+        prop_assert_eq!(before.diagnostics, others);
+    }
+}

@@ -1,0 +1,196 @@
+//! Roots and leaves that are not there, or not what they should be.
+
+use serde_json::{Value, json};
+use splitter_agent::compile::Severity::{Inactive, Warning};
+use splitter_agent::plan::Decision;
+use splitter_common::layout::{LeafState, Reason};
+
+use crate::fixtures::{
+    VIP, canary, compiled, compiled_world, leaf, root, service_of, slice, split, with, world_with,
+    world_without,
+};
+
+#[track_caller]
+fn assert_inactive(root: Option<Value>, reason: &str) {
+    let mut objects = world_without("Service", "web");
+    objects.extend(root);
+    objects.push(canary(9, 1));
+    let outcome = compiled(objects);
+    assert_eq!(outcome.said(), [(Inactive, reason, "spec.service")]);
+    assert!(outcome.0.plan.frontends.is_empty());
+}
+
+/// Row "root Service missing, headless or ExternalName".
+#[test]
+fn a_root_that_cannot_be_dialled_leaves_the_split_inactive() {
+    let port = json!([{"port": 80}]);
+    assert_inactive(None, "RootMissing");
+    for (spec, reason) in [
+        (json!({"clusterIP": "None", "ports": port}), "RootHeadless"),
+        (
+            json!({"clusterIPs": ["None"], "ports": port}),
+            "RootHeadless",
+        ),
+        (
+            json!({"type": "ExternalName", "externalName": "example.org", "ports": port}),
+            "RootExternalName",
+        ),
+        (json!({"ports": port}), "RootWithoutClusterIP"),
+        (
+            json!({"clusterIP": "", "ports": port}),
+            "RootWithoutClusterIP",
+        ),
+        (json!({"clusterIP": "10.96.0.1"}), "RootWithoutPorts"),
+    ] {
+        assert_inactive(Some(service_of("web", &spec)), reason);
+    }
+}
+
+/// Row "root Service missing ...": a split that is refused says so, and nothing else.
+#[test]
+fn a_refused_split_without_a_root_is_refused() {
+    let mut objects = world_without("Service", "web");
+    objects.push(canary(9, -1));
+    let outcome = compiled(objects);
+    let reasons: Vec<_> = outcome.said().iter().map(|said| said.1).collect();
+    assert_eq!(reasons, ["InvalidWeight"]);
+    assert!(outcome.0.plan.frontends.is_empty());
+}
+
+/// Row "leaf Service missing": left out, warning if its weight is above 0.
+#[test]
+fn a_missing_leaf_leaves_its_share_to_the_others() {
+    let mut objects = world_without("Service", "web-2");
+    objects.push(canary(9, 1));
+    let outcome = compiled(objects);
+    assert_eq!(outcome.shares(VIP), [("web-1", 1), ("web-2", 0)]);
+    assert_eq!(
+        outcome.states(VIP),
+        [LeafState::Ready, LeafState::ServiceMissing]
+    );
+    assert_eq!(
+        outcome.said(),
+        [(Warning, "LeafServiceMissing", "spec.backends[1]")]
+    );
+    assert!(
+        outcome
+            .message()
+            .contains("Service shop/web-2 does not exist")
+    );
+
+    let mut objects = world_without("Service", "web-2");
+    objects.push(canary(9, 0));
+    compiled(objects).assert_accepted();
+}
+
+/// Row "leaf Service missing": the others share in proportion.
+#[test]
+fn the_others_share_in_proportion() {
+    let backends = [
+        ("web-1", json!(60)),
+        ("web-2", json!(20)),
+        ("gone", json!(20)),
+    ];
+    let outcome = compiled_world(split("canary", "web", &backends));
+    assert_eq!(
+        outcome.shares(VIP),
+        [("web-1", 3), ("web-2", 1), ("gone", 0)]
+    );
+    let weights: Vec<u64> = outcome
+        .at(VIP)
+        .unwrap()
+        .leaves
+        .iter()
+        .map(|l| l.weight)
+        .collect();
+    assert_eq!(weights, [60, 20, 20], "as configured");
+    assert!(outcome.at(VIP).unwrap().is_degraded());
+}
+
+/// Row "leaf Service missing": an ExternalName has no endpoints.
+#[test]
+fn an_external_name_is_left_out_as_a_leaf() {
+    let spec = json!({"type": "ExternalName", "externalName": "e.org", "ports": [{"port": 80}]});
+    let mut objects = world_with(service_of("web-2", &spec));
+    objects.push(canary(9, 1));
+    let outcome = compiled(objects);
+    assert_eq!(
+        outcome.states(VIP),
+        [LeafState::Ready, LeafState::ServiceMissing]
+    );
+    assert_eq!(
+        outcome.said(),
+        [(Warning, "LeafServiceMissing", "spec.backends[1]")]
+    );
+    assert!(outcome.message().contains("ExternalName"));
+}
+
+/// Row "leaf Service missing": a headless Service has endpoints like any other.
+#[test]
+fn a_headless_leaf_takes_its_share() {
+    let headless = json!({"clusterIP": "None", "ports": [{"port": 80}]});
+    let mut objects = world_with(service_of("web-2", &headless));
+    objects.push(canary(9, 1));
+    let outcome = compiled(objects);
+    assert_eq!(outcome.shares(VIP), [("web-1", 9), ("web-2", 1)]);
+    outcome.assert_accepted();
+}
+
+/// Row "none of the leaf Services exists".
+#[test]
+fn without_any_leaf_service_the_root_behaves_as_before() {
+    for (first, second) in [(9, 1), (9, 0), (0, 0)] {
+        let outcome = compiled([root(), canary(first, second)]);
+        let passed = Decision::PassThrough(Reason::NoLeafService);
+        assert_eq!(outcome.decision(VIP), Some(passed));
+        assert_eq!(
+            outcome.said(),
+            [(Warning, "NoLeafService", "spec.backends")]
+        );
+    }
+}
+
+/// Row "root is one of its own backends".
+#[test]
+fn a_root_among_its_own_backends_means_its_own_endpoints() {
+    let objects = [
+        vec![root(), slice("web", &["10.0.0.9"])],
+        leaf("web-2", "10.96.0.12", &["10.0.0.2"]).into(),
+        vec![split(
+            "canary",
+            "web",
+            &[("web", json!(3)), ("web-2", json!(1))],
+        )],
+    ];
+    let outcome = compiled(objects.concat());
+    assert_eq!(outcome.shares(VIP), [("web", 3), ("web-2", 1)]);
+    assert_eq!(outcome.endpoints(VIP, 0), ["10.0.0.9:8080"]);
+    outcome.assert_accepted();
+}
+
+/// Row "root is one of its own backends": no recursion, ever.
+#[test]
+fn a_leaf_that_is_the_root_of_another_split_means_its_own_endpoints() {
+    let other = split("other", "web-1", &[("web-2", json!(1))]);
+    let back = split("back", "web-2", &[("web", json!(1)), ("web-1", json!(1))]);
+    let outcome = compiled(
+        crate::fixtures::world()
+            .into_iter()
+            .chain([canary(9, 1), other, back]),
+    );
+    assert_eq!(outcome.endpoints(VIP, 0), ["10.0.0.1:8080"]);
+    assert_eq!(outcome.endpoints("10.96.0.11:80", 0), ["10.0.0.2:8080"]);
+    outcome.assert_accepted();
+}
+
+/// Session affinity is a promise that a split does not keep.
+#[test]
+fn session_affinity_of_the_root_is_warned_of() {
+    let sticky = with(root(), &json!({"spec": {"sessionAffinity": "ClientIP"}}));
+    let outcome = compiled(world_with(sticky).into_iter().chain([canary(9, 1)]));
+    assert_eq!(outcome.shares(VIP), [("web-1", 9), ("web-2", 1)]);
+    assert_eq!(
+        outcome.said(),
+        [(Warning, "SessionAffinityIgnored", "spec.service")]
+    );
+}
