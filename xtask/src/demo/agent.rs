@@ -75,15 +75,25 @@ impl Agent {
         &self.log
     }
 
+    /// Waits until its programs are attached.
+    pub(crate) fn wait_attached(&mut self) -> Result<()> {
+        self.wait("attach its programs", |status| status.attached)
+    }
+
     /// Waits until the kernel splits the scenario's Service by these weights.
     pub(crate) fn wait_in_force(&mut self, scenario: &Scenario, weights: [u64; 2]) -> Result<()> {
+        let [one, two] = weights;
+        let what = format!("put {} at {one}/{two} in force", scenario.split);
+        self.wait(&what, |status| status.shows(scenario, weights))
+    }
+
+    /// Waits until `status` is as `wanted`, which is when the agent did `what`.
+    fn wait(&mut self, what: &str, wanted: impl Fn(&Status) -> bool) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             interrupt::check()?;
             let seen = self.status();
-            if let Ok(status) = &seen
-                && status.shows(scenario, weights)
-            {
+            if seen.as_ref().is_ok_and(&wanted) {
                 return Ok(());
             }
             if let Some(end) = self.process.try_wait()? {
@@ -95,9 +105,7 @@ impl Agent {
                     Err(error) => format!("{error:#}"),
                 };
                 bail!(
-                    "the agent did not put {} at {weights:?} in force within {PATIENCE:?}; \
-                     {seen}{}",
-                    scenario.split,
+                    "the agent did not {what} within {PATIENCE:?}; {seen}{}",
                     self.log_tail()
                 );
             }
@@ -115,7 +123,7 @@ impl Agent {
     }
 
     /// The end of its log, to be put after a sentence about what went wrong.
-    pub(crate) fn log_tail(&self) -> String {
+    fn log_tail(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
@@ -138,6 +146,8 @@ impl Drop for Agent {
 /// The part of `status -o json` that matters here.
 #[derive(Debug, Deserialize)]
 struct Status {
+    /// Whether the programs are; the maps are filled before that.
+    attached: bool,
     splits: Vec<Split>,
 }
 
@@ -164,7 +174,8 @@ impl Status {
             .filter(|split| split.namespace == scenario.namespace && split.name == scenario.split);
         let total: u64 = weights.iter().sum();
         let mut splits = splits.peekable();
-        splits.peek().is_some()
+        self.attached
+            && splits.peek().is_some()
             && splits.all(|split| {
                 let total_now: u64 = split.leaves.iter().map(|leaf| leaf.weight).sum();
                 let weight_now = |leaf: &str| -> u64 {
@@ -190,7 +201,7 @@ mod tests {
     fn status(verdict: &str, weights: [u64; 2]) -> Status {
         let [one, two] = weights;
         let json = format!(
-            r#"{{"splits": [{{"frontend": "10.96.0.10:14001/TCP", "namespace": "bookstore",
+            r#"{{"attached": true, "splits": [{{"frontend": "10.96.0.10:14001/TCP", "namespace": "bookstore",
             "root": "bookstore", "kind": "TrafficSplit", "name": "bookstore-split",
             "verdict": "{verdict}", "reason": null, "generation": 12, "connections": 10,
             "leaves": [{{"service": "bookstore-v1", "weight": {one}}},
@@ -209,8 +220,21 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_in_force_while_no_program_is_attached() {
+        let status = Status {
+            attached: false,
+            ..status("split", [50, 50])
+        };
+        assert!(!status.shows(&BOOKSTORE, [50, 50]));
+    }
+
+    #[test]
     fn a_split_that_is_refused_or_missing_is_not_in_force() {
         assert!(!status("refused", [50, 50]).shows(&BOOKSTORE, [50, 50]));
-        assert!(!Status { splits: vec![] }.shows(&BOOKSTORE, [50, 50]));
+        let status = Status {
+            attached: true,
+            splits: Vec::new(),
+        };
+        assert!(!status.shows(&BOOKSTORE, [50, 50]));
     }
 }

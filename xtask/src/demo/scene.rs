@@ -4,6 +4,7 @@ use std::{
     fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -26,6 +27,8 @@ pub(crate) struct Scene {
     // Dropped in this order, from the front of the house to the back.
     pub(crate) client: Client,
     pub(crate) agent: Agent,
+    /// How long it took until its programs were attached.
+    agent_started_in: Duration,
     _servers: Vec<Process>,
     pub(crate) names: Vec<Published>,
     pub(crate) client_pod: Pod,
@@ -62,12 +65,16 @@ impl Scene {
         let manifests = directory.path().join("manifests");
         let manifests = Manifests::write(&manifests, scenario, &addresses)?;
         let log = directory.path().join("agent.log");
-        let agent = Agent::start(agent_binary, &lab, &manifests, log)?;
+        let begin = Instant::now();
+        let mut agent = Agent::start(agent_binary, &lab, &manifests, log)?;
+        agent.wait_attached()?;
+        let agent_started_in = begin.elapsed();
         let client = Client::start(scenario, &client_pod)?;
         Ok(Self {
             scenario,
             client,
             agent,
+            agent_started_in,
             _servers: servers,
             names: published,
             client_pod,
@@ -110,6 +117,13 @@ impl Scene {
             format!(
                 "the TrafficSplit, edited in {}",
                 self.manifests.directory().display()
+            ),
+        ));
+        parts.push((
+            "splitter-agent".to_owned(),
+            format!(
+                "watches that directory; programs attached {} ms after its start",
+                self.agent_started_in.as_millis()
             ),
         ));
         Description { title, parts }

@@ -185,7 +185,7 @@ impl Screen {
     fn block(&self, progress: &Progress, rows: Option<&[Row; 2]>) -> Vec<String> {
         let made = progress.tally.requests();
         let title = format!(
-            "Step {} of {}   {}",
+            "Step {} of {}   {:<6}",
             progress.step,
             progress.steps,
             weights(progress.weights)
