@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use xtask::{
     build_agent, build_ebpf, check,
     demo::{self, DemoArgs},
-    deny, preflight, test,
+    deny, test,
 };
 
 /// Builds, checks and tests splitter
@@ -100,6 +100,6 @@ fn main() -> ExitCode {
 }
 
 fn run_demo(arguments: &DemoArgs) -> Result<()> {
-    preflight::check("demo", &[preflight::IP])?;
+    demo::check(arguments)?;
     demo::run(arguments, &build_agent::build()?)
 }

@@ -4,12 +4,11 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::workspace::{run, say};
+use crate::{lab::bpf_file_system, workspace::say};
 
 /// The oldest kernel that the programs are made for.
 const KERNEL: (u32, u32) = (5, 15);
@@ -48,7 +47,7 @@ pub fn check(task: &str, programs: &[Program]) -> Result<()> {
     }
     if !machine.mounts().any(|mount| mount.is_bpffs()) {
         say(format_args!("mounting the BPF file system at {BPFFS}"));
-        run(Command::new("mount").args(["-t", "bpf", "bpf", BPFFS]))?;
+        bpf_file_system::ensure_mounted()?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::{
     io::{PipeReader, PipeWriter, Read as _, Write as _},
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, Once, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -141,6 +141,7 @@ fn launch(
     name: &str,
     body: impl FnOnce(PipeWriter),
 ) -> Result<(Process, PipeReader)> {
+    note_panics_of_children();
     let (pid, pipe) = sys::fork_with_pipe(|pipe| {
         let report = |message: String| {
             if !send::<()>(&pipe, &Err(message.clone()))
@@ -157,10 +158,9 @@ fn launch(
                 return;
             }
         };
-        let location = record_panics();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| body(pipe_of_body))) {
             let mut message = "panicked".to_owned();
-            let location = location.lock().unwrap_or_else(PoisonError::into_inner);
+            let location = PANICKED_AT.lock().unwrap_or_else(PoisonError::into_inner);
             let text = payload
                 .downcast_ref::<&str>()
                 .copied()
@@ -180,17 +180,28 @@ fn launch(
     Ok((process, pipe))
 }
 
-/// Replaces the panic hook of this (child) process by one that notes where the panic was and
-/// prints nothing.
-fn record_panics() -> Arc<Mutex<String>> {
-    let location = Arc::new(Mutex::new(String::new()));
-    let noted = Arc::clone(&location);
-    std::panic::set_hook(Box::new(move |panic| {
-        if let Some(place) = panic.location() {
-            *noted.lock().unwrap_or_else(PoisonError::into_inner) = format!(" at {place}");
-        }
-    }));
-    location
+/// Where this process, if it is a child, panicked.
+static PANICKED_AT: Mutex<String> = Mutex::new(String::new());
+
+/// Makes panics in children quiet: there, the place is noted and nothing is printed.
+///
+/// The hook is set here, in the parent and once, because a child cannot: the lock on the hook may
+/// be held for ever by a thread that was in the middle of a panic when the child was forked.
+/// Calling the hook takes the same lock, but shared, which such a thread does not prevent.
+fn note_panics_of_children() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let parent = std::process::id();
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if std::process::id() == parent {
+                usual(panic);
+            } else if let Some(place) = panic.location() {
+                *PANICKED_AT.lock().unwrap_or_else(PoisonError::into_inner) =
+                    format!(" at {place}");
+            }
+        }));
+    });
 }
 
 /// Writes one message, a line of JSON. False when it could not be sent.
