@@ -79,12 +79,10 @@ pub struct PlannedSplit {
 }
 
 impl PlannedSplit {
-    /// Whether a leaf with a weight above 0 does not take its share.
+    /// Number of endpoints of all leaves.
     #[must_use]
-    pub fn is_degraded(&self) -> bool {
-        self.leaves
-            .iter()
-            .any(|leaf| !matches!(leaf.state, LeafState::Ready | LeafState::WeightZero))
+    pub fn endpoint_count(&self) -> usize {
+        self.leaves.iter().map(|leaf| leaf.endpoints.len()).sum()
     }
 }
 

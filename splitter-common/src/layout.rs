@@ -75,7 +75,7 @@ pub enum Verdict {
     Free = 0,
     /// Rewrite the destination to an endpoint of a leaf.
     Split = 1,
-    /// Refuse with ECONNREFUSED (kernel 5.18 and later; before, pass through).
+    /// Refuse with ECONNREFUSED (kernel 6.1 and later; before, pass through).
     Refuse = 2,
     /// Leave the destination alone. The record is there to say why.
     PassThrough = 3,

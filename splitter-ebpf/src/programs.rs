@@ -1,4 +1,8 @@
 //! The entry points. A program's return value: 1 lets the call go on, 0 makes it fail.
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the macro calls each entry point with a context of its own"
+)]
 
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;

@@ -3,7 +3,7 @@
 
 use aya_ebpf::Global;
 
-/// 1 where the kernel has the helper `bpf_set_retval` (5.18 and later). Without it a
+/// 1 where the kernel has the helper `bpf_set_retval` in these hooks (6.1 and later, kernel commit dea6a4e17013). Without it a
 /// denied connect() fails with EPERM, which some callers retry without end, so such a
 /// kernel passes through what it should refuse.
 #[unsafe(no_mangle)]

@@ -41,7 +41,8 @@ struct Progress {
 #[derive(Debug, Default)]
 struct State {
     done: Ticket,
-    failed: bool,
+    /// The last ticket that the kernel refused to wait for.
+    failed: Ticket,
 }
 
 impl Progress {
@@ -90,7 +91,7 @@ impl GracePeriods {
                             Ok(()) => state.done = ticket,
                             Err(error) => {
                                 tracing::error!(%error, "cannot wait for running programs; slots of old records stay unused");
-                                state.failed = true;
+                                state.failed = ticket;
                             }
                         }
                         drop(state);
@@ -112,7 +113,7 @@ impl GracePeriods {
         if let Some(sender) = &self.sender
             && sender.send(self.drawn).is_err()
         {
-            self.progress.lock().failed = true;
+            self.progress.lock().failed = self.drawn;
         }
         self.drawn
     }
@@ -125,7 +126,7 @@ impl GracePeriods {
     /// Blocks until the wait for a ticket is over. `false` if the kernel refused to wait.
     pub(crate) fn wait_for(&self, ticket: Ticket) -> bool {
         let mut state = self.progress.lock();
-        while state.done < ticket && !state.failed {
+        while state.done < ticket && state.failed < ticket {
             state = self
                 .progress
                 .changed

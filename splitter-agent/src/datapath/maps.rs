@@ -10,7 +10,7 @@ use splitter_common::layout::{
     LeafRecord, LeafStats, Outcome, SequenceRecord, SplitRecord,
 };
 
-use super::pins::PinDirectory;
+use super::pins::{self, PinDirectory, PinError};
 use super::table::Table;
 
 /// `BPF_F_NO_PREALLOC`: elements are allocated as they come.
@@ -122,7 +122,7 @@ pub(crate) fn shapes(capacity: Capacity) -> [Shape; 10] {
             capacity.endpoint_slots(),
         ),
         table("SEQUENCE", size_of::<SequenceRecord>(), capacity.counters()),
-        counters("LEAF_STATS", size_of::<LeafStats>(), capacity.leaves),
+        counters("LEAF_STATS", size_of::<LeafStats>(), capacity.leaf_slots()),
         counters("OUTCOMES", size_of::<u64>(), Outcome::ALL.len() as u32),
         shape(
             "CONNECTIONS",
@@ -138,19 +138,27 @@ pub(crate) fn shapes(capacity: Capacity) -> [Shape; 10] {
             size_of::<FrontendNames>(),
             capacity.frontends,
         ),
-        hash("LEAF_NAMES", WORD, size_of::<LeafNames>(), capacity.leaves),
+        hash(
+            "LEAF_NAMES",
+            WORD,
+            size_of::<LeafNames>(),
+            capacity.leaf_slots(),
+        ),
     ]
 }
 
 /// What is wrong with a pinned map.
 #[derive(Debug, thiserror::Error)]
 pub enum MapsError {
-    /// Nothing is pinned.
+    /// Nothing of this layout is pinned.
     #[error(
-        "nothing is pinned at {0}: no splitter-agent has run here, or `splitter-agent cleanup` \
-         has; if it runs with another --pin-dir, name that"
+        "nothing is pinned at {0}: no splitter-agent of this version has run here, or \
+         `splitter-agent cleanup` has; if it runs with another --pin-dir, name that"
     )]
     Absent(PathBuf),
+    /// The pins cannot be looked at.
+    #[error(transparent)]
+    Pins(#[from] PinError),
     /// A pinned map has another shape than this agent's.
     #[error(
         "the pinned map {path} does not fit this agent: {field} is {found}, and should be \
@@ -169,7 +177,7 @@ pub enum MapsError {
         expected: String,
     },
     /// A map cannot be opened.
-    #[error("cannot open the pinned map {path}: {source}")]
+    #[error("cannot open the pinned map {path}")]
     Open {
         /// Where it is pinned.
         path: PathBuf,
@@ -178,7 +186,7 @@ pub enum MapsError {
         source: Box<MapError>,
     },
     /// A map cannot be mapped into memory.
-    #[error("cannot map {name} into memory: {source}")]
+    #[error("cannot map {name} into memory")]
     Map {
         /// Which.
         name: &'static str,
@@ -187,7 +195,7 @@ pub enum MapsError {
         source: io::Error,
     },
     /// Reading or writing a map failed.
-    #[error("cannot {action} {name}: {source}")]
+    #[error("cannot {action} {name}")]
     Access {
         /// What was tried.
         action: &'static str,
@@ -220,7 +228,7 @@ impl Shape {
     /// A map that is not pinned is fine. `max_entries` is compared only if `sized`.
     fn check(&self, pins: &PinDirectory, sized: bool) -> Result<(), MapsError> {
         let path = pins.map(self.name);
-        if !path.exists() {
+        if !pins::exists(&path)? {
             return Ok(());
         }
         let open = |source| MapsError::Open {
@@ -285,6 +293,22 @@ pub(crate) type KeyBytes = [u8; size_of::<FrontendKey>()];
 type FrontendNamesBytes = [u8; size_of::<FrontendNames>()];
 type LeafNamesBytes = [u8; size_of::<LeafNames>()];
 
+/// The bytes of a key.
+pub(crate) fn key_bytes(key: &FrontendKey) -> KeyBytes {
+    let mut bytes = [0; size_of::<KeyBytes>()];
+    bytes.copy_from_slice(bytemuck::bytes_of(key));
+    bytes
+}
+
+/// Whether an error says that there is no such element.
+pub(crate) fn is_not_found(error: &MapError) -> bool {
+    match error {
+        MapError::KeyNotFound => true,
+        MapError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::ENOENT),
+        _ => false,
+    }
+}
+
 /// Handles to all pinned maps.
 pub(crate) struct Maps {
     pub(crate) frontends: HashMap<MapData, KeyBytes, u64>,
@@ -298,6 +322,8 @@ pub(crate) struct Maps {
     pub(crate) leaf_names: HashMap<MapData, u32, LeafNamesBytes>,
     /// Number of leaf ids.
     pub(crate) leaf_ids: u32,
+    /// Most frontends.
+    pub(crate) frontend_slots: u32,
 }
 
 /// How maps are opened.
@@ -317,20 +343,19 @@ impl Maps {
     ///
     /// If a map is absent, has another shape, or cannot be opened.
     pub(crate) fn open(pins: &PinDirectory, access: Access) -> Result<Self, MapsError> {
-        if !pins.map("FRONTENDS").exists() {
+        if !pins::exists(&pins.map("FRONTENDS"))? {
             return Err(MapsError::Absent(pins.path().to_owned()));
         }
         for shape in shapes(Capacity::default()) {
             shape.check(pins, false)?;
         }
         let leaf_stats = open(pins, "LEAF_STATS")?;
+        let frontends = open(pins, "FRONTENDS")?;
         Ok(Self {
             leaf_ids: entries(&leaf_stats).map_err(MapsError::access("examine", "LEAF_STATS"))?,
-            frontends: typed(
-                open(pins, "FRONTENDS")?,
-                aya::maps::Map::HashMap,
-                "FRONTENDS",
-            )?,
+            frontend_slots: entries(&frontends)
+                .map_err(MapsError::access("examine", "FRONTENDS"))?,
+            frontends: typed(frontends, aya::maps::Map::HashMap, "FRONTENDS")?,
             splits: table(pins, "SPLITS", access)?,
             leaves: table(pins, "LEAVES", access)?,
             endpoints: table(pins, "ENDPOINTS", access)?,

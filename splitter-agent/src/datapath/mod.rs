@@ -4,18 +4,22 @@
 //! - `pins`: where maps and links are pinned, and the lock on that place;
 //! - `maps`: shapes of the maps, and handles to them; `table`: arrays in our memory;
 //! - `programs`: loading the programs and putting them on the cgroup;
-//! - `publish`: bringing the maps to what a plan says; `slots` and `grace` serve it;
+//! - `publish`: bringing the maps to what a plan says; `recover`: taking over maps;
+//!   `allocation`, `slots`, `leaf_ids` and `grace` serve them;
 //! - `view`: what is in force, read back from the maps;
 //! - `syscall`: the few system calls that aya does not offer.
 //!
 //! All `unsafe` code of the agent but the one lease call of the manifests source is here.
 
+mod allocation;
 mod grace;
+mod leaf_ids;
 mod maps;
 mod pins;
 mod preflight;
 mod programs;
 mod publish;
+mod recover;
 mod slots;
 mod syscall;
 mod table;
@@ -28,5 +32,5 @@ pub use programs::{
     Attached, AttachedProgram, EbpfLogLevel, LoadError, LoadSettings, PROGRAMS, Programs,
     attached_programs,
 };
-pub use publish::{Extent, FrontendError, PublishError, Publisher, Report};
+pub use publish::{Change, Extent, FrontendError, PublishError, Publisher, Put, Report};
 pub use view::{LeafCounts, SplitView, View, reason_name, reason_text, verdict_name};

@@ -9,15 +9,19 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use splitter_common::layout::LAYOUT_VERSION;
 
+use super::programs::PROGRAMS;
 use super::syscall;
 
 /// `BPF_FS_MAGIC` in `include/uapi/linux/magic.h`.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// The map that leads to all others, in every layout.
+const FRONTENDS: &str = "FRONTENDS";
 
 /// The directory that the agent pins its maps and links in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,14 +36,29 @@ pub enum PinError {
          `mount -t bpf bpf /sys/fs/bpf`, or name another place with --pin-dir"
     )]
     NotBpfFileSystem(PathBuf),
+    /// The root of a BPF file system, which others use too.
+    #[error(
+        "{0} is the root of a BPF file system, which other programs use as well; give \
+         --pin-dir a directory of its own, such as {0}/splitter"
+    )]
+    NotOwn(PathBuf),
     /// Another agent has it.
     #[error(
         "another splitter-agent is at work in {0}; stop it first, or give this one a \
          --pin-dir of its own"
     )]
     Locked(PathBuf),
+    /// It is not there, or was removed in this moment.
+    #[error("{0} is not there any more; run the command again")]
+    Gone(PathBuf),
+    /// Something is there that no agent made.
+    #[error("{0} does not look like a pin directory of splitter-agent; nothing was removed")]
+    Foreign(PathBuf),
+    /// Only root may look.
+    #[error("{0} may only be looked at by root; run the same command with sudo")]
+    Denied(PathBuf),
     /// A file operation failed.
-    #[error("cannot {action} {path}: {source}")]
+    #[error("cannot {action} {path}")]
     Io {
         /// What was tried.
         action: &'static str,
@@ -53,10 +72,16 @@ pub enum PinError {
 
 impl PinError {
     fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + use<'a> {
-        move |source| Self::Io {
-            action,
-            path: path.to_owned(),
-            source,
+        move |source| {
+            let path = path.to_owned();
+            match source.kind() {
+                io::ErrorKind::PermissionDenied => Self::Denied(path),
+                _ => Self::Io {
+                    action,
+                    path,
+                    source,
+                },
+            }
         }
     }
 }
@@ -92,7 +117,7 @@ impl PinDirectory {
     /// Where the link of a program is pinned.
     #[must_use]
     pub fn link(&self, program: &str) -> PathBuf {
-        self.0.join("links").join(program)
+        self.links().join(program)
     }
 
     /// Makes the directories.
@@ -101,17 +126,8 @@ impl PinDirectory {
     ///
     /// If the place is not on a BPF file system, or cannot be written.
     pub fn create(&self) -> Result<(), PinError> {
-        let nearest = self
-            .0
-            .ancestors()
-            .find(|path| path.exists())
-            .unwrap_or(Path::new("/"));
-        let magic =
-            syscall::file_system_magic(nearest).map_err(PinError::io("examine", nearest))?;
-        if magic != BPF_FS_MAGIC {
-            return Err(PinError::NotBpfFileSystem(self.0.clone()));
-        }
-        for path in [self.0.join("links"), self.maps()] {
+        self.check_place()?;
+        for path in [self.links(), self.maps()] {
             fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
@@ -121,20 +137,72 @@ impl PinDirectory {
         Ok(())
     }
 
-    /// Locks the directory until the result is dropped, or the process ends.
+    /// Whether pins may be made, and removed, here: below the root of a BPF file system.
+    fn check_place(&self) -> Result<(), PinError> {
+        let mut nearest = self.0.as_path();
+        while !exists(nearest)? {
+            nearest = nearest.parent().unwrap_or(Path::new("/"));
+        }
+        let magic =
+            syscall::file_system_magic(nearest).map_err(PinError::io("examine", nearest))?;
+        if magic != BPF_FS_MAGIC {
+            return Err(PinError::NotBpfFileSystem(self.0.clone()));
+        }
+        if nearest == self.0 && is_mount_point(nearest)? {
+            return Err(PinError::NotOwn(self.0.clone()));
+        }
+        Ok(())
+    }
+
+    /// Locks the directory until the result is dropped or the process ends.
     ///
     /// # Errors
     ///
-    /// If another process holds the lock.
+    /// If another process holds the lock, or the directory is not there (any more).
     pub fn lock(&self) -> Result<PinLock, PinError> {
-        let directory = File::open(&self.0).map_err(PinError::io("open", &self.0))?;
-        match syscall::try_lock(directory.as_fd()) {
-            Ok(()) => Ok(PinLock(directory)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                Err(PinError::Locked(self.0.clone()))
+        let directory = match File::open(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(PinError::Gone(self.0.clone()));
             }
-            Err(error) => Err(PinError::io("lock", &self.0)(error)),
+            result => result.map_err(PinError::io("open", &self.0))?,
+        };
+        match syscall::try_lock(directory.as_fd()) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(PinError::Locked(self.0.clone()));
+            }
+            Err(error) => return Err(PinError::io("lock", &self.0)(error)),
         }
+        // `cleanup` may have removed it between our opening and our locking it: then this
+        // lock keeps nobody out.
+        let ours = directory
+            .metadata()
+            .map_err(PinError::io("examine", &self.0))?;
+        if fs::metadata(&self.0).is_ok_and(|now| now.ino() == ours.ino()) {
+            Ok(PinLock(directory))
+        } else {
+            Err(PinError::Gone(self.0.clone()))
+        }
+    }
+
+    /// Whether something is pinned here.
+    ///
+    /// # Errors
+    ///
+    /// If that cannot be found out.
+    pub fn is_used(&self) -> Result<bool, PinError> {
+        exists(&self.0)
+    }
+
+    /// The maps of other layouts.
+    ///
+    /// # Errors
+    ///
+    /// If the directory cannot be listed.
+    pub fn other_layouts(&self) -> Result<Vec<PathBuf>, PinError> {
+        let mut layouts = self.layouts()?;
+        layouts.retain(|path| *path != self.maps());
+        Ok(layouts)
     }
 
     /// Removes the maps of other layouts. To be called once the programs no longer use
@@ -144,46 +212,136 @@ impl PinDirectory {
     ///
     /// If something cannot be removed.
     pub fn remove_other_layouts(&self) -> Result<Vec<PathBuf>, PinError> {
-        let mut removed = Vec::new();
-        for path in entries(&self.0)? {
-            let is_layout = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .and_then(|name| name.strip_prefix('v'))
-                .is_some_and(|version| version.parse::<u32>().is_ok());
-            if is_layout && path != self.maps() {
-                remove_tree(&path)?;
-                removed.push(path);
-            }
+        let layouts = self.other_layouts()?;
+        for layout in &layouts {
+            remove_layout(layout)?;
         }
-        Ok(removed)
+        Ok(layouts)
     }
 
-    /// Removes everything: links first, so that the programs stop before their maps go.
-    /// Gives back what was removed.
+    /// Detaches and removes links of programs that are not among these: those of a later
+    /// version, say. Gives back what was removed.
     ///
     /// # Errors
     ///
     /// If something cannot be removed.
+    pub fn remove_other_links(&self, programs: &[&str]) -> Result<Vec<PathBuf>, PinError> {
+        let mut links = entries(&self.links())?;
+        links.retain(|link| {
+            let name = link.file_name().and_then(|name| name.to_str());
+            !name.is_some_and(|name| programs.contains(&name))
+        });
+        for link in &links {
+            detach(link);
+            remove_file(link)?;
+        }
+        Ok(links)
+    }
+
+    /// Removes everything that an agent pins, and nothing else: links first, so that the
+    /// programs stop before their maps go. Gives back what was removed.
+    ///
+    /// # Errors
+    ///
+    /// If this is not a pin directory, or something cannot be removed.
     pub fn remove(&self) -> Result<Vec<PathBuf>, PinError> {
         let mut removed = Vec::new();
-        if !self.0.exists() {
+        if !exists(&self.0)? {
             return Ok(removed);
         }
-        let links = self.0.join("links");
-        if links.exists() {
-            removed.extend(entries(&links)?);
-            remove_tree(&links)?;
+        self.check_place()?;
+        if !self.is_ours()? {
+            return Err(PinError::Foreign(self.0.clone()));
         }
-        for path in entries(&self.0)? {
-            if path.is_dir() {
-                removed.extend(entries(&path)?);
-                remove_tree(&path)?;
-            }
+        if exists(&self.links())? {
+            removed.extend(self.remove_other_links(&[])?);
+            fs::remove_dir(self.links()).map_err(PinError::io("remove", &self.links()))?;
         }
-        fs::remove_dir(&self.0).map_err(PinError::io("remove", &self.0))?;
+        for layout in self.layouts()? {
+            removed.extend(remove_layout(&layout)?);
+        }
+        if entries(&self.0)?.is_empty() {
+            fs::remove_dir(&self.0).map_err(PinError::io("remove", &self.0))?;
+        }
         Ok(removed)
     }
+
+    /// Whether an agent made this directory: nothing but links of ours and maps of ours
+    /// are in the places where we pin such things. Both may be empty.
+    fn is_ours(&self) -> Result<bool, PinError> {
+        let mut pins = Vec::new();
+        if exists(&self.links())? {
+            pins.extend(entries(&self.links())?);
+        }
+        for layout in self.layouts()? {
+            pins.extend(entries(&layout)?);
+        }
+        let is_ours = |pin: &PathBuf| {
+            pin.file_name()
+                .and_then(|name| name.to_str())
+                .is_some_and(|name| PROGRAMS.contains(&name) || name == FRONTENDS)
+        };
+        Ok(pins.is_empty() || pins.iter().any(is_ours))
+    }
+
+    fn links(&self) -> PathBuf {
+        self.0.join("links")
+    }
+
+    /// The directories of maps: `v` and a number.
+    fn layouts(&self) -> Result<Vec<PathBuf>, PinError> {
+        let mut layouts = entries(&self.0)?;
+        layouts.retain(|path| {
+            path.file_name()
+                .and_then(|name| name.to_str())
+                .and_then(|name| name.strip_prefix('v'))
+                .is_some_and(|version| {
+                    !version.is_empty() && version.bytes().all(|digit| digit.is_ascii_digit())
+                })
+        });
+        Ok(layouts)
+    }
+}
+
+/// Removes the maps of a layout: `FRONTENDS` first, without which nothing leads to the
+/// others, so that a removal that is cut short leaves nothing half in force.
+fn remove_layout(layout: &Path) -> Result<Vec<PathBuf>, PinError> {
+    let mut pins = entries(layout)?;
+    pins.sort_by_key(|pin| pin.file_name().is_none_or(|name| name != FRONTENDS));
+    for pin in &pins {
+        remove_file(pin)?;
+    }
+    fs::remove_dir(layout).map_err(PinError::io("remove", layout))?;
+    Ok(pins)
+}
+
+fn remove_file(path: &Path) -> Result<(), PinError> {
+    fs::remove_file(path).map_err(PinError::io("remove", path))
+}
+
+/// Whether something is at a path.
+///
+/// # Errors
+///
+/// If that cannot be found out; above all, if only root may.
+pub(super) fn exists(path: &Path) -> Result<bool, PinError> {
+    path.try_exists().map_err(PinError::io("examine", path))
+}
+
+/// Detaches the link that is pinned at a path. What cannot be opened or detached (its
+/// cgroup is gone, or it is no link) is detached when it is unpinned, if ever it was not.
+fn detach(path: &Path) {
+    let _ = syscall::open_pin(path).and_then(|link| syscall::detach_link(link.as_fd()));
+}
+
+/// Whether a directory is the root of its file system: its parent is on another.
+fn is_mount_point(path: &Path) -> Result<bool, PinError> {
+    let device = |path: &Path| {
+        fs::metadata(path)
+            .map(|status| status.dev())
+            .map_err(PinError::io("examine", path))
+    };
+    Ok(device(path)? != device(&path.join(".."))?)
 }
 
 /// What is in a directory, sorted.
@@ -197,8 +355,4 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
         .map_err(PinError::io("list", directory))?;
     entries.sort();
     Ok(entries)
-}
-
-fn remove_tree(path: &Path) -> Result<(), PinError> {
-    fs::remove_dir_all(path).map_err(PinError::io("remove", path))
 }

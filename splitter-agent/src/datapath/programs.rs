@@ -13,7 +13,7 @@ use aya::sys::is_helper_supported;
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 
 use super::maps::{Capacity, MapsError, check_shapes, shapes};
-use super::pins::{PinDirectory, PinError};
+use super::pins::{PinDirectory, PinError, exists};
 use super::syscall;
 
 /// The kernel programs, as `cargo xtask build-ebpf` made them; empty if it did not.
@@ -71,10 +71,10 @@ pub enum LoadError {
     #[error(transparent)]
     Maps(#[from] MapsError),
     /// The object cannot be loaded.
-    #[error("cannot create the maps: {0}")]
+    #[error("cannot create the maps")]
     Object(#[source] Box<EbpfError>),
     /// The kernel refuses a program.
-    #[error("cannot {action} the program {program}: {source}")]
+    #[error("cannot {action} the program {program}")]
     Program {
         /// What was tried.
         action: &'static str,
@@ -85,7 +85,7 @@ pub enum LoadError {
         source: Box<ProgramError>,
     },
     /// A link cannot be made, pinned or updated.
-    #[error("cannot {action} the link of {program}: {source}")]
+    #[error("cannot {action} the link of {program}")]
     Link {
         /// What was tried.
         action: &'static str,
@@ -96,7 +96,7 @@ pub enum LoadError {
         source: io::Error,
     },
     /// The cgroup cannot be opened.
-    #[error("cannot open the cgroup {path}: {source}")]
+    #[error("cannot open the cgroup {path}")]
     Cgroup {
         /// Which.
         path: PathBuf,
@@ -138,10 +138,13 @@ impl Programs {
             ProgramType::CgroupSockAddr,
             aya::sys::BpfHelper::BPF_FUNC_set_retval,
         )
-        .unwrap_or(false);
+        .unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot find out whether the kernel has bpf_set_retval");
+            false
+        });
         if !has_set_retval {
             tracing::warn!(
-                "this kernel cannot refuse a connection with ECONNREFUSED (needs 5.18); \
+                "this kernel cannot refuse a connection with ECONNREFUSED (needs 6.1); \
                  connections that should be refused pass through to the root Service instead"
             );
         }
@@ -201,13 +204,18 @@ impl Programs {
         let directory = File::open(cgroup).map_err(open)?;
         // On 64-bit kernels a cgroup's id is its directory's inode number.
         let cgroup_id = directory.metadata().map_err(open)?.ino();
-        PROGRAMS
+        let attached = PROGRAMS
             .into_iter()
             .map(|name| {
                 let attached = self.attach_one(name, &directory, cgroup_id)?;
                 Ok((name, attached))
             })
-            .collect()
+            .collect::<Result<_, LoadError>>()?;
+        // Programs that only another version has would go on with maps that nobody fills.
+        for link in self.pins.remove_other_links(&PROGRAMS)? {
+            tracing::info!(link = %link.display(), "detached a program of another version");
+        }
+        Ok(attached)
     }
 
     fn attach_one(
@@ -223,17 +231,21 @@ impl Programs {
                 source,
             }
         };
+        let of_program = |action| {
+            move |source: ProgramError| LoadError::Program {
+                action,
+                program: name.to_owned(),
+                source: Box::new(source),
+            }
+        };
         let path = self.pins.link(name);
         let program = program(&mut self.object, name)?;
-        if path.exists() {
+        let mut old = None;
+        if exists(&path)? {
             let link = syscall::open_pin(&path).map_err(failed("open"))?;
             let info = syscall::link_info(link.as_fd()).map_err(failed("examine"))?;
             if info.cgroup_id == cgroup_id {
-                let new = program.fd().map_err(|source| LoadError::Program {
-                    action: "use",
-                    program: name.to_owned(),
-                    source: Box::new(source),
-                })?;
+                let new = program.fd().map_err(of_program("use"))?;
                 match syscall::update_link(link.as_fd(), new.as_fd()) {
                     Ok(()) => return Ok(Attached::Replaced),
                     // The cgroup was removed, and another one has its number now.
@@ -241,31 +253,43 @@ impl Programs {
                     Err(error) => return Err(failed("update")(error)),
                 }
             }
+            old = Some(link);
         }
         let link_id = program
             .attach(cgroup, CgroupAttachMode::Single)
-            .map_err(|source| LoadError::Program {
-                action: "attach",
-                program: name.to_owned(),
-                source: Box::new(source),
-            })?;
-        let link = program
-            .take_link(link_id)
-            .map_err(|source| LoadError::Program {
-                action: "keep",
-                program: name.to_owned(),
-                source: Box::new(source),
-            })?;
+            .map_err(of_program("attach"))?;
+        let link = program.take_link(link_id).map_err(of_program("keep"))?;
         let link = FdLink::try_from(link)
             .map_err(|error: LinkError| failed("keep")(io::Error::other(error)))?;
-        // A link that is left over from another cgroup goes only now that the new one
-        // works.
-        if path.exists() {
-            fs::remove_file(&path).map_err(failed("unpin the old one in place of"))?;
+        // Pinned beside the old link and then put in its place, so that at no moment the
+        // hook hangs on this process alone.
+        let beside = self.pins.link(&format!("{name}-new"));
+        if exists(&beside)? {
+            fs::remove_file(&beside).map_err(failed("clear the way for"))?;
         }
-        link.pin(&path)
+        link.pin(&beside)
             .map_err(|error: LinkPinError| failed("pin")(io::Error::other(error)))?;
+        fs::rename(&beside, &path).map_err(failed("put in place"))?;
+        if let Some(old) = old {
+            // Gone already if its cgroup is; detached without its pin at the latest.
+            let _ = syscall::detach_link(old.as_fd());
+        }
         Ok(Attached::New)
+    }
+
+    /// Whether every program is on this cgroup. It is not if the cgroup has been removed
+    /// and made anew, as systemd does when it restarts a unit.
+    ///
+    /// # Errors
+    ///
+    /// If the links cannot be examined.
+    pub fn is_attached(&self, cgroup: &Path) -> Result<bool, LoadError> {
+        let Ok(status) = fs::metadata(cgroup) else {
+            return Ok(false);
+        };
+        Ok(attached_programs(&self.pins)?
+            .iter()
+            .all(|program| program.cgroup_id == Some(status.ino())))
     }
 }
 
@@ -302,7 +326,7 @@ pub fn attached_programs(pins: &PinDirectory) -> Result<Vec<AttachedProgram>, Lo
         .into_iter()
         .map(|name| {
             let path = pins.link(name);
-            if !path.exists() {
+            if !exists(&path)? {
                 return Ok(AttachedProgram {
                     name,
                     cgroup_id: None,

@@ -6,26 +6,26 @@
 //! grace period, when no program that may have seen it still runs.
 //!
 //! Killed at any point, the maps are left valid: free slots are simply those that
-//! nothing in force points at, and the next publisher finds them so.
+//! nothing in force points at, and the next publisher finds them so (see `recover`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 
 use splitter_common::address;
 use splitter_common::layout::{
-    EndpointRecord, FrontendNames, FrontendValue, LeafNames, LeafRecord, Reason, SplitRecord,
-    Verdict,
+    EndpointRecord, FrontendNames, FrontendValue, LeafRecord, Reason, SplitRecord, Verdict,
 };
 use splitter_common::pick::{Lattice, mix};
 
 use crate::plan::{Decision, Frontend, Plan, PlannedSplit};
 
+use super::allocation::{Allocation, Free, Need};
 use super::grace::{GracePeriods, Ticket};
-use super::maps::{Access, KeyBytes, Maps, MapsError};
+use super::leaf_ids::LeafIds;
+use super::maps::{Access, Maps, MapsError, is_not_found, key_bytes};
 use super::pins::PinDirectory;
-use super::slots::{FreeSlots, Run};
-use super::view::{SplitView, View, write_text};
+use super::view::write_text;
 
 /// Why the maps cannot be published to.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +34,7 @@ pub enum PublishError {
     #[error(transparent)]
     Maps(#[from] MapsError),
     /// Grace periods cannot be waited for.
-    #[error("cannot wait for grace periods: {0}")]
+    #[error("cannot wait for grace periods")]
     Grace(#[source] io::Error),
 }
 
@@ -64,10 +64,8 @@ pub enum FrontendError {
 /// What a publication changed.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Frontends that were not in force before, and their new generations.
-    pub added: Vec<(Frontend, u32)>,
-    /// Frontends that were changed, and their new generations.
-    pub changed: Vec<(Frontend, u32)>,
+    /// Frontends that were put in force.
+    pub put: Vec<Put>,
     /// Frontends that are no longer in force.
     pub removed: Vec<Frontend>,
     /// Frontends that the plan would remove or degrade, kept since the plan is partial.
@@ -80,11 +78,30 @@ impl Report {
     /// Whether nothing happened.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.added.is_empty()
-            && self.changed.is_empty()
-            && self.removed.is_empty()
-            && self.failed.is_empty()
+        self.put.is_empty() && self.removed.is_empty() && self.failed.is_empty()
     }
+}
+
+/// A frontend that was put in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Put {
+    /// Which.
+    pub frontend: Frontend,
+    /// Generation of its new record.
+    pub generation: u32,
+    /// What is new about it.
+    pub change: Change,
+}
+
+/// What is new about a frontend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It was not in force before.
+    Added,
+    /// Its decision, its leaves or their shares: counting starts anew.
+    Shares,
+    /// Only its endpoints, or what is told of its leaves: counting goes on.
+    Endpoints,
 }
 
 /// How much a plan knows.
@@ -93,79 +110,39 @@ pub enum Extent {
     /// Everything that exists: what is not in the plan goes.
     Full,
     /// Perhaps not everything: nothing in force is removed, or replaced by what lacks a
-    /// leaf.
+    /// leaf that takes its share now.
     Partial,
 }
 
-/// Identity of a leaf: its split's namespace and root, and its own name.
-type LeafName = (String, String, String);
-
 /// The owner of the maps.
 pub struct Publisher {
-    maps: Maps,
+    pub(super) maps: Maps,
     grace: GracePeriods,
     /// Part of a turn by which this node's lattices are shifted, in 1 / 2^32.
     node_fraction: u32,
-    generation: u32,
-    in_force: BTreeMap<Frontend, InForce>,
-    leaf_ids: HashMap<LeafName, LeafId>,
-    free: Free,
+    pub(super) generation: u32,
+    pub(super) in_force: BTreeMap<Frontend, InForce>,
+    pub(super) leaf_ids: LeafIds,
+    pub(super) free: Free,
     limbo: VecDeque<(Ticket, Retired)>,
     retired: Retired,
 }
 
+/// A split in force, with the slots that it has.
 #[derive(Debug)]
-struct LeafId {
-    id: u32,
-    users: u32,
-}
-
-#[derive(Debug)]
-struct InForce {
-    split: PlannedSplit,
-    index: u32,
-    seed: u64,
+pub(super) struct InForce {
+    pub(super) split: PlannedSplit,
+    pub(super) slots: Allocation,
+    pub(super) lattice: Lattice,
     /// How often the shares were changed without a change of the object's generation.
-    repeats: u64,
-    sequence: Run,
-    leaves: Run,
-    endpoints: Run,
+    pub(super) repeats: u64,
 }
 
-/// Slots that nothing points at.
-#[derive(Debug)]
-struct Free {
-    splits: FreeSlots,
-    leaves: FreeSlots,
-    endpoints: FreeSlots,
-    sequence: FreeSlots,
-    leaf_ids: FreeSlots,
-}
-
-/// Slots that nothing points at any more, but that a running program may still read.
+/// What nothing points at any more, but a running program may still read.
 #[derive(Debug, Default)]
 struct Retired {
-    splits: Vec<Run>,
-    leaves: Vec<Run>,
-    endpoints: Vec<Run>,
-    sequence: Vec<Run>,
-    leaf_ids: Vec<Run>,
-}
-
-impl Retired {
-    fn is_empty(&self) -> bool {
-        self.splits.is_empty() && self.leaf_ids.is_empty() && self.sequence.is_empty()
-    }
-}
-
-/// The slots of a split that is being written.
-#[derive(Clone, Copy)]
-struct Allocation {
-    split: Run,
-    leaves: Run,
-    endpoints: Run,
-    /// `None` if the split goes on with its predecessor's counters.
-    sequence: Option<Run>,
+    slots: Vec<Allocation>,
+    leaf_ids: Vec<u32>,
 }
 
 impl Publisher {
@@ -181,23 +158,20 @@ impl Publisher {
         // had just put out of force is free.
         let grace = GracePeriods::start().map_err(PublishError::Grace)?;
         let mut publisher = Self {
-            free: Free {
-                splits: FreeSlots::all(maps.splits.len()),
-                leaves: FreeSlots::all(maps.leaves.len()),
-                endpoints: FreeSlots::all(maps.endpoints.len()),
-                sequence: FreeSlots::all(maps.sequence.len()),
-                leaf_ids: FreeSlots::all(maps.leaf_ids),
-            },
+            free: Free::all(&maps),
+            leaf_ids: LeafIds::new(&maps),
             maps,
             grace,
             node_fraction,
             generation: 0,
             in_force: BTreeMap::new(),
-            leaf_ids: HashMap::new(),
             limbo: VecDeque::new(),
             retired: Retired::default(),
         };
-        publisher.recover()?;
+        if publisher.recover()? {
+            // Something was put out of force just now.
+            publisher.settle();
+        }
         Ok(publisher)
     }
 
@@ -208,153 +182,46 @@ impl Publisher {
             .map(|(frontend, entry)| (frontend, &entry.split))
     }
 
-    /// Finds out what is in force, and so which slots are free.
-    fn recover(&mut self) -> Result<(), MapsError> {
-        let view = View::read(&self.maps)?;
-        for (frontend, split) in view.frontends {
-            self.generation = self.generation.max(split.record.generation);
-            if let Some(entry) = self.claim(&split) {
-                self.in_force.insert(frontend, entry);
-            } else {
-                // Its records overlap another's, which no publisher leaves behind.
-                self.forget_frontend(frontend, "its records overlap another's");
-            }
-        }
-        for frontend in view.inconsistent {
-            self.forget_frontend(frontend, "its records do not fit together");
-        }
-        self.remove_stale_names()
-    }
-
-    fn forget_frontend(&mut self, frontend: Frontend, why: &str) {
-        tracing::warn!(%frontend, why, "frontend in the maps cannot be used; removing it");
-        let _ = self.maps.frontends.remove(&key_bytes(frontend));
-    }
-
-    /// Marks the slots of a split as used.
-    fn claim(&mut self, view: &SplitView) -> Option<InForce> {
-        let record = &view.record;
-        let split = Run::new(record_index(&self.maps, view)?, 1);
-        let leaves = Run::new(record.first_leaf, record.leaf_count);
-        let sequence = Run::new(record.sequence, record.leaf_count.checked_add(1)?);
-        let endpoints = Run::new(
-            view.leaves.first().map_or(0, |leaf| leaf.first_endpoint),
-            u32::try_from(endpoint_count(&view.split)).ok()?,
-        );
-        let free = &mut self.free;
-        if !free.splits.take_run(split) {
-            return None;
-        }
-        if !free.leaves.take_run(leaves) {
-            free.splits.give(split);
-            return None;
-        }
-        if !free.endpoints.take_run(endpoints) {
-            free.splits.give(split);
-            free.leaves.give(leaves);
-            return None;
-        }
-        if !free.sequence.take_run(sequence) {
-            free.splits.give(split);
-            free.leaves.give(leaves);
-            free.endpoints.give(endpoints);
-            return None;
-        }
-        for (leaf, counts) in view.split.leaves.iter().zip(&view.leaves) {
-            let name = leaf_name(&view.split, &leaf.service);
-            match self.leaf_ids.get_mut(&name) {
-                Some(known) if known.id == counts.leaf_id => known.users += 1,
-                // A second id for one leaf cannot come from a publisher; the leaf gets
-                // its first id when its split is published next.
-                Some(_) => {}
-                None => {
-                    if self.free.leaf_ids.take_run(Run::new(counts.leaf_id, 1)) {
-                        self.leaf_ids.insert(
-                            name,
-                            LeafId {
-                                id: counts.leaf_id,
-                                users: 1,
-                            },
-                        );
-                    }
-                }
-            }
-        }
-        Some(InForce {
-            split: view.split.clone(),
-            index: split.first,
-            seed: record.seed,
-            repeats: 0,
-            sequence,
-            leaves,
-            endpoints,
-        })
-    }
-
-    /// Removes names of what is not in force: an agent was killed before it could.
-    fn remove_stale_names(&mut self) -> Result<(), MapsError> {
-        let names = self
-            .maps
-            .frontend_names
-            .keys()
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(MapsError::access("list", "FRONTEND_NAMES"))?;
-        let live: BTreeSet<KeyBytes> = self.in_force.keys().copied().map(key_bytes).collect();
-        for key in names.iter().filter(|key| !live.contains(*key)) {
-            let _ = self.maps.frontend_names.remove(key);
-        }
-        let ids = self
-            .maps
-            .leaf_names
-            .keys()
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(MapsError::access("list", "LEAF_NAMES"))?;
-        let live: BTreeSet<u32> = self.leaf_ids.values().map(|leaf| leaf.id).collect();
-        for id in ids.iter().filter(|id| !live.contains(*id)) {
-            let _ = self.maps.leaf_names.remove(id);
-        }
-        Ok(())
-    }
-
     /// Brings the maps to what the plan says. When it returns, every new connection is
     /// treated as planned; connections that were in the middle of connect() may still
     /// get what was in force before, until [`Self::settle`] returns.
     pub fn publish(&mut self, plan: &Plan, extent: Extent) -> Report {
         self.reclaim();
         let mut report = Report::default();
+        let absent: Vec<Frontend> = self
+            .in_force
+            .keys()
+            .filter(|frontend| !plan.frontends.contains_key(frontend))
+            .copied()
+            .collect();
         if extent == Extent::Full {
-            let gone: Vec<Frontend> = self
-                .in_force
-                .keys()
-                .filter(|frontend| !plan.frontends.contains_key(frontend))
-                .copied()
-                .collect();
-            for frontend in gone {
+            for frontend in absent {
                 match self.remove(frontend) {
                     Ok(()) => report.removed.push(frontend),
                     Err(error) => report.failed.push((frontend, error)),
                 }
             }
         } else {
-            report.kept.extend(
-                self.in_force
-                    .keys()
-                    .filter(|frontend| !plan.frontends.contains_key(frontend)),
-            );
+            report.kept = absent;
         }
         for (frontend, split) in &plan.frontends {
             let old = self.in_force.get(frontend).map(|entry| &entry.split);
-            if old.is_some_and(|old| same(old, split)) {
-                continue;
-            }
-            if extent == Extent::Partial && old.is_some() && is_less(split) {
-                report.kept.push(*frontend);
-                continue;
-            }
-            let is_new = old.is_none();
-            match self.put(*frontend, split) {
-                Ok(generation) if is_new => report.added.push((*frontend, generation)),
-                Ok(generation) => report.changed.push((*frontend, generation)),
+            let change = match old {
+                Some(old) if same(old, split) => continue,
+                Some(old) if extent == Extent::Partial && is_less(old, split) => {
+                    report.kept.push(*frontend);
+                    continue;
+                }
+                Some(old) if same_shares(old, split) => Change::Endpoints,
+                Some(_) => Change::Shares,
+                None => Change::Added,
+            };
+            match self.put(*frontend, split, change) {
+                Ok(generation) => report.put.push(Put {
+                    frontend: *frontend,
+                    generation,
+                    change,
+                }),
                 Err(error) => report.failed.push((*frontend, error)),
             }
         }
@@ -363,95 +230,82 @@ impl Publisher {
     }
 
     /// Blocks until no connection can get anything but what was last published. Takes
-    /// some 10 ms.
-    pub fn settle(&mut self) {
+    /// some 10 ms. `false` if the kernel refused to wait, so that this is not known.
+    pub fn settle(&mut self) -> bool {
         self.retire();
         let ticket = self.grace.draw();
-        self.grace.wait_for(ticket);
+        let settled = self.grace.wait_for(ticket);
         self.reclaim();
+        settled
+    }
+
+    /// Marks records as free that are out of force and have seen their grace period. The
+    /// next publication does so too; this is for whoever reads the maps meanwhile. `true`
+    /// if some still wait.
+    pub fn tidy(&mut self) -> bool {
+        self.reclaim();
+        self.has_slots_in_limbo()
+    }
+
+    fn has_slots_in_limbo(&self) -> bool {
+        !self.limbo.is_empty() || !self.retired.slots.is_empty()
     }
 
     /// Puts a split in force.
-    fn put(&mut self, frontend: Frontend, split: &PlannedSplit) -> Result<u32, FrontendError> {
-        let keeps_shares = self
-            .in_force
-            .get(&frontend)
-            .is_some_and(|entry| same_shares(&entry.split, split));
-        let allocation = match self.allocate(split, keeps_shares) {
-            Ok(allocation) => allocation,
-            Err(_) if !self.limbo.is_empty() || !self.retired.is_empty() => {
+    fn put(
+        &mut self,
+        frontend: Frontend,
+        split: &PlannedSplit,
+        change: Change,
+    ) -> Result<u32, FrontendError> {
+        match self.try_put(frontend, split, change) {
+            Err(FrontendError::Full { .. }) if self.has_slots_in_limbo() => {
                 // Slots are on their way back: wait for them rather than refuse.
                 self.settle();
-                self.allocate(split, keeps_shares)?
+                self.try_put(frontend, split, change)
             }
-            Err(error) => return Err(error),
-        };
-        let written = self.write(frontend, split, allocation);
-        match written {
-            Ok(generation) => Ok(generation),
-            Err(error) => {
-                self.give_back(allocation);
-                Err(error)
-            }
+            result => result,
         }
     }
 
-    fn allocate(
+    fn try_put(
         &mut self,
+        frontend: Frontend,
         split: &PlannedSplit,
-        keeps_shares: bool,
-    ) -> Result<Allocation, FrontendError> {
-        let leaves = split.leaves.len() as u32;
-        let endpoints = endpoint_count(split).try_into().unwrap_or(u32::MAX);
-        let free = &mut self.free;
-        let full = |map, slots: &FreeSlots, needed, flag| FrontendError::Full {
-            map,
-            needed,
-            free: slots.free(),
-            flag,
-        };
-        let Some(split_run) = free.splits.take(1) else {
-            return Err(full("SPLITS", &free.splits, 1, "--max-frontends"));
-        };
-        let Some(leaf_run) = free.leaves.take(leaves) else {
-            free.splits.give(split_run);
-            return Err(full("LEAVES", &free.leaves, leaves, "--max-leaves"));
-        };
-        let Some(endpoint_run) = free.endpoints.take(endpoints) else {
-            free.splits.give(split_run);
-            free.leaves.give(leaf_run);
-            return Err(full(
-                "ENDPOINTS",
-                &free.endpoints,
-                endpoints,
-                "--max-endpoints",
-            ));
-        };
-        let sequence = if keeps_shares {
-            None
-        } else {
-            let Some(sequence) = free.sequence.take(leaves + 1) else {
-                free.splits.give(split_run);
-                free.leaves.give(leaf_run);
-                free.endpoints.give(endpoint_run);
-                return Err(full("SEQUENCE", &free.sequence, leaves + 1, "--max-leaves"));
-            };
-            Some(sequence)
-        };
-        Ok(Allocation {
-            split: split_run,
-            leaves: leaf_run,
-            endpoints: endpoint_run,
-            sequence,
-        })
-    }
-
-    fn give_back(&mut self, allocation: Allocation) {
-        self.free.splits.give(allocation.split);
-        self.free.leaves.give(allocation.leaves);
-        self.free.endpoints.give(allocation.endpoints);
-        if let Some(sequence) = allocation.sequence {
-            self.free.sequence.give(sequence);
+        change: Change,
+    ) -> Result<u32, FrontendError> {
+        let in_force = u32::try_from(self.in_force.len()).unwrap_or(u32::MAX);
+        if change == Change::Added && in_force >= self.maps.frontend_slots {
+            return Err(FrontendError::Full {
+                map: "FRONTENDS",
+                needed: 1,
+                free: 0,
+                flag: "--max-frontends",
+            });
+        }
+        let leaves = u32::try_from(split.leaves.len()).unwrap_or(u32::MAX);
+        let slots = self.free.take(Need {
+            leaves,
+            endpoints: split.endpoint_count().try_into().unwrap_or(u32::MAX),
+            counters: match change {
+                Change::Endpoints => 0,
+                Change::Added | Change::Shares => leaves.saturating_add(1),
+            },
+        })?;
+        match self.leaf_ids.take(&mut self.maps, split) {
+            Ok(leaf_ids) => self
+                .write(frontend, split, slots, &leaf_ids)
+                .inspect_err(|_| {
+                    // No program has seen them, but a leaf's id may be another split's.
+                    let unused = self.leaf_ids.release(&mut self.maps, split);
+                    self.retired.leaf_ids.extend(unused);
+                    self.free.give(slots);
+                })
+                .map_err(FrontendError::from),
+            Err(error) => {
+                self.free.give(slots);
+                Err(error)
+            }
         }
     }
 
@@ -460,122 +314,83 @@ impl Publisher {
         &mut self,
         frontend: Frontend,
         split: &PlannedSplit,
-        allocation: Allocation,
-    ) -> Result<u32, FrontendError> {
+        slots: Allocation,
+        leaf_ids: &[u32],
+    ) -> Result<u32, MapsError> {
         let old = self.in_force.get(&frontend);
-        let old_sequence = old.map(|entry| (entry.sequence, entry.seed, entry.repeats));
-        let same_object = old.is_some_and(|old| {
-            old.split.origin.generation == split.origin.generation
-                && old.split.origin.name == split.origin.name
-        });
-        let names_differ = old.is_none_or(|old| !same_names(&old.split, split));
-        let leaf_ids = self.take_leaf_ids(split)?;
-
-        let (sequence, seed, repeats) = match (allocation.sequence, old_sequence) {
-            (None, Some(kept)) => kept,
-            (fresh, before) => {
-                let fresh = fresh.unwrap_or_default();
-                for index in fresh.indexes() {
+        let keeps_counting = slots.sequence.count == 0;
+        let (sequence, lattice, repeats) = match old {
+            // The lattice as well as the counters: a block that has begun must end as it
+            // began, whatever this agent would choose for a new one.
+            Some(old) if keeps_counting => (old.slots.sequence, old.lattice, old.repeats),
+            _ => {
+                for index in slots.sequence.indexes() {
                     self.maps.sequence.clear(index);
                 }
-                let repeats = match before {
-                    Some((_, _, repeats)) if same_object => repeats + 1,
-                    _ => 0,
-                };
-                (fresh, seed(frontend, split, repeats), repeats)
+                let repeats = old
+                    .filter(|old| old.split.origin == split.origin)
+                    .map_or(0, |old| old.repeats + 1);
+                let size = split.leaves.iter().map(|leaf| leaf.share).sum();
+                let lattice =
+                    Lattice::new(size, seed(frontend, split, repeats), self.node_fraction);
+                (slots.sequence, lattice, repeats)
             }
         };
-        self.write_leaves(split, allocation, &leaf_ids);
-        let size = split.leaves.iter().map(|leaf| leaf.share).sum();
-        let lattice = Lattice::new(size, seed, self.node_fraction);
+        self.write_leaves(split, slots, leaf_ids);
         let (verdict, reason) = match split.decision {
             Decision::Split => (Verdict::Split, Reason::None),
             Decision::Refuse(reason) => (Verdict::Refuse, reason),
             Decision::PassThrough(reason) => (Verdict::PassThrough, reason),
         };
         let generation = self.generation.wrapping_add(1);
-        let record = SplitRecord {
-            frontend: frontend.key(),
-            generation,
-            seed: lattice.seed,
-            size: lattice.size,
-            step: lattice.step,
-            shift: lattice.shift,
-            sequence: sequence.first,
-            first_leaf: allocation.leaves.first,
-            leaf_count: allocation.leaves.count,
-            verdict,
-            reason,
-            padding: [0; 6],
-        };
-        self.maps.splits.write(allocation.split.first, &record);
-
-        let flipped = self.flip(
-            frontend,
-            split,
-            names_differ,
-            FrontendValue {
-                split: allocation.split.first,
+        self.maps.splits.write(
+            slots.split.first,
+            &SplitRecord {
+                frontend: frontend.key(),
                 generation,
+                seed: lattice.seed,
+                size: lattice.size,
+                step: lattice.step,
+                shift: lattice.shift,
+                sequence: sequence.first,
+                first_leaf: slots.leaves.first,
+                leaf_count: slots.leaves.count,
+                verdict,
+                reason,
+                padding: [0; 6],
             },
         );
-        if let Err(error) = flipped {
-            self.release_leaf_ids(split);
-            return Err(error.into());
-        }
+        self.flip(
+            frontend,
+            split,
+            FrontendValue {
+                split: slots.split.first,
+                generation,
+            },
+        )?;
         self.generation = generation;
         let entry = InForce {
             split: split.clone(),
-            index: allocation.split.first,
-            seed: lattice.seed,
+            slots: Allocation { sequence, ..slots },
+            lattice,
             repeats,
-            sequence,
-            leaves: allocation.leaves,
-            endpoints: allocation.endpoints,
         };
-        if let Some(old) = self.in_force.insert(frontend, entry) {
-            self.put_out_of_force(&old, allocation.sequence.is_some());
+        if let Some(mut old) = self.in_force.insert(frontend, entry) {
+            if keeps_counting {
+                old.slots.sequence.count = 0;
+            }
+            self.put_out_of_force(&old);
         }
         Ok(generation)
     }
 
-    /// The one word that puts a record in force, with the names that go with it.
-    fn flip(
-        &mut self,
-        frontend: Frontend,
-        split: &PlannedSplit,
-        names_differ: bool,
-        value: FrontendValue,
-    ) -> Result<(), MapsError> {
-        let key = key_bytes(frontend);
-        if names_differ {
-            let names = FrontendNames {
-                namespace: write_text(&split.origin.namespace),
-                root: write_text(&split.root),
-                kind: write_text(split.origin.kind),
-                name: write_text(&split.origin.name),
-            };
-            self.maps
-                .frontend_names
-                .insert(
-                    key,
-                    bytemuck::cast::<_, [u8; size_of::<FrontendNames>()]>(names),
-                    0,
-                )
-                .map_err(MapsError::access("write", "FRONTEND_NAMES"))?;
-        }
-        self.maps
-            .frontends
-            .insert(key, bytemuck::cast::<_, u64>(value), 0)
-            .map_err(MapsError::access("write", "FRONTENDS"))
-    }
-
-    fn write_leaves(&self, split: &PlannedSplit, allocation: Allocation, leaf_ids: &[u32]) {
+    /// Here weights become map entries: each leaf's interval of the lattice's positions,
+    /// and its endpoints.
+    fn write_leaves(&self, split: &PlannedSplit, slots: Allocation, leaf_ids: &[u32]) {
         let mut end = 0;
-        let mut endpoint_slots = allocation.endpoints.indexes();
-        let mut first_endpoint = allocation.endpoints.first;
-        for ((slot, leaf), &leaf_id) in allocation.leaves.indexes().zip(&split.leaves).zip(leaf_ids)
-        {
+        let mut endpoint_slots = slots.endpoints.indexes();
+        let mut first_endpoint = slots.endpoints.first;
+        for ((slot, leaf), &leaf_id) in slots.leaves.indexes().zip(&split.leaves).zip(leaf_ids) {
             end += leaf.share;
             let endpoint_count = leaf.endpoints.len() as u32;
             self.maps.leaves.write(
@@ -599,123 +414,68 @@ impl Publisher {
         }
     }
 
+    /// The one word that puts a record in force, with the names that go with it.
+    fn flip(
+        &mut self,
+        frontend: Frontend,
+        split: &PlannedSplit,
+        value: FrontendValue,
+    ) -> Result<(), MapsError> {
+        let key = key_bytes(&frontend.key());
+        let old = self.in_force.get(&frontend).map(|old| &old.split);
+        if old.is_none_or(|old| !same_names(old, split)) {
+            write_names(&mut self.maps, frontend, split)?;
+        }
+        let flipped = self
+            .maps
+            .frontends
+            .insert(key, bytemuck::cast::<_, u64>(value), 0)
+            .map_err(MapsError::access("write", "FRONTENDS"));
+        if flipped.is_err() {
+            // The names must be those of what is in force. If this fails too, they are
+            // put right when the frontend is published next.
+            let _ = match self.in_force.get(&frontend) {
+                Some(old) => {
+                    let old = old.split.clone();
+                    write_names(&mut self.maps, frontend, &old)
+                }
+                None => self
+                    .maps
+                    .frontend_names
+                    .remove(&key)
+                    .map_err(MapsError::access("remove from", "FRONTEND_NAMES")),
+            };
+        }
+        flipped
+    }
+
     /// Takes a frontend out of force.
     fn remove(&mut self, frontend: Frontend) -> Result<(), FrontendError> {
-        let key = key_bytes(frontend);
-        self.maps
-            .frontends
-            .remove(&key)
-            .map_err(MapsError::access("remove from", "FRONTENDS"))?;
+        let key = key_bytes(&frontend.key());
+        match self.maps.frontends.remove(&key) {
+            Err(error) if !is_not_found(&error) => {
+                return Err(MapsError::access("remove from", "FRONTENDS")(error).into());
+            }
+            _ => {}
+        }
         // For people only; a name that is left over is removed by the next agent.
         let _ = self.maps.frontend_names.remove(&key);
         if let Some(old) = self.in_force.remove(&frontend) {
-            self.put_out_of_force(&old, true);
+            self.put_out_of_force(&old);
         }
         Ok(())
     }
 
-    /// Notes the slots of a split that nothing points at any more.
-    fn put_out_of_force(&mut self, old: &InForce, with_sequence: bool) {
-        self.retired.splits.push(Run::new(old.index, 1));
-        self.retired.leaves.push(old.leaves);
-        self.retired.endpoints.push(old.endpoints);
-        if with_sequence {
-            self.retired.sequence.push(old.sequence);
-        }
-        self.release_leaf_ids(&old.split);
-    }
-
-    /// Ids for the leaves of a split, in their order; counts one more user of each.
-    fn take_leaf_ids(&mut self, split: &PlannedSplit) -> Result<Vec<u32>, FrontendError> {
-        let mut ids = Vec::with_capacity(split.leaves.len());
-        for (index, leaf) in split.leaves.iter().enumerate() {
-            match self.take_leaf_id(leaf_name(split, &leaf.service)) {
-                Ok(id) => ids.push(id),
-                Err(error) => {
-                    for leaf in split.leaves.iter().take(index) {
-                        self.release_leaf_id(&leaf_name(split, &leaf.service));
-                    }
-                    return Err(error);
-                }
-            }
-        }
-        Ok(ids)
-    }
-
-    fn take_leaf_id(&mut self, name: LeafName) -> Result<u32, FrontendError> {
-        if let Some(leaf) = self.leaf_ids.get_mut(&name) {
-            leaf.users += 1;
-            return Ok(leaf.id);
-        }
-        let Some(run) = self.free.leaf_ids.take(1) else {
-            return Err(FrontendError::Full {
-                map: "LEAF_STATS",
-                needed: 1,
-                free: 0,
-                flag: "--max-leaves",
-            });
-        };
-        let id = run.first;
-        let (namespace, root, leaf) = &name;
-        let names = LeafNames {
-            namespace: write_text(namespace),
-            root: write_text(root),
-            leaf: write_text(leaf),
-        };
-        let written = self
-            .maps
-            .leaf_names
-            .insert(
-                id,
-                bytemuck::cast::<_, [u8; size_of::<LeafNames>()]>(names),
-                0,
-            )
-            .map_err(MapsError::access("write", "LEAF_NAMES"))
-            .and_then(|()| self.clear_leaf_stats(id));
-        if let Err(error) = written {
-            self.free.leaf_ids.give(run);
-            return Err(error.into());
-        }
-        self.leaf_ids.insert(name, LeafId { id, users: 1 });
-        Ok(id)
-    }
-
-    fn clear_leaf_stats(&mut self, id: u32) -> Result<(), MapsError> {
-        let zeros = aya::util::nr_cpus()
-            .map_err(|(_, error)| error)
-            .and_then(|cpus| aya::maps::PerCpuValues::try_from(vec![0; cpus]));
-        let zeros = zeros.map_err(|source| MapsError::Map {
-            name: "LEAF_STATS",
-            source,
-        })?;
-        self.maps
-            .leaf_stats
-            .set(id, zeros, 0)
-            .map_err(MapsError::access("write", "LEAF_STATS"))
-    }
-
-    fn release_leaf_ids(&mut self, split: &PlannedSplit) {
-        for leaf in &split.leaves {
-            self.release_leaf_id(&leaf_name(split, &leaf.service));
-        }
-    }
-
-    fn release_leaf_id(&mut self, name: &LeafName) {
-        let Some(leaf) = self.leaf_ids.get_mut(name) else {
-            return;
-        };
-        leaf.users -= 1;
-        if leaf.users == 0 {
-            let id = leaf.id;
-            self.leaf_ids.remove(name);
-            let _ = self.maps.leaf_names.remove(&id);
-            self.retired.leaf_ids.push(Run::new(id, 1));
-        }
+    /// Notes what nothing points at any more.
+    fn put_out_of_force(&mut self, old: &InForce) {
+        self.retired.slots.push(old.slots);
+        let unused = self.leaf_ids.release(&mut self.maps, &old.split);
+        self.retired.leaf_ids.extend(unused);
     }
 
     /// Hands what was put out of force to the thread that waits for grace periods.
     fn retire(&mut self) {
-        if !self.retired.is_empty() {
+        if !self.retired.slots.is_empty() || !self.retired.leaf_ids.is_empty() {
             let ticket = self.grace.draw();
             self.limbo
                 .push_back((ticket, std::mem::take(&mut self.retired)));
@@ -725,61 +485,44 @@ impl Publisher {
     /// Frees what has seen its grace period.
     fn reclaim(&mut self) {
         let done = self.grace.done();
-        while let Some((ticket, _)) = self.limbo.front()
-            && *ticket <= done
+        while self
+            .limbo
+            .front()
+            .is_some_and(|(ticket, _)| *ticket <= done)
         {
             let Some((_, retired)) = self.limbo.pop_front() else {
                 break;
             };
-            let give = |slots: &mut FreeSlots, runs: Vec<Run>| {
-                runs.into_iter().for_each(|run| slots.give(run));
-            };
-            for run in &retired.splits {
-                for index in run.indexes() {
+            for slots in retired.slots {
+                for index in slots.split.indexes() {
                     if let Some(mut record) = self.maps.splits.read(index) {
                         record.verdict = Verdict::Free;
                         self.maps.splits.write(index, &record);
                     }
                 }
+                self.free.give(slots);
             }
-            give(&mut self.free.splits, retired.splits);
-            give(&mut self.free.leaves, retired.leaves);
-            give(&mut self.free.endpoints, retired.endpoints);
-            give(&mut self.free.sequence, retired.sequence);
-            give(&mut self.free.leaf_ids, retired.leaf_ids);
+            for id in retired.leaf_ids {
+                self.leaf_ids.give(id);
+            }
         }
     }
 }
 
-/// The index of a split's record.
-fn record_index(maps: &Maps, view: &SplitView) -> Option<u32> {
-    let word = maps
-        .frontends
-        .get(&bytes_of_key(&view.record.frontend), 0)
-        .ok()?;
-    Some(bytemuck::cast::<_, FrontendValue>(word).split)
-}
-
-fn key_bytes(frontend: Frontend) -> KeyBytes {
-    bytes_of_key(&frontend.key())
-}
-
-fn bytes_of_key(key: &splitter_common::layout::FrontendKey) -> KeyBytes {
-    let mut bytes = [0; size_of::<KeyBytes>()];
-    bytes.copy_from_slice(bytemuck::bytes_of(key));
-    bytes
-}
-
-fn leaf_name(split: &PlannedSplit, service: &str) -> LeafName {
-    (
-        split.origin.namespace.clone(),
-        split.root.clone(),
-        service.to_owned(),
-    )
-}
-
-fn endpoint_count(split: &PlannedSplit) -> usize {
-    split.leaves.iter().map(|leaf| leaf.endpoints.len()).sum()
+fn write_names(maps: &mut Maps, frontend: Frontend, split: &PlannedSplit) -> Result<(), MapsError> {
+    let names = FrontendNames {
+        namespace: write_text(&split.origin.namespace),
+        root: write_text(&split.root),
+        kind: write_text(split.origin.kind),
+        name: write_text(&split.origin.name),
+    };
+    maps.frontend_names
+        .insert(
+            key_bytes(&frontend.key()),
+            bytemuck::cast::<_, [u8; size_of::<FrontendNames>()]>(names),
+            0,
+        )
+        .map_err(MapsError::access("write", "FRONTEND_NAMES"))
 }
 
 fn endpoint_record(endpoint: SocketAddr, leaf_id: u32) -> EndpointRecord {
@@ -817,19 +560,31 @@ fn same_shares(old: &PlannedSplit, new: &PlannedSplit) -> bool {
             .all(|(old, new)| old.service == new.service && old.share == new.share)
 }
 
-/// Whether a split does less than its author asked for.
-fn is_less(split: &PlannedSplit) -> bool {
-    split.decision != Decision::Split || split.is_degraded()
+/// Whether a split no longer serves what is served now, though its author has not asked
+/// for that: a leaf keeps its weight but loses its share.
+fn is_less(old: &PlannedSplit, new: &PlannedSplit) -> bool {
+    let loses_share = |leaf: &crate::plan::PlannedLeaf| {
+        leaf.share > 0
+            && new
+                .leaves
+                .iter()
+                .any(|new| new.service == leaf.service && new.weight > 0 && new.share == 0)
+    };
+    old.decision == Decision::Split
+        && (new.decision != Decision::Split || old.leaves.iter().any(loses_share))
 }
 
-/// The seed of a split's lattice: the same on every node that sees the same object in
-/// the same state, and another after every change of shares.
+/// The seed of a split's lattice. Nodes that see the same object go through the same
+/// seeds; a node whose leaves came and went (`repeats`) goes on to others, so that a split
+/// that is started over and over does not begin at the same leaf each time.
 fn seed(frontend: Frontend, split: &PlannedSplit, repeats: u64) -> u64 {
-    let mut state = mix(repeats ^ split.origin.generation.cast_unsigned());
+    let mut state = 0;
     let mut add = |bytes: &[u8]| {
         for chunk in bytes.chunks(8) {
             let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
+            for (to, from) in word.iter_mut().zip(chunk) {
+                *to = *from;
+            }
             state = mix(state ^ u64::from_le_bytes(word));
         }
         state = mix(state ^ bytes.len() as u64);
@@ -837,6 +592,8 @@ fn seed(frontend: Frontend, split: &PlannedSplit, repeats: u64) -> u64 {
     add(bytemuck::bytes_of(&frontend.key()));
     add(split.origin.namespace.as_bytes());
     add(split.origin.name.as_bytes());
+    add(&split.origin.generation.to_le_bytes());
+    add(&repeats.to_le_bytes());
     for leaf in &split.leaves {
         add(leaf.service.as_bytes());
         add(&leaf.share.to_le_bytes());

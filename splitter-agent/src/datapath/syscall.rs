@@ -14,6 +14,7 @@ const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_UPDATE: libc::c_long = 29;
+const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// Calls `bpf(2)` with a structure of the command's own shape.
 fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long> {
@@ -83,6 +84,26 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
             program: program.as_raw_fd().unsigned_abs(),
             flags: 0,
             old_program: 0,
+        },
+    )
+    .map(drop)
+}
+
+/// Takes a link off what it is attached to, at once (kernel 5.9). Unpinning would do the
+/// same, but later: the kernel leaves that to a worker.
+///
+/// # Errors
+///
+/// As `bpf(2)`.
+pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    #[repr(C)]
+    struct Attributes {
+        link: u32,
+    }
+    bpf(
+        BPF_LINK_DETACH,
+        &mut Attributes {
+            link: link.as_raw_fd().unsigned_abs(),
         },
     )
     .map(drop)

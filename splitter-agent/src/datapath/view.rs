@@ -1,7 +1,7 @@
 //! What is in force, read from the pinned maps alone: for `status` and `explain`, and for
 //! an agent that takes over from another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use bytemuck::Zeroable;
@@ -24,7 +24,9 @@ pub struct View {
     pub frontends: BTreeMap<Frontend, SplitView>,
     /// Frontends whose records do not fit together; the kernel lets connections to them
     /// pass.
-    pub inconsistent: Vec<Frontend>,
+    pub inconsistent: BTreeSet<Frontend>,
+    /// Keys of `FRONTENDS` that no agent wrote.
+    pub(crate) foreign: Vec<KeyBytes>,
     /// What became of connections to frontends since the maps were made.
     pub outcomes: BTreeMap<&'static str, u64>,
 }
@@ -85,10 +87,11 @@ impl View {
         let keys = maps
             .frontends
             .keys()
-            .collect::<Result<Vec<_>, _>>()
+            .collect::<Result<BTreeSet<_>, _>>()
             .map_err(MapsError::access("list", "FRONTENDS"))?;
         for bytes in keys {
             let Ok(key) = bytemuck::checked::try_pod_read_unaligned::<FrontendKey>(&bytes) else {
+                view.foreign.push(bytes);
                 continue;
             };
             let frontend = Frontend::from_key(&key);
@@ -97,7 +100,9 @@ impl View {
                 Read::Split(split) => {
                     view.frontends.insert(frontend, *split);
                 }
-                Read::Inconsistent => view.inconsistent.push(frontend),
+                Read::Inconsistent => {
+                    view.inconsistent.insert(frontend);
+                }
             }
         }
         view.outcomes = outcomes(maps)?;
@@ -159,6 +164,10 @@ fn read_leaves(
                     let endpoint = maps
                         .endpoints
                         .read(leaf.first_endpoint.checked_add(endpoint)?)?;
+                    // Another leaf's, or none: the map is not the one that was written.
+                    if endpoint.leaf_id != leaf.leaf_id || endpoint.port == 0 {
+                        return None;
+                    }
                     Some(SocketAddr::new(
                         address::from_bytes(endpoint.address),
                         endpoint.port,

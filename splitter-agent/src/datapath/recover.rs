@@ -1,0 +1,109 @@
+//! Taking over maps that another agent left, however it ended.
+
+use std::collections::BTreeSet;
+
+use splitter_common::layout::FrontendValue;
+
+use crate::plan::Frontend;
+
+use super::allocation::Allocation;
+use super::maps::{KeyBytes, Maps, MapsError, key_bytes};
+use super::publish::{InForce, Publisher};
+use super::slots::Run;
+use super::view::{SplitView, View};
+
+impl Publisher {
+    /// Finds out what is in force, and so which slots are free. What cannot be used is put
+    /// out of force; `true` if there was such a thing.
+    pub(super) fn recover(&mut self) -> Result<bool, MapsError> {
+        let view = View::read(&self.maps)?;
+        let mut forgot = !view.inconsistent.is_empty() || !view.foreign.is_empty();
+        for (frontend, split) in view.frontends {
+            self.generation = self.generation.max(split.record.generation);
+            if let Some(entry) = self.claim(&split) {
+                self.in_force.insert(frontend, entry);
+            } else {
+                // No publisher leaves such a thing behind.
+                forgot = true;
+                self.forget(frontend, "it claims what another frontend has");
+            }
+        }
+        for frontend in view.inconsistent {
+            self.forget(frontend, "its records do not fit together");
+        }
+        for key in &view.foreign {
+            tracing::warn!(?key, "a key in FRONTENDS is none; removing it");
+            let _ = self.maps.frontends.remove(key);
+        }
+        self.remove_stale_names()?;
+        Ok(forgot)
+    }
+
+    fn forget(&mut self, frontend: Frontend, why: &str) {
+        tracing::warn!(%frontend, why, "frontend in the maps cannot be used; removing it");
+        let _ = self.maps.frontends.remove(&key_bytes(&frontend.key()));
+    }
+
+    /// Marks what a split in force has as used.
+    fn claim(&mut self, view: &SplitView) -> Option<InForce> {
+        let record = &view.record;
+        let slots = Allocation {
+            split: Run::new(record_index(&self.maps, view)?, 1),
+            leaves: Run::new(record.first_leaf, record.leaf_count),
+            endpoints: Run::new(
+                view.leaves.first().map_or(0, |leaf| leaf.first_endpoint),
+                u32::try_from(view.split.endpoint_count()).ok()?,
+            ),
+            sequence: Run::new(record.sequence, record.leaf_count.checked_add(1)?),
+        };
+        if !self.free.claim(slots) {
+            return None;
+        }
+        let ids = view.leaves.iter().map(|leaf| leaf.leaf_id);
+        if !self.leaf_ids.claim(&view.split, ids) {
+            self.free.give(slots);
+            return None;
+        }
+        Some(InForce {
+            split: view.split.clone(),
+            slots,
+            lattice: view.lattice(),
+            repeats: 0,
+        })
+    }
+
+    /// Removes names of what is not in force: an agent was killed before it could.
+    fn remove_stale_names(&mut self) -> Result<(), MapsError> {
+        let live: BTreeSet<KeyBytes> = self
+            .in_force
+            .keys()
+            .map(|frontend| key_bytes(&frontend.key()))
+            .collect();
+        let names = &mut self.maps.frontend_names;
+        let keys = names
+            .keys()
+            .collect::<Result<BTreeSet<_>, _>>()
+            .map_err(MapsError::access("list", "FRONTEND_NAMES"))?;
+        for key in keys.difference(&live) {
+            let _ = names.remove(key);
+        }
+        let names = &mut self.maps.leaf_names;
+        let ids = names
+            .keys()
+            .collect::<Result<BTreeSet<_>, _>>()
+            .map_err(MapsError::access("list", "LEAF_NAMES"))?;
+        for id in ids.difference(&self.leaf_ids.in_use()) {
+            let _ = names.remove(id);
+        }
+        Ok(())
+    }
+}
+
+/// The index of a split's record.
+fn record_index(maps: &Maps, view: &SplitView) -> Option<u32> {
+    let word = maps
+        .frontends
+        .get(&key_bytes(&view.record.frontend), 0)
+        .ok()?;
+    Some(bytemuck::cast::<_, FrontendValue>(word).split)
+}
