@@ -11,8 +11,9 @@
 //! - [`datapath`]: programs and maps; everything `unsafe` is there;
 //! - [`cli`]: one module per command.
 
+pub mod cli;
+pub mod compile;
 pub mod datapath;
 pub mod objects;
-pub mod compile;
 pub mod plan;
 pub mod source;

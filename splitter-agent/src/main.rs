@@ -1,2 +1,7 @@
-//! The agent's binary.
-fn main() {}
+//! The agent's binary: reads the command line and lets the library do the rest.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    splitter_agent::cli::main()
+}

@@ -1,0 +1,255 @@
+//! `explain`: what happens to a connection, and why.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+use splitter_common::pick;
+
+use crate::compile::{Diagnostic, Settings, compile};
+use crate::datapath::{MapsError, SplitView, View, attached_programs};
+use crate::plan::Decision;
+use crate::source::manifests;
+
+use super::status::Split;
+use super::target::Target;
+use super::{Common, Outcome, print};
+
+/// How many connections ahead the pick is shown.
+const AHEAD: u64 = 10;
+
+/// Tell what happens to a connection, and why.
+///
+/// Reads the pinned maps; no agent need run. With --manifests it also says what is wrong
+/// with the objects that are not in force.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  splitter-agent explain 10.96.0.10:14001
+  splitter-agent explain bookstore.bookstore
+  splitter-agent explain bookstore.bookstore:14001 --manifests /etc/splitter")]
+pub(super) struct ExplainArgs {
+    /// ADDRESS:PORT that a client dials, or SERVICE.NAMESPACE with an optional :PORT.
+    #[arg(value_name = "TARGET")]
+    target: Target,
+
+    /// Directory of manifests, to say why something is not in force.
+    #[arg(long, env = "SPLITTER_MANIFESTS", value_name = "DIR")]
+    manifests: Option<PathBuf>,
+
+    /// DNS domain of the cluster.
+    #[arg(
+        long,
+        env = "SPLITTER_CLUSTER_DOMAIN",
+        default_value = "cluster.local",
+        value_name = "DOMAIN"
+    )]
+    cluster_domain: String,
+}
+
+#[derive(Serialize)]
+struct Report {
+    /// Whether the programs that split are attached.
+    attached: bool,
+    frontends: Vec<Explanation>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+#[derive(Serialize)]
+struct Explanation {
+    #[serde(flatten)]
+    split: Split,
+    endpoints: Vec<LeafEndpoints>,
+    /// Where the next connections would go, if nothing else connects.
+    next: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct LeafEndpoints {
+    service: String,
+    addresses: Vec<String>,
+}
+
+pub(super) fn run(args: &ExplainArgs, common: &Common) -> anyhow::Result<Outcome> {
+    let pins = common.pins();
+    let view = match View::open(&pins) {
+        Ok(view) => Some(view),
+        Err(MapsError::Absent(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let attached = view.is_some()
+        && attached_programs(&pins)?
+            .iter()
+            .all(|program| program.cgroup_id.is_some());
+    let frontends = view
+        .iter()
+        .flat_map(|view| &view.frontends)
+        .filter(|(frontend, view)| args.target.matches(frontend, &view.split))
+        .map(|(frontend, view)| Explanation {
+            split: Split::new(*frontend, view),
+            endpoints: view
+                .split
+                .leaves
+                .iter()
+                .map(|leaf| LeafEndpoints {
+                    service: leaf.service.clone(),
+                    addresses: leaf.endpoints.iter().map(ToString::to_string).collect(),
+                })
+                .collect(),
+            next: next_connections(view),
+        })
+        .collect();
+    let report = Report {
+        attached,
+        frontends,
+        diagnostics: match &args.manifests {
+            Some(directory) => diagnose(directory.clone(), args)?,
+            None => Vec::new(),
+        },
+    };
+    print(common.output, &text(&report, args)?, &report)?;
+    Ok(Outcome::Done)
+}
+
+/// What is said about the objects that have to do with the target.
+fn diagnose(directory: PathBuf, args: &ExplainArgs) -> anyhow::Result<Vec<Diagnostic>> {
+    let snapshot = manifests::read_once(&[directory])?;
+    let compiled = compile(
+        &snapshot.objects,
+        &Settings {
+            cluster_domain: args.cluster_domain.clone(),
+        },
+    );
+    let origins: Vec<_> = compiled
+        .plan
+        .frontends
+        .iter()
+        .filter(|(frontend, split)| args.target.matches(frontend, split))
+        .map(|(_, split)| (&split.origin.namespace, &split.origin.name))
+        .collect();
+    let concerns = |diagnostic: &Diagnostic| {
+        let name = &diagnostic.object.name;
+        origins.contains(&(&name.namespace, &name.name))
+            || snapshot
+                .objects
+                .traffic_splits
+                .get(name)
+                .and_then(|split| split.service.as_deref())
+                .is_some_and(|service| names(service, &name.namespace, &args.target))
+    };
+    Ok(snapshot
+        .problems
+        .into_iter()
+        .chain(compiled.diagnostics.into_iter().filter(concerns))
+        .collect())
+}
+
+/// Whether a split's `spec.service` names the target.
+fn names(service: &str, namespace: &str, target: &Target) -> bool {
+    let Target::Service {
+        namespace: target_namespace,
+        name: target_name,
+        ..
+    } = target
+    else {
+        return false;
+    };
+    service
+        .split(['.', ':'])
+        .next()
+        .is_some_and(|name| name.eq_ignore_ascii_case(target_name))
+        && namespace == target_namespace
+}
+
+/// The leaf and endpoint of the next connections, by the code that the kernel runs.
+fn next_connections(view: &SplitView) -> Vec<String> {
+    if view.split.decision != Decision::Split {
+        return Vec::new();
+    }
+    let ends: Vec<u32> = view
+        .split
+        .leaves
+        .iter()
+        .scan(0, |end, leaf| {
+            *end += leaf.share;
+            Some(*end)
+        })
+        .collect();
+    let mut turns: Vec<u64> = view.leaves.iter().map(|leaf| leaf.connections).collect();
+    let lattice = view.lattice();
+    (0..AHEAD)
+        .map_while(|ahead| {
+            let position = lattice.position(view.connections.wrapping_add(ahead))?;
+            let index = pick::leaf_at(position, ends.len() as u32, |leaf| {
+                ends.get(leaf as usize).copied()
+            })?;
+            let leaf = view.split.leaves.get(index as usize)?;
+            let turn = turns.get_mut(index as usize)?;
+            let endpoint = pick::endpoint_at(
+                lattice.seed.wrapping_add(u64::from(index)),
+                *turn,
+                leaf.endpoints.len() as u32,
+            )?;
+            *turn += 1;
+            let endpoint = leaf.endpoints.get(endpoint as usize)?;
+            Some(format!("{} {endpoint}", leaf.service))
+        })
+        .collect()
+}
+
+fn text(report: &Report, args: &ExplainArgs) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    if report.frontends.is_empty() {
+        let what = match &args.target {
+            Target::Address(address) => address.to_string(),
+            Target::Ip(address) => address.to_string(),
+            Target::Service {
+                namespace, name, ..
+            } => format!("Service {namespace}/{name}"),
+        };
+        writeln!(
+            text,
+            "{what} is not split: no frontend of it is in the maps, so connections to it are not \
+             touched."
+        )?;
+        if report.diagnostics.is_empty() {
+            writeln!(
+                text,
+                "To see what is wrong with a TrafficSplit that should split it, add --manifests \
+                 DIR or use `splitter-agent check`."
+            )?;
+        }
+    } else if !report.attached {
+        writeln!(
+            text,
+            "Not all programs are attached, so nothing is split now; start the agent.\n"
+        )?;
+    }
+    for (number, frontend) in report.frontends.iter().enumerate() {
+        if number > 0 {
+            text.push('\n');
+        }
+        text.push_str(&frontend.split.text()?);
+        for leaf in &frontend.endpoints {
+            if !leaf.addresses.is_empty() {
+                writeln!(
+                    text,
+                    "  endpoints of {}: {}",
+                    leaf.service,
+                    leaf.addresses.join(", ")
+                )?;
+            }
+        }
+        if !frontend.next.is_empty() {
+            writeln!(text, "  next connections:")?;
+            for next in &frontend.next {
+                writeln!(text, "    {next}")?;
+            }
+        }
+    }
+    for diagnostic in &report.diagnostics {
+        writeln!(text, "{diagnostic}")?;
+    }
+    Ok(text)
+}

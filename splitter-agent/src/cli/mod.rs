@@ -1,0 +1,178 @@
+//! The command line: one module per command.
+//!
+//! Exit codes: 0, done; 1, `check` found something that is refused; 2, the command line
+//! is wrong; 3, the command failed, and standard error says why.
+
+mod check;
+mod cleanup;
+mod explain;
+mod run;
+mod status;
+mod table;
+mod target;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+
+use crate::datapath::PinDirectory;
+
+/// What the process tells whoever started it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// Done.
+    Done,
+    /// Done, and the answer is "no".
+    Refused,
+}
+
+/// In-kernel traffic splitter: connections to a root Service go to weighted leaf Services,
+/// chosen in the kernel when they connect.
+#[derive(Debug, Parser)]
+#[command(
+    name = "splitter-agent",
+    version,
+    after_help = "\
+Exit codes:
+  0  done
+  1  `check` found something that is refused
+  2  the command line is wrong
+  3  the command failed; standard error says why
+
+Examples:
+  splitter-agent run --manifests /etc/splitter
+  splitter-agent status
+  splitter-agent explain bookstore.bookstore:14001
+  splitter-agent check canary.yaml services.yaml
+  splitter-agent cleanup"
+)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+struct Common {
+    /// Directory on a BPF file system where maps and links are pinned.
+    #[arg(
+        long,
+        global = true,
+        env = "SPLITTER_PIN_DIR",
+        default_value = "/sys/fs/bpf/splitter",
+        value_name = "PATH"
+    )]
+    pin_dir: std::path::PathBuf,
+
+    /// Form of what is printed; for `run`, of the log.
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "SPLITTER_OUTPUT",
+        value_enum,
+        default_value_t,
+        value_name = "FORM"
+    )]
+    output: Output,
+}
+
+impl Common {
+    fn pins(&self) -> PinDirectory {
+        PinDirectory::new(&self.pin_dir)
+    }
+}
+
+/// Form of what is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Fill the maps from a source, attach the programs, and keep both as the source says.
+    Run(run::RunArgs),
+    /// Show configured against observed shares, from the pinned maps alone.
+    Status(status::StatusArgs),
+    /// Tell what happens to a connection, and why.
+    Explain(explain::ExplainArgs),
+    /// Judge manifests without touching anything; exit 1 if something is refused.
+    Check(check::CheckArgs),
+    /// Detach every program and remove every pin.
+    Cleanup(cleanup::CleanupArgs),
+}
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match &cli.command {
+        Command::Run(args) => run::run(args, &cli.common),
+        Command::Status(args) => status::run(args, &cli.common),
+        Command::Explain(args) => explain::run(args, &cli.common),
+        Command::Check(args) => check::run(args, &cli.common),
+        Command::Cleanup(args) => cleanup::run(args, &cli.common),
+    };
+    match result {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Refused) => ExitCode::from(1),
+        Err(error) => {
+            let message = match cli.common.output {
+                Output::Text => format!("splitter-agent: {error:#}"),
+                Output::Json => serde_json::json!({"error": format!("{error:#}")}).to_string(),
+            };
+            // If standard error is gone too, the exit code has to do.
+            let _ = writeln!(io::stderr(), "{message}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Prints what a command found. A reader that has read enough (`| head`) is fine: what the
+/// command found stands.
+fn print(output: Output, text: &str, value: &impl Serialize) -> anyhow::Result<()> {
+    let text = match output {
+        Output::Text => text.to_owned(),
+        Output::Json => serde_json::to_string_pretty(value).context("cannot write JSON")? + "\n",
+    };
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot write to standard output"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}
