@@ -1,0 +1,274 @@
+//! The agent as a process, and manifests for it.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use xtask::lab::Lab;
+
+/// The binary under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_splitter-agent");
+
+/// How long anything may take that takes milliseconds on an idle machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A lab with a directory of manifests, and agents that watch it.
+pub struct Site {
+    pub manifests: TempDir,
+    logs: TempDir,
+    started: std::cell::Cell<u32>,
+    pub lab: Lab,
+}
+
+/// A running agent.
+pub struct Agent {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Site {
+    pub fn new(name: &str) -> Self {
+        Self {
+            lab: Lab::new(name).expect("a lab"),
+            manifests: tempfile::tempdir().expect("a directory"),
+            logs: tempfile::tempdir().expect("a directory"),
+            started: std::cell::Cell::new(0),
+        }
+    }
+
+    /// Replaces a manifest as an editor does: whole.
+    pub fn write(&self, name: &str, text: &str) {
+        let hidden = self.manifests.path().join(format!(".{name}.new"));
+        fs::write(&hidden, text).expect("a file that can be written");
+        fs::rename(hidden, self.manifests.path().join(name)).expect("a file that can be renamed");
+    }
+
+    /// Starts an agent; it need not be ready when this returns.
+    pub fn spawn(&self, extra: &[&str]) -> Agent {
+        let number = self.started.get();
+        self.started.set(number + 1);
+        let log = self.logs.path().join(format!("{number}.log"));
+        let file = fs::File::create(&log).expect("a log file");
+        let child = self
+            .lab
+            .command(BINARY)
+            .expect("a place for the agent")
+            .arg("run")
+            .arg("--manifests")
+            .arg(self.manifests.path())
+            .arg("--pin-dir")
+            .arg(self.lab.pin_directory())
+            .args(["--max-frontends", "64", "--max-leaves", "256"])
+            .args(["--max-endpoints", "1024", "--node-name", "test"])
+            .args(extra)
+            .env("SPLITTER_CGROUP", self.lab.cgroup())
+            .env_remove("RUST_LOG")
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn()
+            .expect("an agent that can be started");
+        Agent { child, log }
+    }
+
+    /// Starts an agent and waits until it splits.
+    pub fn start(&self, extra: &[&str]) -> Agent {
+        let mut agent = self.spawn(extra);
+        agent.wait_for_log("programs attached");
+        agent
+    }
+
+    /// Runs another command of the agent.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        Command::new(BINARY)
+            .args(arguments)
+            .arg("--pin-dir")
+            .arg(self.lab.pin_directory())
+            .output()
+            .expect("a command that can be started")
+    }
+
+    /// The same, for a command that prints JSON and succeeds.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.command(&[arguments, &["-o", "json"]].concat());
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    /// Polls `status` until one of its splits is as wanted.
+    pub fn wait_for_split(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let start = Instant::now();
+        loop {
+            let output = self.command(&["status", "-o", "json"]);
+            let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            let splits = status["splits"].as_array().cloned().unwrap_or_default();
+            if let Some(split) = splits.into_iter().find(&wanted) {
+                return split;
+            }
+            assert!(start.elapsed() < PATIENCE, "never {what}: {status}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Polls `status` until the weights of the only split are these.
+    pub fn wait_for_weights(&self, weights: &[u64]) -> Value {
+        self.wait_for_split(&format!("weights {weights:?}"), |split| {
+            let leaves = split["leaves"].as_array().cloned().unwrap_or_default();
+            leaves
+                .iter()
+                .map(|leaf| leaf["weight"].as_u64().unwrap_or(u64::MAX))
+                .eq(weights.iter().copied())
+        })
+    }
+}
+
+impl Agent {
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).expect("a log")
+    }
+
+    pub fn wait_for_log(&mut self, text: &str) {
+        let start = Instant::now();
+        while !self.log().contains(text) {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                panic!("the agent ended with {status}:\n{}", self.log());
+            }
+            assert!(
+                start.elapsed() < PATIENCE,
+                "never `{text}`:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub fn signal(&mut self, signal: rustix::process::Signal) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, signal).expect("an agent that runs");
+    }
+
+    /// Waits for the end; gives back the exit code.
+    pub fn wait(mut self) -> Option<i32> {
+        self.child.wait().expect("an agent to wait for").code()
+    }
+
+    pub fn kill(mut self) {
+        self.child.kill().expect("an agent that can be killed");
+        self.child.wait().expect("an agent to wait for");
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A Service of the namespace `bookstore`.
+pub fn service(name: &str, cluster_ip: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: bookstore}}
+spec:
+  clusterIP: {cluster_ip}
+  ports: [{{name: http, port: 14001, protocol: TCP}}]
+---
+"
+    )
+}
+
+/// An EndpointSlice of a Service, with these endpoints ready.
+pub fn slice(service: &str, endpoints: &[SocketAddr]) -> String {
+    let port = endpoints.first().map_or(80, SocketAddr::port);
+    let addresses: Vec<String> = endpoints
+        .iter()
+        .map(|endpoint| format!("  - {{addresses: [{}]}}\n", endpoint.ip()))
+        .collect();
+    let endpoints = if addresses.is_empty() {
+        "endpoints: []\n".to_owned()
+    } else {
+        format!("endpoints:\n{}", addresses.concat())
+    };
+    format!(
+        "apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: {service}-1
+  namespace: bookstore
+  labels: {{kubernetes.io/service-name: {service}}}
+addressType: IPv4
+ports: [{{name: http, port: {port}, protocol: TCP}}]
+{endpoints}---
+"
+    )
+}
+
+/// The TrafficSplit `bookstore-split`.
+pub fn traffic_split(backends: &[(&str, &str)]) -> String {
+    let backends: String = backends
+        .iter()
+        .map(|(service, weight)| format!("  - {{service: {service}, weight: {weight}}}\n"))
+        .collect();
+    format!(
+        "apiVersion: split.smi-spec.io/v1alpha2
+kind: TrafficSplit
+metadata: {{name: bookstore-split, namespace: bookstore}}
+spec:
+  service: bookstore.bookstore
+  backends:
+{backends}---
+"
+    )
+}
+
+/// Root and leaf Services of the bookstore, with one endpoint for each leaf.
+pub fn bookstore(v1: SocketAddr, v2: SocketAddr) -> String {
+    [
+        service("bookstore", "10.96.0.10"),
+        service("bookstore-v1", "10.96.0.11"),
+        service("bookstore-v2", "10.96.0.12"),
+        slice("bookstore-v1", &[v1]),
+        slice("bookstore-v2", &[v2]),
+    ]
+    .concat()
+}
+
+/// The split between the two leaves.
+pub fn weights(v1: u64, v2: u64) -> String {
+    traffic_split(&[
+        ("bookstore-v1", &v1.to_string()),
+        ("bookstore-v2", &v2.to_string()),
+    ])
+}
+
+/// Whether a program can be started.
+pub fn is_installed(program: &str) -> bool {
+    Command::new(program)
+        .arg("version")
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
+
+/// Standard output of a command, as text.
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Standard error of a command, as text.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A path as text.
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("a path of ASCII")
+}

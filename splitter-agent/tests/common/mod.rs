@@ -1,0 +1,184 @@
+//! A lab with the programs at work in it, and plans to publish there.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "every test binary compiles this module and uses its own part of it"
+)]
+
+pub mod agent;
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use splitter_agent::datapath::{
+    Capacity, EbpfLogLevel, Extent, LoadSettings, PinDirectory, Programs, Publisher, Report,
+    SplitView, View,
+};
+use splitter_agent::plan::{Decision, Frontend, Origin, Plan, PlannedLeaf, PlannedSplit};
+use splitter_common::layout::{LeafState, Protocol};
+use splitter_common::pick;
+use xtask::lab::{Lab, Pod, Process, server};
+
+/// The port of every root Service in these tests.
+pub const PORT: u16 = 14001;
+
+/// A lab with the programs attached to its cgroup, and the owner of the maps.
+pub struct Scene {
+    pub publisher: Publisher,
+    pub programs: Programs,
+    pub pins: PinDirectory,
+    pub lab: Lab,
+}
+
+impl Scene {
+    pub fn new(name: &str) -> Self {
+        Self::with(name, small(), true)
+    }
+
+    pub fn with(name: &str, capacity: Capacity, peer_names: bool) -> Self {
+        let lab = Lab::new(name).expect("a lab");
+        let pins = PinDirectory::new(lab.pin_directory());
+        let mut programs = Programs::load(&LoadSettings {
+            pins: pins.clone(),
+            capacity,
+            log_level: EbpfLogLevel::Off,
+            peer_names,
+        })
+        .expect("programs that load");
+        programs
+            .attach(lab.cgroup())
+            .expect("programs that can be attached");
+        let publisher = Publisher::open(&pins, 0).expect("maps to publish to");
+        Self {
+            publisher,
+            programs,
+            pins,
+            lab,
+        }
+    }
+
+    /// Publishes these splits and no others, and waits until nothing else can be met.
+    pub fn publish(&mut self, splits: &[(Frontend, PlannedSplit)]) -> Report {
+        let report = self.publisher.publish(&plan(splits), Extent::Full);
+        assert!(report.failed.is_empty(), "{:?}", report.failed);
+        self.publisher.settle();
+        report
+    }
+
+    /// What is in force for a frontend.
+    pub fn view(&self, frontend: Frontend) -> SplitView {
+        View::open(&self.pins)
+            .expect("maps to look at")
+            .frontends
+            .remove(&frontend)
+            .expect("a frontend that is in force")
+    }
+
+    pub fn outcome(&self, name: &str) -> u64 {
+        View::open(&self.pins).expect("maps to look at").outcomes[name]
+    }
+}
+
+/// Maps that are large enough for a test, and quick to make.
+pub fn small() -> Capacity {
+    Capacity {
+        frontends: 64,
+        leaves: 512,
+        endpoints: 4096,
+    }
+}
+
+pub fn frontend(address: &str) -> Frontend {
+    Frontend {
+        address: address.parse().expect("an address with a port"),
+        protocol: Protocol::Tcp,
+    }
+}
+
+/// The root Service of most tests.
+pub fn root() -> Frontend {
+    frontend("10.96.0.10:14001")
+}
+
+pub fn plan(splits: &[(Frontend, PlannedSplit)]) -> Plan {
+    Plan {
+        frontends: splits.iter().cloned().collect(),
+    }
+}
+
+/// A leaf with a share of `share`.
+pub fn leaf(service: &str, share: u32, endpoints: &[SocketAddr]) -> PlannedLeaf {
+    let mut endpoints = endpoints.to_vec();
+    endpoints.sort_unstable();
+    PlannedLeaf {
+        service: service.to_owned(),
+        weight: share.into(),
+        share,
+        state: if share == 0 {
+            LeafState::WeightZero
+        } else {
+            LeafState::Ready
+        },
+        endpoints,
+    }
+}
+
+/// A split among these leaves.
+pub fn split(leaves: Vec<PlannedLeaf>) -> PlannedSplit {
+    decided(Decision::Split, leaves)
+}
+
+pub fn decided(decision: Decision, leaves: Vec<PlannedLeaf>) -> PlannedSplit {
+    PlannedSplit {
+        origin: Origin {
+            kind: "TrafficSplit",
+            namespace: "bookstore".to_owned(),
+            name: "bookstore-split".to_owned(),
+            generation: 1,
+        },
+        root: "bookstore".to_owned(),
+        decision,
+        leaves,
+    }
+}
+
+/// A server that says who it is, at the pod's IPv4 address.
+pub fn serve(pod: &Pod, port: u16, identity: &str) -> (Process, SocketAddr) {
+    let (process, _) = pod
+        .start_ready(|ready| server::tag(port, identity, ready))
+        .expect("a server");
+    (process, SocketAddr::from((pod.ipv4(), port)))
+}
+
+/// How many of the first `n` connections each leaf of a split gets, by the shared code.
+pub fn expected(view: &SplitView, n: u64) -> Vec<u64> {
+    let mut ends = Vec::new();
+    let mut end = 0;
+    for leaf in &view.split.leaves {
+        end += leaf.share;
+        ends.push(end);
+    }
+    let mut counts = vec![0; ends.len()];
+    let lattice = view.lattice();
+    for connection in 0..n {
+        let position = lattice
+            .position(connection)
+            .expect("a lattice with positions");
+        let leaf = pick::leaf_at(position, ends.len() as u32, |leaf| {
+            ends.get(leaf as usize).copied()
+        })
+        .expect("a leaf for every position");
+        counts[leaf as usize] += 1;
+    }
+    counts
+}
+
+/// The error that the shares promise not to exceed after any number of connections.
+pub fn bound(size: u32) -> f64 {
+    2.0 + f64::from(size).log2() / 4.0
+}
+
+/// Whether a file is there.
+pub fn exists(path: &Path) -> bool {
+    path.try_exists().unwrap_or(false)
+}
