@@ -1,5 +1,7 @@
 //! Where objects come from.
 
+pub mod manifests;
+
 use std::sync::Arc;
 
 use crate::compile::Diagnostic;

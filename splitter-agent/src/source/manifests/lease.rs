@@ -1,0 +1,66 @@
+//! Read leases: how the kernel tells whether a process has a file open for writing.
+//!
+//! A truncated manifest can be a valid manifest, so parsing does not tell a file that is
+//! half-written from one that is whole. A read lease does: it is granted only while
+//! nobody has the file open for writing, and it is broken when somebody opens it so.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+/// `F_SETSIG` of `fcntl(2)`; the libc crate does not name it for every target.
+const F_SETSIG: libc::c_int = 10;
+
+/// What came of asking for a read lease.
+pub(super) enum Lease<'file> {
+    /// Granted: nobody is writing the file.
+    Held(ReadLease<'file>),
+    /// Somebody has the file open for writing.
+    Writer,
+    /// The file system has no leases, or this process may not take one on a file of
+    /// another user: nothing is known.
+    Unavailable,
+}
+
+/// A read lease, given up when dropped. A process that opens the file for writing waits
+/// until then, so hold it for no longer than reading takes.
+pub(super) struct ReadLease<'file> {
+    file: &'file File,
+}
+
+impl<'file> ReadLease<'file> {
+    /// Asks for a read lease on a file that is open for reading only.
+    pub(super) fn take(file: &'file File) -> Lease<'file> {
+        // The kernel announces a writer by a signal. Its default, SIGIO, would kill the
+        // process; SIGURG is ignored unless a handler is installed.
+        let signal = control(file, F_SETSIG, libc::SIGURG);
+        match signal.and_then(|_| control(file, libc::F_SETLEASE, libc::F_RDLCK)) {
+            Ok(_) => Lease::Held(Self { file }),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Lease::Writer,
+            Err(_) => Lease::Unavailable,
+        }
+    }
+
+    /// Whether nobody has begun to write the file since the lease was granted.
+    pub(super) fn is_unbroken(&self) -> bool {
+        matches!(control(self.file, libc::F_GETLEASE, 0), Ok(kind) if kind == libc::F_RDLCK)
+    }
+}
+
+impl Drop for ReadLease<'_> {
+    fn drop(&mut self) {
+        // Closing the file gives the lease up as well: a failure here is harmless.
+        let _ = control(self.file, libc::F_SETLEASE, libc::F_UNLCK);
+    }
+}
+
+/// `fcntl` with a command whose argument is a number.
+fn control(file: &File, command: libc::c_int, argument: libc::c_int) -> io::Result<libc::c_int> {
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the commands
+    // given above take a number, so the kernel follows no pointer of ours.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), command, argument) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result)
+}

@@ -1,0 +1,90 @@
+//! The objects of all files as one, and what becomes of those that are given twice.
+
+use std::collections::{BTreeMap, HashMap};
+use std::mem::{Discriminant, discriminant};
+use std::path::{Path, PathBuf};
+
+use super::content::{Place, PlacedObject};
+use super::file::FileState;
+use crate::compile::{Diagnostic, Severity};
+use crate::objects::{Object, ObjectName, Objects};
+
+type Files = BTreeMap<PathBuf, FileState>;
+
+/// All objects; of those with one name, the first. A file that is gone yields to all
+/// others, which may have taken over its content.
+pub(super) fn merge(files: &Files, problems: &mut Vec<Diagnostic>) -> Objects {
+    let mut objects = Objects::default();
+    let mut first_places = None;
+    for (path, placed) in objects_of(files, false) {
+        if !contains(&objects, &placed.object) {
+            objects.insert(placed.object.clone());
+            continue;
+        }
+        let first_places = first_places.get_or_insert_with(|| first_places_of(files));
+        if let Some(&first) = first_places.get(&key(&placed.object)) {
+            problems.push(duplicate(placed, path, first));
+        }
+    }
+    for (_, placed) in objects_of(files, true) {
+        if !contains(&objects, &placed.object) {
+            objects.insert(placed.object.clone());
+        }
+    }
+    objects
+}
+
+/// The objects of all files that are, or are not, departing, in their order.
+fn objects_of(files: &Files, departing: bool) -> impl Iterator<Item = (&Path, &PlacedObject)> {
+    let files = files
+        .iter()
+        .filter(move |(_, file)| file.departing.is_some() == departing);
+    files.flat_map(|(path, file)| {
+        let objects = file.good.iter().flat_map(|good| &good.objects);
+        objects.map(move |placed| (path.as_path(), placed))
+    })
+}
+
+type Key<'files> = (Discriminant<Object>, &'files ObjectName);
+
+fn first_places_of(files: &Files) -> HashMap<Key<'_>, (&Path, Place)> {
+    let mut places = HashMap::new();
+    for (path, placed) in objects_of(files, false) {
+        places
+            .entry(key(&placed.object))
+            .or_insert((path, placed.place));
+    }
+    places
+}
+
+fn key(object: &Object) -> Key<'_> {
+    let name = match object {
+        Object::Service(object) => &object.name,
+        Object::EndpointSlice(object) => &object.name,
+        Object::TrafficSplit(object) => &object.name,
+    };
+    (discriminant(object), name)
+}
+
+fn contains(objects: &Objects, object: &Object) -> bool {
+    match object {
+        Object::Service(object) => objects.services.contains_key(&object.name),
+        Object::EndpointSlice(object) => objects.endpoint_slices.contains_key(&object.name),
+        Object::TrafficSplit(object) => objects.traffic_splits.contains_key(&object.name),
+    }
+}
+
+fn duplicate(placed: &PlacedObject, path: &Path, (first, place): (&Path, Place)) -> Diagnostic {
+    Diagnostic {
+        object: placed.object.reference(),
+        severity: Severity::Refused,
+        reason: "DuplicateObject",
+        field: String::new(),
+        message: format!(
+            "{} {} gives it again: the one of {} {place} is used; remove one of the two",
+            path.display(),
+            placed.place,
+            first.display(),
+        ),
+    }
+}

@@ -1,0 +1,69 @@
+//! Reads manifests once, to judge them.
+
+use std::fs;
+use std::io;
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::collection::Collection;
+use super::reading::Cause;
+use super::tree;
+use super::{STACK_SIZE, SourceError};
+use crate::source::Snapshot;
+
+/// For how long a file that is being written is waited for.
+const PATIENCE: Duration = Duration::from_millis(1100);
+
+/// Reads files and directories once. A file that is named is read whatever its name is;
+/// in a directory, the same files as [`watch`](super::watch) reads.
+///
+/// # Errors
+///
+/// When nothing is at one of the paths, when a directory among them cannot be listed, or
+/// when the kernel grants no thread.
+pub fn read_once(paths: &[PathBuf]) -> Result<Snapshot, SourceError> {
+    thread::scope(|scope| {
+        let reading = thread::Builder::new()
+            .stack_size(STACK_SIZE)
+            .spawn_scoped(scope, || read(paths))
+            .map_err(|source| SourceError::NoThread { source })?;
+        reading.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
+}
+
+fn read(paths: &[PathBuf]) -> Result<Snapshot, SourceError> {
+    let mut collection = Collection::new(Path::new(""));
+    let start = Instant::now();
+    for path in paths {
+        let metadata = fs::metadata(path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => SourceError::Missing { path: path.clone() },
+            _ => SourceError::Unreadable {
+                path: path.clone(),
+                source,
+            },
+        })?;
+        if !metadata.is_dir() {
+            collection.read(path, Cause::default(), start);
+            continue;
+        }
+        let listing = tree::list(path, |_| {});
+        if let Some((directory, cause)) = listing.unreadable.into_iter().next() {
+            return Err(SourceError::Unreadable {
+                path: path.join(directory),
+                source: io::Error::other(cause),
+            });
+        }
+        for file in listing.files.keys() {
+            collection.read(&path.join(file), Cause::default(), start);
+        }
+    }
+    while collection.is_waiting() && start.elapsed() < PATIENCE {
+        if let Some(due) = collection.next_due() {
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
+        collection.catch_up(Instant::now());
+    }
+    Ok(collection.take_snapshot().unwrap_or_default())
+}
