@@ -9,8 +9,9 @@
 //! - [`objects`]: what the agent keeps of Services, EndpointSlices and TrafficSplits;
 //! - [`compile`]: the pure function from objects to a [`plan::Plan`] and diagnostics;
 //! - [`datapath`]: programs and maps; everything `unsafe` is there;
-//! - [`cli`]: one module per command.
+//! - [`agent`]: all of it at work; [`cli`]: one module per command.
 
+pub mod agent;
 pub mod cli;
 pub mod compile;
 pub mod datapath;

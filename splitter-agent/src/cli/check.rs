@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use crate::compile::{Diagnostic, Settings, Severity, compile};
+use crate::compile::{Diagnostic, Severity, compile};
 use crate::source::manifests;
 
-use super::{Common, Outcome, print};
+use super::{ClusterArgs, Common, Outcome, print};
 
 /// Judge manifests without touching anything; exit 1 if something is refused.
 ///
@@ -27,14 +27,8 @@ pub(super) struct CheckArgs {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// DNS domain of the cluster, as root names may end in it.
-    #[arg(
-        long,
-        env = "SPLITTER_CLUSTER_DOMAIN",
-        default_value = "cluster.local",
-        value_name = "DOMAIN"
-    )]
-    cluster_domain: String,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 #[derive(Serialize)]
@@ -45,12 +39,7 @@ struct Report {
 
 pub(super) fn run(args: &CheckArgs, common: &Common) -> anyhow::Result<Outcome> {
     let snapshot = manifests::read_once(&args.files)?;
-    let compiled = compile(
-        &snapshot.objects,
-        &Settings {
-            cluster_domain: args.cluster_domain.clone(),
-        },
-    );
+    let compiled = compile(&snapshot.objects, &args.cluster.settings());
     let mut diagnostics = snapshot.problems;
     diagnostics.extend(compiled.diagnostics);
     let refused = diagnostics

@@ -7,14 +7,14 @@ use clap::Args;
 use serde::Serialize;
 use splitter_common::pick;
 
-use crate::compile::{Diagnostic, Settings, compile};
+use crate::compile::{Diagnostic, compile};
 use crate::datapath::{MapsError, SplitView, View, attached_programs};
 use crate::plan::Decision;
 use crate::source::manifests;
 
 use super::status::Split;
 use super::target::Target;
-use super::{Common, Outcome, print};
+use super::{ClusterArgs, Common, Outcome, print};
 
 /// How many connections ahead the pick is shown.
 const AHEAD: u64 = 10;
@@ -38,14 +38,8 @@ pub(super) struct ExplainArgs {
     #[arg(long, env = "SPLITTER_MANIFESTS", value_name = "DIR")]
     manifests: Option<PathBuf>,
 
-    /// DNS domain of the cluster.
-    #[arg(
-        long,
-        env = "SPLITTER_CLUSTER_DOMAIN",
-        default_value = "cluster.local",
-        value_name = "DOMAIN"
-    )]
-    cluster_domain: String,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 #[derive(Serialize)]
@@ -115,12 +109,7 @@ pub(super) fn run(args: &ExplainArgs, common: &Common) -> anyhow::Result<Outcome
 /// What is said about the objects that have to do with the target.
 fn diagnose(directory: PathBuf, args: &ExplainArgs) -> anyhow::Result<Vec<Diagnostic>> {
     let snapshot = manifests::read_once(&[directory])?;
-    let compiled = compile(
-        &snapshot.objects,
-        &Settings {
-            cluster_domain: args.cluster_domain.clone(),
-        },
-    );
+    let compiled = compile(&snapshot.objects, &args.cluster.settings());
     let origins: Vec<_> = compiled
         .plan
         .frontends

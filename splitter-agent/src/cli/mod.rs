@@ -18,6 +18,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use crate::compile::Settings;
 use crate::datapath::PinDirectory;
 
 /// What the process tells whoever started it.
@@ -88,6 +89,27 @@ impl Common {
     }
 }
 
+/// What is the same for all objects of a cluster.
+#[derive(Debug, Args)]
+struct ClusterArgs {
+    /// DNS domain of the cluster, as root names may end in it.
+    #[arg(
+        long,
+        env = "SPLITTER_CLUSTER_DOMAIN",
+        default_value = "cluster.local",
+        value_name = "DOMAIN"
+    )]
+    cluster_domain: String,
+}
+
+impl ClusterArgs {
+    fn settings(&self) -> Settings {
+        Settings {
+            cluster_domain: self.cluster_domain.clone(),
+        }
+    }
+}
+
 /// Form of what is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Output {
@@ -136,18 +158,6 @@ pub fn main() -> ExitCode {
             ExitCode::from(3)
         }
     }
-}
-
-/// An error with its causes, in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// Prints what a command found. A reader that has read enough (`| head`) is fine: what the

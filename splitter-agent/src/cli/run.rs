@@ -1,6 +1,5 @@
 //! `run`: the agent itself.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,16 +10,14 @@ use splitter_common::pick;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::compile::{Diagnostic, Settings, Severity, compile};
+use crate::agent::Agent;
 use crate::datapath::{
-    Capacity, Change, EbpfLogLevel, Extent, LoadSettings, PinDirectory, PinError, PinLock,
-    Programs, Publisher, Report, find_cgroup, preflight,
+    Capacity, EbpfLogLevel, LoadSettings, PinDirectory, PinError, PinLock, Programs, Publisher,
+    find_cgroup, preflight,
 };
-use crate::plan::Plan;
-use crate::source::Snapshot;
 use crate::source::manifests;
 
-use super::{Common, Outcome, Output, with_causes};
+use super::{ClusterArgs, Common, Outcome, Output};
 
 /// How long after a change the records that it put out of force are marked as free.
 const TIDY_DELAY: Duration = Duration::from_millis(100);
@@ -58,14 +55,8 @@ pub(super) struct RunArgs {
     #[arg(long, env = "NODE_NAME", default_value = "", value_name = "NAME")]
     node_name: String,
 
-    /// DNS domain of the cluster, as root names may end in it.
-    #[arg(
-        long,
-        env = "SPLITTER_CLUSTER_DOMAIN",
-        default_value = "cluster.local",
-        value_name = "DOMAIN"
-    )]
-    cluster_domain: String,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 
     /// Most frontends: addresses × ports of root Services.
     #[arg(long, env = "SPLITTER_MAX_FRONTENDS", default_value_t = Capacity::default().frontends,
@@ -165,19 +156,8 @@ async fn serve(args: &RunArgs, pins: PinDirectory) -> anyhow::Result<()> {
     if args.ebpf_log_level != EbpfLogLevel::Off {
         forward_logs(&mut programs)?;
     }
-    let mut agent = Agent {
-        publisher: Publisher::open(&pins, node_fraction(&args.node_name))?,
-        programs,
-        cgroup,
-        settings: Settings {
-            cluster_domain: args.cluster_domain.clone(),
-        },
-        said: BTreeSet::new(),
-        has_failed: false,
-        is_attached: false,
-        is_pruned: false,
-        pins,
-    };
+    let publisher = Publisher::open(&pins, node_fraction(&args.node_name))?;
+    let mut agent = Agent::new(publisher, programs, pins, cgroup, args.cluster.settings());
     let mut snapshot = snapshots.borrow_and_update().clone();
     agent.apply(&snapshot)?;
 
@@ -191,7 +171,7 @@ async fn serve(args: &RunArgs, pins: PinDirectory) -> anyhow::Result<()> {
                 tokio::task::block_in_place(|| agent.apply(&snapshot))?;
                 untidy = true;
             }
-            () = tokio::time::sleep(TIDY_DELAY), if untidy => untidy = agent.publisher.tidy(),
+            () = tokio::time::sleep(TIDY_DELAY), if untidy => untidy = agent.tidy(),
             _ = watch.tick() => {
                 tokio::task::block_in_place(|| agent.watch(&snapshot))?;
             }
@@ -242,174 +222,4 @@ fn node_fraction(name: &str) -> u32 {
     name.bytes().fold(0, |state, byte| {
         pick::hash(u64::from(state) << 8 | u64::from(byte))
     })
-}
-
-/// The one task that owns the maps.
-struct Agent {
-    publisher: Publisher,
-    programs: Programs,
-    pins: PinDirectory,
-    cgroup: PathBuf,
-    settings: Settings,
-    /// What has been said, so that it is said once.
-    said: BTreeSet<Diagnostic>,
-    /// Whether something could not be published.
-    has_failed: bool,
-    /// Whether our programs are at work.
-    is_attached: bool,
-    /// Whether maps of other layouts are gone.
-    is_pruned: bool,
-}
-
-impl Agent {
-    /// Brings the maps to what the source says, and puts the programs to work.
-    fn apply(&mut self, snapshot: &Snapshot) -> anyhow::Result<()> {
-        self.publish(snapshot);
-        // The maps are filled before the programs that read them are put to work. If the
-        // programs now at work have maps of another layout, they are better than ours
-        // until ours hold everything.
-        if !self.is_attached && (snapshot.complete || self.pins.other_layouts()?.is_empty()) {
-            self.attach()?;
-            self.is_attached = true;
-        }
-        if self.is_attached && !self.is_pruned && snapshot.complete {
-            self.is_pruned = true;
-            match self.pins.remove_other_layouts() {
-                Ok(removed) => {
-                    for path in removed {
-                        tracing::info!(path = %path.display(), "removed the maps of another layout");
-                    }
-                }
-                Err(error) => {
-                    let error = with_causes(&error);
-                    tracing::warn!(error, "maps of another layout stay behind");
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn attach(&mut self) -> anyhow::Result<()> {
-        let attached = self.programs.attach(&self.cgroup)?;
-        tracing::info!(
-            cgroup = %self.cgroup.display(),
-            programs = ?attached,
-            "programs attached; connections are split"
-        );
-        Ok(())
-    }
-
-    /// Tries again what failed, and follows a cgroup that was removed and made anew.
-    fn watch(&mut self, snapshot: &Snapshot) -> anyhow::Result<()> {
-        if self.has_failed {
-            self.publish(snapshot);
-        }
-        if self.is_attached && self.cgroup.exists() && !self.programs.is_attached(&self.cgroup)? {
-            tracing::warn!(
-                cgroup = %self.cgroup.display(),
-                "the programs are no longer on the cgroup; attaching them again"
-            );
-            self.attach()?;
-        }
-        Ok(())
-    }
-
-    /// Brings the maps to what the source says.
-    fn publish(&mut self, snapshot: &Snapshot) {
-        let start = Instant::now();
-        let compiled = compile(&snapshot.objects, &self.settings);
-        let extent = if snapshot.complete {
-            Extent::Full
-        } else {
-            Extent::Partial
-        };
-        let report = self.publisher.publish(&compiled.plan, extent);
-        // What failed is tried again each second; it is said once.
-        let is_news = !self.has_failed || !report.put.is_empty() || !report.removed.is_empty();
-        self.has_failed = !report.failed.is_empty();
-        if is_news {
-            log_report(&report, &compiled.plan, start.elapsed());
-        }
-        let diagnostics = snapshot
-            .problems
-            .iter()
-            .cloned()
-            .chain(compiled.diagnostics)
-            .collect();
-        self.say(diagnostics);
-    }
-
-    /// Logs what is new among the diagnostics, and what no longer holds.
-    fn say(&mut self, diagnostics: BTreeSet<Diagnostic>) {
-        for diagnostic in self.said.difference(&diagnostics) {
-            if diagnostic.severity != Severity::Accepted {
-                tracing::info!(object = %diagnostic.object, reason = diagnostic.reason, "no longer so");
-            }
-        }
-        for diagnostic in diagnostics.difference(&self.said) {
-            let Diagnostic {
-                object,
-                severity,
-                reason,
-                field,
-                message,
-            } = diagnostic;
-            match severity {
-                Severity::Accepted | Severity::Inactive => {
-                    tracing::info!(%object, %severity, reason, field, "{message}");
-                }
-                Severity::Warning | Severity::Refused => {
-                    tracing::warn!(%object, %severity, reason, field, "{message}");
-                }
-            }
-        }
-        self.said = diagnostics;
-    }
-}
-
-/// Says what a publication changed.
-fn log_report(report: &Report, plan: &Plan, took: Duration) {
-    for put in &report.put {
-        let (frontend, generation) = (put.frontend, put.generation);
-        let Some(split) = plan.frontends.get(&frontend) else {
-            continue;
-        };
-        let leaves = || {
-            split
-                .leaves
-                .iter()
-                .map(|leaf| {
-                    let endpoints = leaf.endpoints.len();
-                    format!("{}={} ({endpoints} endpoints)", leaf.service, leaf.share)
-                })
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
-        if put.change == Change::Endpoints {
-            tracing::debug!(%frontend, generation, leaves = leaves(), "endpoints changed");
-        } else {
-            tracing::info!(
-                %frontend,
-                generation,
-                split = %format_args!("{}/{}", split.origin.namespace, split.origin.name),
-                decision = ?split.decision,
-                shares = leaves(),
-                ?took,
-                "in force"
-            );
-        }
-    }
-    for frontend in &report.removed {
-        tracing::info!(%frontend, "no longer split");
-    }
-    for frontend in &report.kept {
-        tracing::warn!(
-            %frontend,
-            "kept as it was, since a file that has never been read may have to do with it"
-        );
-    }
-    for (frontend, error) in &report.failed {
-        let error = with_causes(error);
-        tracing::error!(%frontend, error, "not in force; what was, stays; trying again");
-    }
 }

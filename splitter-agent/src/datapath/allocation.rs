@@ -1,7 +1,7 @@
 //! Slots in the arrays, taken and given back for a split as a whole.
 
 use super::maps::Maps;
-use super::publish::FrontendError;
+use super::report::FrontendError;
 use super::slots::{FreeSlots, Run};
 
 /// The slots of a split. Empty runs stand for none.

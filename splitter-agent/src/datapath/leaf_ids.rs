@@ -9,7 +9,7 @@ use splitter_common::layout::LeafNames;
 use crate::plan::PlannedSplit;
 
 use super::maps::{Maps, MapsError};
-use super::publish::FrontendError;
+use super::report::FrontendError;
 use super::slots::{FreeSlots, Run};
 use super::view::write_text;
 

@@ -4,7 +4,8 @@
 //! - `pins`: where maps and links are pinned, and the lock on that place;
 //! - `maps`: shapes of the maps, and handles to them; `table`: arrays in our memory;
 //! - `programs`: loading the programs and putting them on the cgroup;
-//! - `publish`: bringing the maps to what a plan says; `recover`: taking over maps;
+//! - `publish`: bringing the maps to what a plan says; `report`: what came of it;
+//!   `recover`: taking over maps;
 //!   `allocation`, `slots`, `leaf_ids` and `grace` serve them;
 //! - `view`: what is in force, read back from the maps;
 //! - `syscall`: the few system calls that aya does not offer.
@@ -20,17 +21,18 @@ mod preflight;
 mod programs;
 mod publish;
 mod recover;
+mod report;
 mod slots;
 mod syscall;
 mod table;
 mod view;
 
 pub use maps::{Capacity, MapsError};
-pub use pins::{PinDirectory, PinError, PinLock};
+pub use pins::{PROGRAMS, PinDirectory, PinError, PinLock};
 pub use preflight::{PreflightError, cgroup_path, find_cgroup, preflight};
 pub use programs::{
-    Attached, AttachedProgram, EbpfLogLevel, LoadError, LoadSettings, PROGRAMS, Programs,
-    attached_programs,
+    Attached, AttachedProgram, EbpfLogLevel, LoadError, LoadSettings, Programs, attached_programs,
 };
-pub use publish::{Change, Extent, FrontendError, PublishError, Publisher, Put, Report};
+pub use publish::Publisher;
+pub use report::{Change, Extent, FrontendError, PublishError, Put, Report};
 pub use view::{LeafCounts, SplitView, View, reason_name, reason_text, verdict_name};

@@ -14,11 +14,14 @@ use std::path::{Path, PathBuf};
 
 use splitter_common::layout::LAYOUT_VERSION;
 
-use super::programs::PROGRAMS;
 use super::syscall;
 
 /// `BPF_FS_MAGIC` in `include/uapi/linux/magic.h`.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// Every program, in the order in which they are attached: what undoes a rewrite for the
+/// application is in place before what rewrites.
+pub const PROGRAMS: [&str; 4] = ["getpeername4", "getpeername6", "connect4", "connect6"];
 
 /// The map that leads to all others, in every layout.
 const FRONTENDS: &str = "FRONTENDS";

@@ -13,15 +13,11 @@ use aya::sys::is_helper_supported;
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 
 use super::maps::{Capacity, MapsError, check_shapes, shapes};
-use super::pins::{PinDirectory, PinError, exists};
+use super::pins::{PROGRAMS, PinDirectory, PinError, exists};
 use super::syscall;
 
 /// The kernel programs, as `cargo xtask build-ebpf` made them; empty if it did not.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/splitter-ebpf.o"));
-
-/// Every program, in the order in which they are attached: what undoes a rewrite for the
-/// application is in place before what rewrites.
-pub const PROGRAMS: [&str; 4] = ["getpeername4", "getpeername6", "connect4", "connect6"];
 
 /// How the programs are loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]

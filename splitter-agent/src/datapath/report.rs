@@ -1,0 +1,94 @@
+//! What a publication is told, and what came of it.
+
+use std::io;
+
+use crate::plan::Frontend;
+
+use super::maps::MapsError;
+
+/// Why the maps cannot be published to.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The maps cannot be opened or read.
+    #[error(transparent)]
+    Maps(#[from] MapsError),
+    /// Grace periods cannot be waited for.
+    #[error("cannot wait for grace periods")]
+    Grace(#[source] io::Error),
+}
+
+/// Why one frontend was not brought to what the plan says. What was in force stays so.
+#[derive(Debug, thiserror::Error)]
+pub enum FrontendError {
+    /// A map is full.
+    #[error(
+        "{map} is full: {needed} slots in a row are needed and {free} are free; raise \
+         {flag} (and run `splitter-agent cleanup` once, for the new size)"
+    )]
+    Full {
+        /// Which.
+        map: &'static str,
+        /// How many slots are needed.
+        needed: u32,
+        /// How many are free, in a row or not.
+        free: u32,
+        /// The flag that makes it larger.
+        flag: &'static str,
+    },
+    /// The kernel refused.
+    #[error(transparent)]
+    Map(#[from] MapsError),
+}
+
+/// What a publication changed.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Frontends that were put in force.
+    pub put: Vec<Put>,
+    /// Frontends that are no longer in force.
+    pub removed: Vec<Frontend>,
+    /// Frontends that the plan would remove or degrade, kept since the plan is partial.
+    pub kept: Vec<Frontend>,
+    /// Frontends that could not be brought to what the plan says, and why.
+    pub failed: Vec<(Frontend, FrontendError)>,
+}
+
+impl Report {
+    /// Whether nothing happened.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.put.is_empty() && self.removed.is_empty() && self.failed.is_empty()
+    }
+}
+
+/// A frontend that was put in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Put {
+    /// Which.
+    pub frontend: Frontend,
+    /// Generation of its new record.
+    pub generation: u32,
+    /// What is new about it.
+    pub change: Change,
+}
+
+/// What is new about a frontend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It was not in force before.
+    Added,
+    /// Its decision, its leaves or their shares: counting starts anew.
+    Shares,
+    /// Only its endpoints, or what is told of its leaves: counting goes on.
+    Endpoints,
+}
+
+/// How much a plan knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Everything that exists: what is not in the plan goes.
+    Full,
+    /// Perhaps not everything: nothing in force is removed, or replaced by what lacks a
+    /// leaf that takes its share now.
+    Partial,
+}
