@@ -14,9 +14,8 @@ use splitter_common::layout::{
 };
 use splitter_common::pick::{self, Lattice};
 
-use crate::context::{self, Family, Words};
+use crate::context::{self, ALLOW, DENY, Family, Words};
 use crate::maps::{CONNECTIONS, ENDPOINTS, FRONTENDS, LEAVES, SPLITS};
-use crate::programs::{ALLOW, DENY};
 use crate::{count, settings};
 
 /// What connect() returns for a refused connection, negated as the helper wants it.
@@ -238,9 +237,6 @@ fn remember(context: &SockAddrContext, key: &FrontendKey, picked: &Picked) -> bo
 /// pointer test where the socket has no storage.
 #[inline(always)]
 fn forget(context: &SockAddrContext) {
-    if !settings::peer_names() {
-        return;
-    }
     // SAFETY: only looks at the socket of the context.
     let stored = unsafe { CONNECTIONS.get_ptr_mut(context) };
     if !stored.is_null() {

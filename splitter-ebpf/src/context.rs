@@ -1,4 +1,4 @@
-//! Reading and writing `struct bpf_sock_addr`.
+//! Reading and writing `struct bpf_sock_addr`, and the verdicts on it.
 //!
 //! Every access is a volatile one of a single field: the verifier allows only loads
 //! and stores of a field's own width at its own offset, and the compiler must neither
@@ -8,6 +8,11 @@
 use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::programs::SockAddrContext;
+
+/// The verdict that lets connect() go on.
+pub(crate) const ALLOW: i32 = 1;
+/// The verdict that makes connect() fail.
+pub(crate) const DENY: i32 = 0;
 
 /// Which of the address fields a hook uses.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -7,9 +7,8 @@ use core::ptr::addr_of;
 
 use aya_ebpf::programs::SockAddrContext;
 
-use crate::context::{self, Family, Words};
+use crate::context::{self, ALLOW, Family, Words};
 use crate::maps::CONNECTIONS;
-use crate::programs::ALLOW;
 
 /// Handles a getpeername() of a socket of `family`.
 #[inline(always)]

@@ -9,11 +9,6 @@ use aya_ebpf::programs::SockAddrContext;
 
 use crate::{connect, context, peer_name};
 
-/// The verdict that lets connect() go on.
-pub(crate) const ALLOW: i32 = 1;
-/// The verdict that makes connect() fail.
-pub(crate) const DENY: i32 = 0;
-
 /// An IPv4 socket connects.
 #[cgroup_sock_addr(connect4)]
 fn connect4(context: SockAddrContext) -> i32 {

@@ -57,6 +57,12 @@ impl Scene {
         }
     }
 
+    /// Two pods: one to connect from, and one to connect to.
+    pub fn pods(&self) -> (Pod, Pod) {
+        let pod = |name| self.lab.pod(name).expect("a pod");
+        (pod("client"), pod("shop"))
+    }
+
     /// Publishes these splits and no others, and waits until nothing else can be met.
     pub fn publish(&mut self, splits: &[(Frontend, PlannedSplit)]) -> Report {
         let report = self.publisher.publish(&plan(splits), Extent::Full);

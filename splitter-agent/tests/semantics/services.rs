@@ -104,7 +104,6 @@ fn the_others_share_in_proportion() {
         .map(|l| l.weight)
         .collect();
     assert_eq!(weights, [60, 20, 20], "as configured");
-    assert!(outcome.at(VIP).unwrap().is_degraded());
 }
 
 /// Row "leaf Service missing": an ExternalName has no endpoints.

@@ -1,0 +1,263 @@
+//! The promise of exact shares, with real connections.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use splitter_agent::datapath::Extent;
+use xtask::lab::{Pod, Process, client};
+
+use crate::common::{Scene, bound, expected, frontend, leaf, plan, root, serve, split};
+
+/// Pods `leaf-0`, `leaf-1`, … with so many servers each, on ports of one pod; identities
+/// are `<leaf>.<endpoint>`.
+fn leaves(pod: &Pod, endpoints: &[u16]) -> (Vec<Process>, Vec<Vec<SocketAddr>>) {
+    let mut processes = Vec::new();
+    let mut addresses = Vec::new();
+    for (leaf, &count) in endpoints.iter().enumerate() {
+        let mut of_leaf = Vec::new();
+        for endpoint in 0..count {
+            let port = 1000 + 100 * leaf as u16 + endpoint;
+            let (process, address) = serve(pod, port, &format!("{leaf}.{endpoint}"));
+            processes.push(process);
+            of_leaf.push(address);
+        }
+        addresses.push(of_leaf);
+    }
+    (processes, addresses)
+}
+
+/// The answers to `count` connections, in their order.
+fn answers(client: &Pod, target: SocketAddr, count: u64) -> Vec<String> {
+    client
+        .run_within(Duration::from_secs(120), || {
+            (0..count)
+                .map(|_| client::read_tag(target).map_err(|error| error.to_string()))
+                .collect::<Result<Vec<_>, _>>()
+        })
+        .unwrap()
+        .expect("connections that do not fail")
+}
+
+#[test]
+fn at_any_count_every_leaf_and_endpoint_has_its_share() {
+    let mut scene = Scene::new("shares");
+    let (client, shop) = scene.pods();
+    let (_servers, endpoints) = leaves(&shop, &[3, 1, 2]);
+    let cases: [(&[u32], u64); 6] = [
+        (&[1, 1], 100),
+        (&[9, 1], 200),
+        (&[1, 999], 2000),
+        (&[9999, 1], 10_000),
+        (&[0, 1], 100),
+        (&[3, 7, 90], 1000),
+    ];
+    for (shares, count) in cases {
+        let planned = shares
+            .iter()
+            .enumerate()
+            .map(|(index, &share)| leaf(&format!("leaf-{index}"), share, &endpoints[index]))
+            .collect();
+        scene.publish(&[]);
+        scene.publish(&[(root(), split(planned))]);
+
+        let answers = answers(&client, root().address, count);
+
+        let size: u32 = shares.iter().sum();
+        let mut by_leaf = vec![0_u64; shares.len()];
+        let mut by_endpoint: Vec<Vec<u64>> = endpoints
+            .iter()
+            .map(|of_leaf| vec![0; of_leaf.len()])
+            .collect();
+        for (answer, n) in answers.iter().zip(1_u64..) {
+            let (leaf, endpoint) = answer.split_once('.').unwrap();
+            let (leaf, endpoint): (usize, usize) =
+                (leaf.parse().unwrap(), endpoint.parse().unwrap());
+            by_leaf[leaf] += 1;
+            by_endpoint[leaf][endpoint] += 1;
+            for (index, &share) in shares.iter().enumerate() {
+                let ideal = n as f64 * f64::from(share) / f64::from(size);
+                let error = (by_leaf[index] as f64 - ideal).abs();
+                assert!(
+                    error <= bound(size),
+                    "{shares:?} after {n}: leaf {index} is off by {error}"
+                );
+                if n % u64::from(size) == 0 {
+                    assert_eq!(
+                        by_leaf[index] as f64, ideal,
+                        "{shares:?} after {n}: leaf {index}"
+                    );
+                }
+            }
+            let part = by_leaf[leaf] as f64 / endpoints[leaf].len() as f64;
+            let error = (by_endpoint[leaf][endpoint] as f64 - part).abs();
+            assert!(
+                error < 1.0,
+                "{shares:?} after {n}: endpoint {answer} is off by {error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn clients_that_connect_at_the_same_time_share_one_sequence() {
+    let mut scene = Scene::new("parallel");
+    let shop = scene.lab.pod("shop").unwrap();
+    let (_servers, endpoints) = leaves(&shop, &[1, 1]);
+    scene.publish(&[(
+        root(),
+        split(vec![
+            leaf("v1", 9, &endpoints[0]),
+            leaf("v2", 1, &endpoints[1]),
+        ]),
+    )]);
+    let vip = root().address;
+    let clients: Vec<Pod> = (0..4)
+        .map(|index| scene.lab.pod(&format!("client-{index}")).unwrap())
+        .collect();
+
+    let tags: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = clients
+            .iter()
+            .map(|client| scope.spawn(|| client.run(|| client::count_tags(vip, 500)).unwrap()))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+
+    assert_eq!(tags.iter().map(client::Tags::failed).sum::<u64>(), 0);
+    assert_eq!(tags.iter().map(|tags| tags.of("0.0")).sum::<u64>(), 1800);
+    assert_eq!(tags.iter().map(|tags| tags.of("1.0")).sum::<u64>(), 200);
+}
+
+#[test]
+fn an_ipv6_split_is_exact_too() {
+    let mut scene = Scene::new("exact-ipv6");
+    let (client, shop) = scene.pods();
+    let (_servers, endpoints) = leaves(&shop, &[1, 1]);
+    let over_ipv6 = |address: &SocketAddr| SocketAddr::from((shop.ipv6(), address.port()));
+    let vip = frontend("[fd96::10]:14001");
+    scene.publish(&[(
+        vip,
+        split(vec![
+            leaf("v1", 99, &[over_ipv6(&endpoints[0][0])]),
+            leaf("v2", 1, &[over_ipv6(&endpoints[1][0])]),
+        ]),
+    )]);
+
+    let tags = client
+        .run(|| client::count_tags(vip.address, 1000))
+        .unwrap();
+
+    assert_eq!((tags.of("0.0"), tags.of("1.0")), (990, 10), "{tags:?}");
+}
+
+/// Connects without pause, from several processes, until dropped; none may fail.
+fn hammer(client: &Pod, target: SocketAddr, processes: usize) -> Vec<Process> {
+    (0..processes)
+        .map(|_| {
+            client
+                .start(move || {
+                    loop {
+                        client::read_tag(target).expect("a connection that does not fail");
+                    }
+                })
+                .unwrap()
+        })
+        .collect()
+}
+
+#[test]
+fn the_first_block_starts_at_the_change_whatever_races_with_it() {
+    let mut scene = Scene::new("first-block");
+    let (client, shop) = scene.pods();
+    let (_servers, endpoints) = leaves(&shop, &[1, 1]);
+    let with = |shares: (u32, u32)| {
+        plan(&[(
+            root(),
+            split(vec![
+                leaf("v1", shares.0, &endpoints[0]),
+                leaf("v2", shares.1, &endpoints[1]),
+            ]),
+        )])
+    };
+    scene.publisher.publish(&with((1, 0)), Extent::Full);
+    for round in 0..10 {
+        let mut clients = hammer(&client, root().address, 3);
+        let shares = if round % 2 == 0 { (9, 1) } else { (50, 51) };
+        scene.publisher.publish(&with(shares), Extent::Full);
+        let start = Instant::now();
+        while scene.view(root()).connections < 150 {
+            assert!(start.elapsed() < Duration::from_secs(20), "nobody connects");
+        }
+        assert!(
+            clients.iter_mut().all(Process::is_running),
+            "a connection failed"
+        );
+        drop(clients);
+
+        // Nobody connects any more: every number that was drawn has been used.
+        let view = scene.view(root());
+        let counts: Vec<u64> = view.leaves.iter().map(|leaf| leaf.connections).collect();
+        assert_eq!(counts, expected(&view, view.connections), "{shares:?}");
+    }
+}
+
+#[test]
+fn a_change_of_endpoints_never_disturbs_the_shares_of_the_leaves() {
+    let mut scene = Scene::new("flapping");
+    let (client, shop) = scene.pods();
+    let (_servers, endpoints) = leaves(&shop, &[4, 3]);
+    let with = |round: usize| {
+        let of_leaf = |leaf: usize| {
+            let all = &endpoints[leaf];
+            let count = 1 + round % all.len();
+            all.iter()
+                .copied()
+                .cycle()
+                .skip(round)
+                .take(count)
+                .collect::<Vec<_>>()
+        };
+        plan(&[(
+            root(),
+            split(vec![
+                leaf("v1", 97, &of_leaf(0)),
+                leaf("v2", 3, &of_leaf(1)),
+            ]),
+        )])
+    };
+    scene.publisher.publish(&with(0), Extent::Full);
+    let mut clients = hammer(&client, root().address, 3);
+    let running = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(1500));
+            running.store(false, Ordering::Relaxed);
+        });
+        let mut round = 0;
+        while running.load(Ordering::Relaxed) {
+            round += 1;
+            let report = scene.publisher.publish(&with(round), Extent::Full);
+            assert!(report.failed.is_empty(), "{report:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(round > 200, "only {round} changes");
+    });
+    assert!(
+        clients.iter_mut().all(Process::is_running),
+        "a connection failed"
+    );
+    drop(clients);
+
+    let view = scene.view(root());
+    let counts: Vec<u64> = view.leaves.iter().map(|leaf| leaf.connections).collect();
+    assert!(
+        view.connections > 1000,
+        "only {} connections",
+        view.connections
+    );
+    assert_eq!(counts, expected(&view, view.connections));
+}

@@ -1,0 +1,10 @@
+//! Maps and programs against the real kernel: real cgroups, namespaces and sockets.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod connect;
+mod exact;
+mod pins;
+mod publish;
+mod storm;

@@ -1,0 +1,187 @@
+//! Pins: foreign shapes, other layouts, locks, and leaving nothing behind.
+
+use aya::maps::{Array, MapData};
+use splitter_agent::datapath::{
+    Capacity, EbpfLogLevel, LoadError, LoadSettings, MapsError, PinDirectory, PinError, Programs,
+    attached_programs,
+};
+use splitter_agent::plan::Decision;
+use splitter_common::layout::Reason;
+use xtask::lab::{Lab, Pod, client, server};
+
+use crate::common::{PORT, Scene, decided, exists, leaf, root, small};
+
+fn load(pins: &PinDirectory, capacity: Capacity) -> Result<Programs, LoadError> {
+    Programs::load(&LoadSettings {
+        pins: pins.clone(),
+        capacity,
+        log_level: EbpfLogLevel::Off,
+        peer_names: true,
+    })
+}
+
+#[test]
+fn a_pinned_map_of_another_shape_is_detected_before_it_is_opened() {
+    let lab = Lab::new("shape").unwrap();
+    let pins = PinDirectory::new(lab.pin_directory());
+    pins.create().unwrap();
+    Array::<MapData, [u8; 4096]>::create(4, 0)
+        .unwrap()
+        .pin(pins.map("SPLITS"))
+        .unwrap();
+
+    let error = load(&pins, small()).unwrap_err();
+
+    let LoadError::Maps(MapsError::Shape { field, found, .. }) = &error else {
+        panic!("{error}");
+    };
+    assert_eq!((*field, found.as_str()), ("the value's size", "4096"));
+    assert!(
+        error.to_string().contains("splitter-agent cleanup"),
+        "{error}"
+    );
+}
+
+#[test]
+fn maps_of_another_capacity_are_refused_with_the_flags_to_change() {
+    let lab = Lab::new("capacity").unwrap();
+    let pins = PinDirectory::new(lab.pin_directory());
+    drop(load(&pins, small()).unwrap());
+    let larger = Capacity {
+        endpoints: 8192,
+        ..small()
+    };
+
+    let error = load(&pins, larger).unwrap_err();
+
+    assert!(error.to_string().contains("--max-endpoints"), "{error}");
+    assert!(load(&pins, small()).is_ok());
+}
+
+#[test]
+fn maps_of_other_layouts_go_and_nothing_else_does() {
+    let lab = Lab::new("layouts").unwrap();
+    let pins = PinDirectory::new(lab.pin_directory());
+    let _programs = load(&pins, small()).unwrap();
+    for name in ["v0", "v999", "vendor", "other"] {
+        std::fs::create_dir(pins.path().join(name)).unwrap();
+    }
+    Array::<MapData, u32>::create(4, 0)
+        .unwrap()
+        .pin(pins.path().join("v0/FRONTENDS"))
+        .unwrap();
+
+    let removed = pins.remove_other_layouts().unwrap();
+
+    assert_eq!(removed, [pins.path().join("v0"), pins.path().join("v999")]);
+    assert!(exists(&pins.path().join("vendor")));
+    assert!(exists(&pins.map("FRONTENDS")));
+}
+
+#[test]
+fn only_one_agent_at_a_time_gets_the_lock() {
+    let lab = Lab::new("lock").unwrap();
+    let pins = PinDirectory::new(lab.pin_directory());
+    pins.create().unwrap();
+    let lock = pins.lock().unwrap();
+    assert!(matches!(pins.lock(), Err(PinError::Locked(_))));
+    drop(lock);
+    assert!(pins.lock().is_ok());
+}
+
+#[test]
+fn pins_only_go_on_a_bpf_file_system() {
+    let directory = tempfile::tempdir().unwrap();
+    let pins = PinDirectory::new(directory.path().join("pins"));
+    let error = pins.create().unwrap_err();
+    assert!(matches!(error, PinError::NotBpfFileSystem(_)), "{error}");
+    assert!(error.to_string().contains("mount -t bpf"), "{error}");
+}
+
+#[test]
+fn what_others_pinned_is_left_alone() {
+    let lab = Lab::new("foreign").unwrap();
+    let pins = PinDirectory::new(lab.pin_directory());
+    drop(load(&pins, small()).unwrap());
+    let foreign = pins.path().join("vendor");
+    std::fs::create_dir(&foreign).unwrap();
+
+    pins.remove().unwrap();
+
+    assert!(exists(&foreign));
+    assert!(!exists(&pins.maps()));
+    let root = PinDirectory::new("/sys/fs/bpf");
+    assert!(matches!(root.create(), Err(PinError::NotOwn(_))));
+    assert!(matches!(root.remove(), Err(PinError::NotOwn(_))));
+
+    // Something of the same form that is not ours.
+    std::fs::create_dir_all(pins.path().join("links/theirs")).unwrap();
+    assert!(matches!(pins.remove(), Err(PinError::Foreign(_))));
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(directory.path().join("v20/release")).unwrap();
+    let elsewhere = PinDirectory::new(directory.path());
+    assert!(matches!(
+        elsewhere.remove(),
+        Err(PinError::NotBpfFileSystem(_))
+    ));
+    assert!(exists(&directory.path().join("v20/release")));
+}
+
+#[test]
+fn removing_the_pins_detaches_the_programs() {
+    let mut scene = Scene::new("detach");
+    let client = scene.lab.pod("client").unwrap();
+    let vip = root().address;
+    client.add_address(vip.ip()).unwrap();
+    let (_own, _) = client
+        .start_ready(|ready| server::tag(PORT, "root", ready))
+        .unwrap();
+    let decision = Decision::Refuse(Reason::AllWeightsZero);
+    scene.publish(&[(root(), decided(decision, vec![leaf("v1", 0, &[])]))]);
+    assert_eq!(
+        client.run(|| client::count_tags(vip, 1)).unwrap().failed(),
+        1
+    );
+    assert!(
+        attached_programs(&scene.pins)
+            .unwrap()
+            .iter()
+            .all(|program| program.cgroup_id.is_some())
+    );
+
+    scene.pins.remove().unwrap();
+
+    assert_eq!(
+        client
+            .run(|| client::count_tags(vip, 1))
+            .unwrap()
+            .of("root"),
+        1
+    );
+    assert!(!exists(scene.pins.path()));
+}
+
+#[test]
+fn programs_follow_when_another_cgroup_is_asked_for() {
+    let mut scene = Scene::new("move");
+    let (old, new) = scene.pods();
+    let decision = Decision::Refuse(Reason::AllWeightsZero);
+    scene.publish(&[(root(), decided(decision, vec![leaf("v1", 0, &[])]))]);
+    let vip = root().address;
+    for pod in [&old, &new] {
+        pod.add_address(vip.ip()).unwrap();
+    }
+    let serve_root = |pod: &Pod| {
+        pod.start_ready(|ready| server::tag(PORT, "root", ready))
+            .unwrap()
+    };
+    let _servers = (serve_root(&old), serve_root(&new));
+
+    scene.programs.attach(new.cgroup()).unwrap();
+
+    assert_eq!(
+        old.run(|| client::count_tags(vip, 1)).unwrap().of("root"),
+        1
+    );
+    assert_eq!(new.run(|| client::count_tags(vip, 1)).unwrap().failed(), 1);
+}

@@ -1,0 +1,308 @@
+//! Publishing after a crash, from partial knowledge, and into maps that are full.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use aya::maps::{HashMap, Map, MapData};
+use splitter_agent::datapath::{Capacity, Change, Extent, FrontendError, Publisher, View};
+use splitter_agent::plan::Decision;
+use splitter_common::layout::{LeafNames, LeafState, Reason};
+use xtask::lab::client;
+
+use crate::common::{Scene, decided, expected, frontend, leaf, plan, root, serve, split};
+
+#[test]
+fn a_new_publisher_finds_everything_and_goes_on_counting() {
+    let mut scene = Scene::new("recover");
+    let (client, shop) = scene.pods();
+    let (_one, one) = serve(&shop, 1000, "one");
+    let (_two, two) = serve(&shop, 1001, "two");
+    let vip = root().address;
+    let refused = frontend("[fd96::10]:14001");
+    let plan = plan(&[
+        (
+            root(),
+            split(vec![leaf("v1", 7, &[one, two]), leaf("v2", 3, &[two])]),
+        ),
+        (
+            refused,
+            decided(
+                Decision::Refuse(Reason::NoReadyEndpoints),
+                vec![leaf("v1", 0, &[])],
+            ),
+        ),
+    ]);
+    scene.publisher.publish(&plan, Extent::Full);
+    client.run(|| client::count_tags(vip, 13)).unwrap();
+    let before = scene.view(root());
+
+    // As after SIGKILL: nothing is tidied up.
+    let Scene {
+        lab,
+        pins,
+        programs,
+        publisher,
+    } = scene;
+    drop((publisher, programs));
+    let mut publisher = Publisher::open(&pins, 0).unwrap();
+
+    let in_force: BTreeMap<_, _> = publisher
+        .in_force()
+        .map(|(frontend, split)| (*frontend, split.clone()))
+        .collect();
+    assert_eq!(in_force.len(), 2);
+    for (frontend, split) in &plan.frontends {
+        assert_eq!(in_force[frontend].leaves, split.leaves);
+        assert_eq!(in_force[frontend].decision, split.decision);
+    }
+    assert!(publisher.publish(&plan, Extent::Full).is_empty());
+
+    client.run(|| client::count_tags(vip, 17)).unwrap();
+    let after = View::open(&pins)
+        .unwrap()
+        .frontends
+        .remove(&root())
+        .unwrap();
+    assert_eq!(after.record, before.record);
+    assert_eq!(after.connections, 30);
+    let counts: Vec<u64> = after.leaves.iter().map(|leaf| leaf.connections).collect();
+    assert_eq!(counts, expected(&after, 30));
+    let lifetimes: u64 = after.leaves.iter().map(|leaf| leaf.lifetime).sum();
+    assert_eq!(lifetimes, 30);
+
+    // New records do not overwrite what the first publisher wrote.
+    let more = frontend("10.96.0.99:14001");
+    let mut larger = plan.clone();
+    larger
+        .frontends
+        .insert(more, split(vec![leaf("v9", 1, &[one])]));
+    publisher.publish(&larger, Extent::Full);
+    client.run(|| client::count_tags(vip, 10)).unwrap();
+    let after = View::open(&pins)
+        .unwrap()
+        .frontends
+        .remove(&root())
+        .unwrap();
+    assert_eq!(after.record, before.record);
+    assert_eq!(after.connections, 40);
+    drop(lab);
+}
+
+#[test]
+fn what_is_absent_from_a_partial_plan_stays_in_force() {
+    let mut scene = Scene::new("partial");
+    let (one, two): (SocketAddr, SocketAddr) = (
+        "10.244.0.9:80".parse().unwrap(),
+        "10.244.0.8:80".parse().unwrap(),
+    );
+    let other = frontend("10.96.0.11:14001");
+    let third = frontend("10.96.0.12:14001");
+    let whole = split(vec![leaf("v1", 1, &[one]), leaf("v2", 1, &[two])]);
+    scene.publish(&[(root(), whole.clone()), (other, whole.clone())]);
+
+    // One is gone, one has lost a leaf, one is new.
+    let mut degraded = whole.clone();
+    degraded.leaves[1].share = 0;
+    degraded.leaves[1].state = LeafState::ServiceMissing;
+    let report = scene.publisher.publish(
+        &plan(&[(other, degraded), (third, whole.clone())]),
+        Extent::Partial,
+    );
+
+    assert_eq!(report.kept, vec![root(), other]);
+    assert_eq!(report.put.len(), 1);
+    assert_eq!(scene.view(root()).split.leaves, whole.leaves);
+    assert_eq!(scene.view(other).split.leaves, whole.leaves);
+    assert_eq!(scene.view(third).split.leaves, whole.leaves);
+}
+
+#[test]
+fn a_partial_plan_moves_endpoints_of_a_split_that_lacked_a_leaf_all_along() {
+    let mut scene = Scene::new("partial-endpoints");
+    let (old, new): (SocketAddr, SocketAddr) = (
+        "10.244.0.9:80".parse().unwrap(),
+        "10.244.0.8:80".parse().unwrap(),
+    );
+    let with = |endpoint| {
+        let mut gone = leaf("v2", 0, &[]);
+        gone.weight = 1;
+        gone.state = LeafState::NoReadyEndpoints;
+        [(root(), split(vec![leaf("v1", 1, &[endpoint]), gone]))]
+    };
+    scene.publish(&with(old));
+
+    let report = scene.publisher.publish(&plan(&with(new)), Extent::Partial);
+
+    assert_eq!(report.kept, []);
+    assert_eq!(scene.view(root()).split.leaves[0].endpoints, [new]);
+}
+
+#[test]
+fn a_block_that_has_begun_ends_exactly_though_the_agent_and_its_node_name_change() {
+    let mut scene = Scene::new("mid-block");
+    let (client, shop) = scene.pods();
+    let (_one, one) = serve(&shop, 1000, "one");
+    let (_two, two) = serve(&shop, 1001, "two");
+    let vip = root().address;
+    for round in 0..8 {
+        scene.publish(&[]);
+        scene.publish(&[(
+            root(),
+            split(vec![leaf("v1", 9, &[one]), leaf("v2", 1, &[two])]),
+        )]);
+        client.run(|| client::count_tags(vip, 4)).unwrap();
+
+        // Another agent, that would shift by another part of a turn, and other endpoints.
+        scene.publisher = Publisher::open(&scene.pins, 0x1800_0000 * (round + 1)).unwrap();
+        scene.publish(&[(
+            root(),
+            split(vec![leaf("v1", 9, &[two]), leaf("v2", 1, &[one])]),
+        )]);
+        client.run(|| client::count_tags(vip, 6)).unwrap();
+
+        let view = scene.view(root());
+        let counts: Vec<u64> = view.leaves.iter().map(|leaf| leaf.connections).collect();
+        assert_eq!(counts, [9, 1], "round {round}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name_and_everything_else_stays() {
+    let capacity = Capacity {
+        frontends: 4,
+        leaves: 8,
+        endpoints: 16,
+    };
+    let mut scene = Scene::with("full", capacity, true);
+    let addresses: Vec<SocketAddr> = (0..5000)
+        .map(|port| SocketAddr::from(([10, 244, 0, 9], 1000 + port)))
+        .collect();
+    let modest = split(vec![leaf("v1", 1, &addresses[..2])]);
+    scene.publish(&[(root(), modest.clone())]);
+
+    // Too many endpoints for the map, on a frontend in force and on a new one.
+    let huge = split(vec![leaf("v1", 1, &addresses)]);
+    let other = frontend("10.96.0.11:14001");
+    let third = frontend("10.96.0.12:14001");
+    let report = scene.publisher.publish(
+        &plan(&[
+            (root(), huge.clone()),
+            (other, huge),
+            (third, modest.clone()),
+        ]),
+        Extent::Full,
+    );
+
+    assert_eq!(report.failed.len(), 2);
+    for (_, error) in &report.failed {
+        let FrontendError::Full { map, .. } = error else {
+            panic!("{error}");
+        };
+        assert_eq!(*map, "ENDPOINTS");
+        assert!(error.to_string().contains("--max-endpoints"), "{error}");
+    }
+    assert_eq!(scene.view(root()).split.leaves, modest.leaves);
+    assert_eq!(scene.view(third).split.leaves, modest.leaves);
+    assert!(
+        !View::open(&scene.pins)
+            .unwrap()
+            .frontends
+            .contains_key(&other)
+    );
+
+    // Too many frontends.
+    let many: Vec<_> = (0..6)
+        .map(|index| (frontend(&format!("10.96.1.{index}:80")), modest.clone()))
+        .collect();
+    let report = scene.publisher.publish(&plan(&many), Extent::Full);
+    assert_eq!(report.put.len(), 4);
+    assert_eq!(report.failed.len(), 2);
+    for (_, error) in &report.failed {
+        assert!(error.to_string().contains("--max-frontends"), "{error}");
+    }
+
+    // And there is room again when the others are gone.
+    scene.publish(&many[4..]);
+    assert_eq!(View::open(&scene.pins).unwrap().frontends.len(), 2);
+}
+
+#[test]
+fn slots_are_used_again_and_none_is_lost() {
+    let capacity = Capacity {
+        frontends: 4,
+        leaves: 8,
+        endpoints: 64,
+    };
+    let mut scene = Scene::with("slots", capacity, true);
+    let addresses: Vec<SocketAddr> = (0..40)
+        .map(|port| SocketAddr::from(([10, 244, 0, 9], 1000 + port)))
+        .collect();
+    for round in 0..3000_usize {
+        let count = 1 + round * 7 % 40;
+        let splits: Vec<_> = (0..1 + round % 3)
+            .map(|index| {
+                let name = format!("v{}", round % 5);
+                (
+                    frontend(&format!("10.96.1.{index}:80")),
+                    split(vec![
+                        leaf(&name, 1, &addresses[..count / 3 + 1]),
+                        leaf(
+                            "other",
+                            round as u32 % 2,
+                            &addresses[count / 2..count / 2 + 1],
+                        ),
+                    ]),
+                )
+            })
+            .collect();
+        let report = scene.publisher.publish(&plan(&splits), Extent::Full);
+        assert!(report.failed.is_empty(), "round {round}: {report:?}");
+    }
+    scene.publish(&[]);
+    // Everything is free again: the largest split that ever fitted fits once more.
+    let largest = split(vec![leaf("v1", 1, &addresses)]);
+    scene.publish(&[(root(), largest)]);
+    let names = MapData::from_pin(scene.pins.map("LEAF_NAMES")).unwrap();
+    let names =
+        HashMap::<_, u32, [u8; size_of::<LeafNames>()]>::try_from(Map::HashMap(names)).unwrap();
+    assert_eq!(names.keys().count(), 1, "names of leaves that are gone");
+}
+
+#[test]
+fn a_change_that_keeps_the_shares_is_told_from_one_that_does_not() {
+    let mut scene = Scene::new("changes");
+    let (one, two): (SocketAddr, SocketAddr) = (
+        "10.244.0.9:80".parse().unwrap(),
+        "10.244.0.8:80".parse().unwrap(),
+    );
+    let with = |first, second, endpoint| {
+        [(
+            root(),
+            split(vec![
+                leaf("v1", first, &[endpoint]),
+                leaf("v2", second, &[two]),
+            ]),
+        )]
+    };
+    let changes: Vec<_> = [
+        with(1, 1, one),
+        with(1, 1, one),
+        with(1, 1, two),
+        with(2, 1, two),
+    ]
+    .into_iter()
+    .map(|splits| {
+        let report = scene.publish(&splits);
+        report.put.iter().map(|put| put.change).collect::<Vec<_>>()
+    })
+    .collect();
+    assert_eq!(
+        changes,
+        [
+            vec![Change::Added],
+            vec![],
+            vec![Change::Endpoints],
+            vec![Change::Shares],
+        ]
+    );
+}
