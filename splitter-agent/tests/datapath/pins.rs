@@ -5,11 +5,9 @@ use splitter_agent::datapath::{
     Capacity, EbpfLogLevel, LoadError, LoadSettings, MapsError, PinDirectory, PinError, Programs,
     attached_programs,
 };
-use splitter_agent::plan::Decision;
-use splitter_common::layout::Reason;
 use xtask::lab::{Lab, Pod, client, server};
 
-use crate::common::{PORT, Scene, decided, exists, leaf, root, small};
+use crate::common::{PORT, Scene, exists, leaf, root, serve, small, split};
 
 fn load(pins: &PinDirectory, capacity: Capacity) -> Result<Programs, LoadError> {
     Programs::load(&LoadSettings {
@@ -136,10 +134,10 @@ fn removing_the_pins_detaches_the_programs() {
     let (_own, _) = client
         .start_ready(|ready| server::tag(PORT, "root", ready))
         .unwrap();
-    let decision = Decision::Refuse(Reason::AllWeightsZero);
-    scene.publish(&[(root(), decided(decision, vec![leaf("v1", 0, &[])]))]);
+    let (_leaf, endpoint) = serve(&client, 80, "v1");
+    scene.publish(&[(root(), split(vec![leaf("v1", 1, &[endpoint])]))]);
     assert_eq!(
-        client.run(|| client::count_tags(vip, 1)).unwrap().failed(),
+        client.run(|| client::count_tags(vip, 1)).unwrap().of("v1"),
         1
     );
     assert!(
@@ -165,8 +163,8 @@ fn removing_the_pins_detaches_the_programs() {
 fn programs_follow_when_another_cgroup_is_asked_for() {
     let mut scene = Scene::new("move");
     let (old, new) = scene.pods();
-    let decision = Decision::Refuse(Reason::AllWeightsZero);
-    scene.publish(&[(root(), decided(decision, vec![leaf("v1", 0, &[])]))]);
+    let (_leaf, endpoint) = serve(&new, 80, "v1");
+    scene.publish(&[(root(), split(vec![leaf("v1", 1, &[endpoint])]))]);
     let vip = root().address;
     for pod in [&old, &new] {
         pod.add_address(vip.ip()).unwrap();
@@ -183,5 +181,5 @@ fn programs_follow_when_another_cgroup_is_asked_for() {
         old.run(|| client::count_tags(vip, 1)).unwrap().of("root"),
         1
     );
-    assert_eq!(new.run(|| client::count_tags(vip, 1)).unwrap().failed(), 1);
+    assert_eq!(new.run(|| client::count_tags(vip, 1)).unwrap().of("v1"), 1);
 }
