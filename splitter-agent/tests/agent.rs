@@ -445,7 +445,10 @@ fn what_is_wrong_with_the_command_line_or_the_machine_is_said_with_the_remedy() 
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let copy = directory.path().join("splitter-agent");
-    fs::copy(BINARY, &copy).unwrap();
+    // By another process: one that this one forks meanwhile would hold the file open for
+    // writing, and then nobody can execute it.
+    let copied = Command::new("cp").arg(BINARY).arg(&copy).status().unwrap();
+    assert!(copied.success());
     let not_root = Command::new(&copy)
         .args(["run", "--manifests", "/tmp"])
         .current_dir("/")

@@ -213,9 +213,7 @@ fn a_refused_connection_fails_at_once_with_connection_refused() {
 /// Whether programs of our kind may choose the error of a connect(): since 6.1.
 fn can_refuse() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release
-        .split(['.', '-'])
-        .map(str::parse::<u32>);
+    let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
     let mut next = || numbers.next().unwrap().unwrap();
     (next(), next()) >= (6, 1)
 }
