@@ -14,6 +14,13 @@
 //!
 //! For the host this is an empty program, so that the workspace builds as a whole.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(
+    not(target_arch = "bpf"),
+    expect(
+        rustdoc::broken_intra_doc_links,
+        reason = "the modules are there for the BPF target only"
+    )
+)]
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
 #![cfg_attr(
     target_arch = "bpf",
