@@ -7,8 +7,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::compile::{Diagnostic, Settings, Severity, compile};
-use crate::datapath::{Change, Extent, LoadError, PinDirectory, Programs, Publisher, Report};
-use crate::plan::Plan;
+use crate::datapath::{
+    Change, Extent, LoadError, PinDirectory, Programs, Publisher, Report, verdict_name,
+};
+use crate::objects::{ObjectName, ObjectReference};
+use crate::plan::{Frontend, Plan};
 use crate::source::Snapshot;
 
 /// The owner of the maps and the programs.
@@ -20,6 +23,8 @@ pub struct Agent {
     settings: Settings,
     /// What has been said, so that it is said once.
     said: BTreeSet<Diagnostic>,
+    /// What is held back, so that it is said once.
+    kept: BTreeSet<Frontend>,
     /// Whether something could not be published.
     has_failed: bool,
     /// Whether our programs are at work.
@@ -46,6 +51,7 @@ impl Agent {
             cgroup,
             settings,
             said: BTreeSet::new(),
+            kept: BTreeSet::new(),
             has_failed: false,
             is_attached: false,
             is_pruned: false,
@@ -93,7 +99,11 @@ impl Agent {
         let attached = self.programs.attach(&self.cgroup)?;
         tracing::info!(
             cgroup = %self.cgroup.display(),
-            programs = ?attached,
+            programs = attached
+                .iter()
+                .map(|(name, attached)| format!("{name} ({attached:?})"))
+                .collect::<Vec<_>>()
+                .join(", "),
             "programs attached; connections are split"
         );
         Ok(())
@@ -128,19 +138,35 @@ impl Agent {
             Extent::Partial
         };
         let report = self.publisher.publish(&compiled.plan, extent);
-        // What failed is tried again each second; it is said once.
-        let is_news = !self.has_failed || !report.put.is_empty() || !report.removed.is_empty();
         self.has_failed = !report.failed.is_empty();
-        if is_news {
-            log_report(&report, &compiled.plan, start.elapsed());
-        }
-        let diagnostics = snapshot
+        log_report(&report, &compiled.plan, start.elapsed());
+        self.log_kept(&report);
+        let mut diagnostics: BTreeSet<Diagnostic> = snapshot
             .problems
             .iter()
             .cloned()
             .chain(compiled.diagnostics)
             .collect();
+        for failure in failures(&report, &compiled.plan) {
+            // What could not be published was not accepted after all.
+            diagnostics.retain(|diagnostic| {
+                diagnostic.object != failure.object || diagnostic.severity != Severity::Accepted
+            });
+            diagnostics.insert(failure);
+        }
         self.say(diagnostics);
+    }
+
+    /// Logs which frontends are newly held back.
+    fn log_kept(&mut self, report: &Report) {
+        let kept: BTreeSet<Frontend> = report.kept.iter().copied().collect();
+        for frontend in kept.difference(&self.kept) {
+            tracing::warn!(
+                %frontend,
+                "kept as it was, since a file that has never been read may have to do with it"
+            );
+        }
+        self.kept = kept;
     }
 
     /// Logs what is new among the diagnostics, and what no longer holds.
@@ -196,7 +222,7 @@ fn log_report(report: &Report, plan: &Plan, took: Duration) {
                 %frontend,
                 generation,
                 split = %format_args!("{}/{}", split.origin.namespace, split.origin.name),
-                decision = ?split.decision,
+                decision = verdict_name(split.decision),
                 shares = leaves(),
                 ?took,
                 "in force"
@@ -206,15 +232,34 @@ fn log_report(report: &Report, plan: &Plan, took: Duration) {
     for frontend in &report.removed {
         tracing::info!(%frontend, "no longer split");
     }
-    for frontend in &report.kept {
-        tracing::warn!(
-            %frontend,
-            "kept as it was, since a file that has never been read may have to do with it"
-        );
-    }
-    for (frontend, error) in &report.failed {
-        let error = with_causes(error);
-        tracing::error!(%frontend, error, "not in force; what was, stays; trying again");
+}
+
+/// What could not be published, as diagnostics of the objects that asked for it: so it is said
+/// once, and again when it has changed, however often it is tried. It is tried each second.
+fn failures<'a>(report: &'a Report, plan: &'a Plan) -> impl Iterator<Item = Diagnostic> + 'a {
+    report.failed.iter().map(|(frontend, error)| Diagnostic {
+        object: plan.frontends.get(frontend).map_or_else(
+            // It is the removal that failed, and its object is gone.
+            || reference("Frontend", "", &frontend.to_string()),
+            |split| {
+                let origin = &split.origin;
+                reference(origin.kind, &origin.namespace, &origin.name)
+            },
+        ),
+        severity: Severity::Refused,
+        reason: "NotPublished",
+        field: String::new(),
+        message: format!(
+            "{frontend} stays as it was: {}; trying again",
+            with_causes(error)
+        ),
+    })
+}
+
+fn reference(kind: &str, namespace: &str, name: &str) -> ObjectReference {
+    ObjectReference {
+        kind: kind.to_owned(),
+        name: ObjectName::new(namespace, name),
     }
 }
 

@@ -267,6 +267,35 @@ fn a_file_that_is_broken_when_the_agent_starts_costs_nothing_that_was_in_force()
 }
 
 #[test]
+fn what_does_not_fit_is_said_of_its_object_and_put_in_force_when_there_is_room() {
+    let store = Bookstore::new("room");
+    store.site.write("split.yaml", &weights(1, 1));
+    let one_more = |name: &str, address: &str| {
+        let split = weights(1, 1)
+            .replace("bookstore-split", &format!("{name}-split"))
+            .replace("bookstore.bookstore", name);
+        store.site.write(
+            &format!("{name}.yaml"),
+            &[service(name, address), split].concat(),
+        );
+    };
+    let mut agent = store.site.start(&["--max-frontends", "1"]);
+    for (name, address) in [("second", "10.96.0.20"), ("third", "10.96.0.21")] {
+        one_more(name, address);
+        agent.wait_for_log(&format!("bookstore/{name}-split severity=refused"));
+    }
+    assert!(agent.log().contains("--max-frontends"), "{}", agent.log());
+    assert_eq!(store.count(2), (1, 1, 0));
+
+    fs::remove_file(store.site.manifests.path().join("split.yaml")).unwrap();
+    store
+        .site
+        .wait_for_split("another split in its place", |split| {
+            split["name"] == "second-split"
+        });
+}
+
+#[test]
 fn endpoints_that_leave_get_nothing_more() {
     let store = Bookstore::new("endpoints");
     store.site.write("split.yaml", &weights(1, 1));

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use xtask::{
     build_agent, build_ebpf, check,
     demo::{self, DemoArgs},
-    deny, test,
+    deny, ownership, test,
 };
 
 /// Builds, checks and tests splitter
@@ -90,6 +90,7 @@ fn main() -> ExitCode {
         Task::Check => check::check(),
         Task::Deny => deny::check(),
     };
+    ownership::give_back();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

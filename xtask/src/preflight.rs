@@ -38,7 +38,11 @@ pub const IP: Program = Program {
 /// Names everything that is missing, each with its remedy.
 pub fn check(task: &str, programs: &[Program]) -> Result<()> {
     let machine = Machine::this()?;
-    let problems = machine.problems(task, programs);
+    // With the arguments that were given, so that the advice can be followed as it stands.
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let line = arguments.join(" ");
+    let is_task = task.split(' ').next() == arguments.first().map(String::as_str);
+    let problems = machine.problems(if is_task { &line } else { task }, programs);
     if !problems.is_empty() {
         bail!(
             "this machine cannot run `cargo xtask {task}`:\n  - {}",

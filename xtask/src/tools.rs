@@ -120,7 +120,12 @@ fn ensure_bpf_linker() -> Result<PathBuf> {
     if linker.is_file() {
         return Ok(linker);
     }
-    fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
+    fs::create_dir_all(&cache).with_context(|| {
+        format!(
+            "cannot create {}; name another place for tools with XDG_CACHE_HOME",
+            cache.display()
+        )
+    })?;
     let _one_at_a_time = lock(&cache.join("bpf-linker.lock"))?;
     if !linker.is_file() {
         install_bpf_linker(&directory)?;
@@ -170,7 +175,7 @@ fn install_bpf_linker(directory: &Path) -> Result<()> {
 }
 
 /// The directory for what is worth keeping between clones.
-fn cache_directory() -> PathBuf {
+pub(crate) fn cache_directory() -> PathBuf {
     let absolute = |name| {
         let path = env::var_os(name).map(PathBuf::from);
         path.filter(|path| path.is_absolute())

@@ -134,7 +134,8 @@ fn diagnose(directory: PathBuf, args: &ExplainArgs) -> anyhow::Result<Vec<Diagno
         .collect())
 }
 
-/// Whether a split's `spec.service` names the target.
+/// Whether a split's `spec.service` names the target: as a Service of its own namespace, or of
+/// the one that it writes (which is then refused, and that is worth saying).
 fn names(service: &str, namespace: &str, target: &Target) -> bool {
     let Target::Service {
         namespace: target_namespace,
@@ -144,11 +145,13 @@ fn names(service: &str, namespace: &str, target: &Target) -> bool {
     else {
         return false;
     };
-    service
-        .split(['.', ':'])
-        .next()
-        .is_some_and(|name| name.eq_ignore_ascii_case(target_name))
-        && namespace == target_namespace
+    let host = service.split(':').next().unwrap_or_default();
+    let mut labels = host.split('.');
+    let is = |label: Option<&str>, wanted: &str| {
+        label.is_some_and(|label| label.eq_ignore_ascii_case(wanted))
+    };
+    is(labels.next(), target_name)
+        && (namespace == target_namespace || is(labels.next(), target_namespace))
 }
 
 /// The leaf and endpoint of the next connections, by the code that the kernel runs.
@@ -202,7 +205,7 @@ fn text(report: &Report, args: &ExplainArgs) -> Result<String, std::fmt::Error> 
             "{what} is not split: no frontend of it is in the maps, so connections to it are not \
              touched."
         )?;
-        if report.diagnostics.is_empty() {
+        if args.manifests.is_none() {
             writeln!(
                 text,
                 "To see what is wrong with a TrafficSplit that should split it, add --manifests \

@@ -1,6 +1,6 @@
 //! `run`: the agent itself.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -123,6 +123,7 @@ fn start_log(args: &RunArgs, output: Output) -> anyhow::Result<()> {
     };
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr);
     let started = match output {
         Output::Text => log.try_init(),

@@ -35,7 +35,7 @@ impl FromStr for Target {
             None => (text, None),
             Some((host, port)) => (
                 host,
-                Some(port.parse().map_err(|_| {
+                Some(port.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
                     format!("`{port}` is not a port; give a number from 1 to 65535")
                 })?),
             ),
@@ -119,7 +119,14 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_a_hint() {
-        for text in ["", ":80", "web.shop:99999", "web.shop.example.com", "a b"] {
+        for text in [
+            "",
+            ":80",
+            "web.shop:0",
+            "web.shop:99999",
+            "web.shop.example.com",
+            "a b",
+        ] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
     }

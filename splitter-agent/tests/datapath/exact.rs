@@ -1,10 +1,10 @@
 //! The promise of exact shares, with real connections.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use splitter_agent::datapath::Extent;
-use xtask::lab::{Pod, Process, client};
+use xtask::lab::{Pod, Process, client, server};
 
 use crate::common::agent::PATIENCE;
 use crate::common::{Scene, bound, expected, frontend, leaf, plan, root, serve, split};
@@ -130,6 +130,118 @@ fn clients_that_connect_at_the_same_time_share_one_sequence() {
     assert_eq!(tags.iter().map(client::Tags::failed).sum::<u64>(), 0);
     assert_eq!(tags.iter().map(|tags| tags.of("0.0")).sum::<u64>(), 1800);
     assert_eq!(tags.iter().map(|tags| tags.of("1.0")).sum::<u64>(), 200);
+}
+
+#[test]
+fn sixty_four_leaves_and_a_thousand_endpoints_are_exact() {
+    let mut scene = Scene::new("many");
+    let (client, shop) = scene.pods();
+    // All endpoints are addresses of one server, which 127.0.0.0/8 has plenty of.
+    let endpoints = |leaf: u32, count: u32| -> Vec<SocketAddr> {
+        (0..count)
+            .map(|endpoint| {
+                let address = 0x7f00_0001 + leaf * 1000 + endpoint;
+                SocketAddr::from((std::net::Ipv4Addr::from(address), 80))
+            })
+            .collect()
+    };
+    let shares: Vec<u32> = (0..64).map(|leaf| 1 + leaf % 3).collect();
+    let size: u32 = shares.iter().sum();
+    let planned = shares
+        .iter()
+        .zip(0..)
+        .map(|(&share, number)| leaf(&format!("leaf-{number}"), share, &endpoints(number, 3)))
+        .collect();
+    let many = frontend("10.96.0.20:14001");
+    scene.publish(&[
+        (root(), split(planned)),
+        (many, split(vec![leaf("many", 1, &endpoints(0, 1000))])),
+    ]);
+    drop(shop);
+    let (_server, _) = client
+        .start_ready(|ready| server::tag(80, "any", ready))
+        .unwrap();
+
+    for blocks in 1..=3 {
+        let vip = root().address;
+        let tags = client.run(|| client::count_tags(vip, size.into())).unwrap();
+        assert_eq!(tags.failed(), 0, "{tags:?}");
+        for (counts, &share) in scene.view(root()).leaves.iter().zip(&shares) {
+            assert_eq!(counts.connections, u64::from(blocks * share));
+        }
+    }
+
+    // A round of turns visits every endpoint once. The server's side of a connection tells
+    // which address was dialled.
+    let visited: Vec<SocketAddr> = client
+        .run(|| {
+            (0..1000)
+                .map(|_| {
+                    let connection =
+                        TcpStream::connect(many.address).expect("a connection that does not fail");
+                    // The programs answer for the socket's peer; the socket's own table of
+                    // the kernel does not.
+                    peer_in_proc(&connection)
+                })
+                .collect()
+        })
+        .unwrap();
+    let mut distinct = visited.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    assert_eq!(distinct, endpoints(0, 1000));
+}
+
+/// The real peer of a connection, from /proc/net/tcp: local and remote address as hex digits
+/// of a little-endian word, and ports.
+fn peer_in_proc(connection: &TcpStream) -> SocketAddr {
+    let local = connection.local_addr().expect("an address").port();
+    let table = std::fs::read_to_string("/proc/thread-self/net/tcp").expect("the table");
+    let wanted = format!(":{local:04X}");
+    table
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split_whitespace().skip(1);
+            let (own, peer) = (fields.next()?, fields.next()?);
+            let (address, port) = peer.split_once(':')?;
+            let port = u16::from_str_radix(port, 16).ok()?;
+            let address = u32::from_str_radix(address, 16).ok()?.swap_bytes();
+            (own.ends_with(&wanted) && port == 80)
+                .then(|| SocketAddr::from((std::net::Ipv4Addr::from(address), port)))
+        })
+        .next()
+        .expect("the connection in the table")
+}
+
+#[test]
+fn shares_whose_sum_nearly_fills_32_bits_are_within_the_bound() {
+    let mut scene = Scene::new("huge");
+    let (client, shop) = scene.pods();
+    let (_servers, endpoints) = leaves(&shop, &[1, 1, 1]);
+    let shares = [u32::MAX / 2, u32::MAX / 3, 1];
+    let size: u32 = shares.iter().sum();
+    let planned = shares
+        .iter()
+        .zip(&endpoints)
+        .zip(0..)
+        .map(|((&share, endpoints), number)| leaf(&format!("leaf-{number}"), share, endpoints))
+        .collect();
+    scene.publish(&[(root(), split(planned))]);
+
+    let answers = answers(&client, root().address, 2000);
+
+    let mut first = 0_u64;
+    for (answer, n) in answers.iter().zip(1_u64..) {
+        first += u64::from(answer == "0.0");
+        let ideal = n as f64 * f64::from(shares[0]) / f64::from(size);
+        assert!(
+            (first as f64 - ideal).abs() <= bound(size),
+            "after {n}: {first}"
+        );
+    }
+    let view = scene.view(root());
+    let counts: Vec<u64> = view.leaves.iter().map(|leaf| leaf.connections).collect();
+    assert_eq!(counts, expected(&view, 2000));
 }
 
 #[test]
