@@ -540,6 +540,22 @@ fn a_cgroup_that_is_removed_and_made_anew_is_split_again() {
 }
 
 #[test]
+fn the_examples_are_accepted() {
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples/manifests");
+    let checked = Command::new(BINARY)
+        .args(["check", examples, "-o", "json"])
+        .output()
+        .unwrap();
+    assert_eq!(checked.status.code(), Some(0), "{checked:?}");
+    let report: Value = serde_json::from_slice(&checked.stdout).unwrap();
+    let diagnostics = report["diagnostics"].as_array().unwrap();
+    assert!(!diagnostics.is_empty());
+    for diagnostic in diagnostics {
+        assert_eq!(diagnostic["severity"], "accepted", "{diagnostic}");
+    }
+}
+
+#[test]
 fn check_keeps_its_verdict_when_its_reader_has_read_enough() {
     let directory = tempfile::tempdir().unwrap();
     let bad = directory.path().join("bad.yaml");
