@@ -91,7 +91,7 @@ pub enum Reason {
     AllWeightsZero = 1,
     /// No leaf with a weight above 0 has a ready endpoint.
     NoReadyEndpoints = 2,
-    /// None of the leaf Services exists.
+    /// No leaf is a Service that exists, other than an ExternalName.
     NoLeafService = 3,
     /// No leaf Service has a port of this number and protocol.
     NoLeafPort = 4,
@@ -99,6 +99,8 @@ pub enum Reason {
     ProtocolNotSplit = 5,
     /// The object that asks for the split was refused.
     ObjectRefused = 6,
+    /// No leaf Service with this port has addresses of the frontend's family.
+    NoLeafFamily = 7,
 }
 
 /// A split: what the kernel does with connections to one frontend. Immutable once a
@@ -149,6 +151,8 @@ pub enum LeafState {
     PortMissing = 4,
     /// No endpoint is ready.
     NoReadyEndpoints = 5,
+    /// The Service has no addresses of the frontend's family.
+    FamilyMissing = 6,
 }
 
 /// A leaf of a split.

@@ -21,9 +21,10 @@ Exit codes: 0, nothing is refused; 1, something is; 3, a file cannot be found.
 
 Examples:
   splitter-agent check canary.yaml
-  splitter-agent check manifests/ -o json")]
+  splitter-agent check manifests/ -o json
+  kubectl get services,endpointslices,trafficsplits -o yaml | splitter-agent check -")]
 pub(super) struct CheckArgs {
-    /// Files, or directories of files.
+    /// Files, directories of files, or - for standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 

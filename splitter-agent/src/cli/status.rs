@@ -285,6 +285,7 @@ fn state_name(state: LeafState) -> &'static str {
         LeafState::ServiceMissing => "service-missing",
         LeafState::PortMissing => "port-missing",
         LeafState::NoReadyEndpoints => "no-ready-endpoints",
+        LeafState::FamilyMissing => "family-missing",
     }
 }
 

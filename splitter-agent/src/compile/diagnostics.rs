@@ -7,14 +7,14 @@ use std::fmt;
 use serde::Serialize;
 
 use super::split::reference;
-use crate::objects::{DecodeError, ObjectReference};
+use crate::objects::{DecodeError, ObjectName, ObjectReference};
 use crate::plan::Origin;
 
 /// What a diagnostic means for the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// In force as written.
+    /// Nothing is wrong with it.
     Accepted,
     /// Not in force until something else changes, for example until its root Service
     /// exists.
@@ -81,7 +81,7 @@ impl From<DecodeError> for Diagnostic {
 pub mod reason {
     use crate::objects::Refusal;
 
-    /// In force as written.
+    /// Nothing is wrong with it.
     pub const ACCEPTED: &str = "Accepted";
     /// The object cannot be read.
     pub const UNREADABLE: &str = "Unreadable";
@@ -130,10 +130,12 @@ pub mod reason {
     pub const FRONTEND_TAKEN: &str = "FrontendTaken";
     /// A port of the root is not TCP.
     pub const PROTOCOL_NOT_SPLIT: &str = "ProtocolNotSplit";
-    /// None of the leaf Services exists.
+    /// No leaf is a Service that exists and has endpoints of its own.
     pub const NO_LEAF_SERVICE: &str = "NoLeafService";
     /// A port of the root is a port of no leaf.
     pub const NO_LEAF_PORT: &str = "NoLeafPort";
+    /// No leaf with a port of the root's has addresses of the same family.
+    pub const NO_LEAF_FAMILY: &str = "NoLeafFamily";
     /// All weights are 0.
     pub const ALL_WEIGHTS_ZERO: &str = "AllWeightsZero";
     /// No leaf with a weight above 0 has a ready endpoint.
@@ -142,8 +144,17 @@ pub mod reason {
     pub const LEAF_SERVICE_MISSING: &str = "LeafServiceMissing";
     /// A leaf Service has no port like the root's.
     pub const LEAF_PORT_MISSING: &str = "LeafPortMissing";
+    /// A leaf Service has no addresses of the same family.
+    pub const LEAF_FAMILY_MISSING: &str = "LeafFamilyMissing";
     /// A leaf has no ready endpoint.
     pub const LEAF_NOT_READY: &str = "LeafNotReady";
+
+    /// An EndpointSlice names no Service.
+    pub const SLICE_WITHOUT_SERVICE: &str = "SliceWithoutService";
+    /// An EndpointSlice has a port by a name that its Service does not know.
+    pub const SLICE_PORT_UNKNOWN: &str = "SlicePortUnknown";
+    /// Something in an EndpointSlice cannot be used.
+    pub const SLICE_CONTENT_IGNORED: &str = "SliceContentIgnored";
 }
 
 /// What has been said so far.
@@ -162,8 +173,25 @@ impl Report {
         field: impl Into<String>,
         message: impl Into<String>,
     ) {
+        let ObjectReference { kind, name } = reference(origin);
+        self.say_of(&kind, &name, severity, reason, field, message);
+    }
+
+    /// Says one thing about any object.
+    pub(super) fn say_of(
+        &mut self,
+        kind: &str,
+        name: &ObjectName,
+        severity: Severity,
+        reason: &'static str,
+        field: impl Into<String>,
+        message: impl Into<String>,
+    ) {
         self.diagnostics.push(Diagnostic {
-            object: reference(origin),
+            object: ObjectReference {
+                kind: kind.to_owned(),
+                name: name.clone(),
+            },
             severity,
             reason,
             field: field.into(),
@@ -188,7 +216,7 @@ impl Report {
                 severity: Severity::Accepted,
                 reason: reason::ACCEPTED,
                 field: String::new(),
-                message: "in force as written".to_owned(),
+                message: "accepted as written".to_owned(),
             })
             .collect();
         self.diagnostics.extend(accepted);

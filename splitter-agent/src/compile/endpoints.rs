@@ -7,13 +7,14 @@ use splitter_common::layout::{LeafState, Protocol};
 
 use crate::objects::{
     AddressFamily, EndpointSlice, ObjectName, Objects, Service, ServiceKind, ServicePort,
-    SliceEndpoint,
+    SliceEndpoint, SlicePort,
 };
 
 /// Services and their EndpointSlices, by name.
 pub(super) struct Index<'a> {
     objects: &'a Objects,
-    slices: HashMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>,
+    /// By namespace and by Service.
+    slices: HashMap<&'a str, HashMap<&'a str, Vec<&'a EndpointSlice>>>,
 }
 
 /// What a leaf has to offer to a frontend.
@@ -23,6 +24,8 @@ pub(super) enum Offer {
     NoService,
     /// The Service has no port of the frontend's number and protocol.
     NoPort,
+    /// The Service has no addresses of the frontend's family.
+    NoFamily,
     /// Endpoints, sorted and without duplicates; perhaps none.
     Endpoints {
         /// Their addresses.
@@ -34,11 +37,13 @@ pub(super) enum Offer {
 
 impl<'a> Index<'a> {
     pub(super) fn new(objects: &'a Objects) -> Self {
-        let mut slices: HashMap<_, Vec<_>> = HashMap::new();
+        let mut slices: HashMap<_, HashMap<_, Vec<_>>> = HashMap::new();
         for slice in objects.endpoint_slices.values() {
             if let Some(service) = &slice.service {
                 slices
-                    .entry((slice.name.namespace.as_str(), service.as_str()))
+                    .entry(slice.name.namespace.as_str())
+                    .or_default()
+                    .entry(service.as_str())
                     .or_default()
                     .push(slice);
             }
@@ -49,6 +54,31 @@ impl<'a> Index<'a> {
     /// A Service by its name.
     pub(super) fn service(&self, name: &ObjectName) -> Option<&'a Service> {
         self.objects.services.get(name)
+    }
+
+    /// Every object.
+    pub(super) fn objects(&self) -> &'a Objects {
+        self.objects
+    }
+
+    /// The EndpointSlices of a Service.
+    pub(super) fn slices(&self, name: &ObjectName) -> &[&'a EndpointSlice] {
+        self.slices
+            .get(name.namespace.as_str())
+            .and_then(|namespace| namespace.get(name.name.as_str()))
+            .map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a Service has addresses of a family, ready or not: of its own or behind it.
+    /// One of which no address is known at all may have them.
+    pub(super) fn has_family(&self, service: &Service, family: AddressFamily) -> bool {
+        let slices = self.slices(&service.name);
+        let mut own = service.cluster_ips.iter().map(AddressFamily::of);
+        slices.is_empty() && service.cluster_ips.is_empty()
+            || slices
+                .iter()
+                .any(|slice| slice.address_family == Some(family))
+            || own.any(|own| own == family)
     }
 
     /// What a Service has to offer to a frontend of this port and family. It is asked
@@ -69,6 +99,9 @@ impl<'a> Index<'a> {
         let Some(port) = service.port(port, protocol) else {
             return Offer::NoPort;
         };
+        if !self.has_family(service, family) {
+            return Offer::NoFamily;
+        }
         let ready = self.endpoints(service, port, family, |endpoint| endpoint.ready);
         if !ready.is_empty() {
             return Offer::Endpoints {
@@ -95,15 +128,13 @@ impl<'a> Index<'a> {
         family: AddressFamily,
         wanted: impl Fn(&SliceEndpoint) -> bool,
     ) -> Vec<SocketAddr> {
-        let name = (service.name.namespace.as_str(), service.name.name.as_str());
-        let slices = self.slices.get(&name).map_or(&[][..], Vec::as_slice);
         let mut endpoints = Vec::new();
-        for slice in slices {
+        for slice in self.slices(&service.name) {
             if slice.address_family != Some(family) {
                 continue;
             }
             for slice_port in &slice.ports {
-                if slice_port.name != port.name || slice_port.protocol != port.protocol {
+                if !is_same_port(slice_port, port) {
                     continue;
                 }
                 endpoints.extend(
@@ -123,12 +154,18 @@ impl<'a> Index<'a> {
     }
 }
 
+/// Whether a slice's port stands for a port of the Service.
+pub(super) fn is_same_port(slice_port: &SlicePort, port: &ServicePort) -> bool {
+    slice_port.name == port.name && slice_port.protocol == port.protocol
+}
+
 impl Offer {
     /// The state of a leaf with a weight above 0 and this offer.
     pub(super) fn state(&self) -> LeafState {
         match self {
             Self::NoService => LeafState::ServiceMissing,
             Self::NoPort => LeafState::PortMissing,
+            Self::NoFamily => LeafState::FamilyMissing,
             Self::Endpoints { endpoints, .. } if endpoints.is_empty() => {
                 LeafState::NoReadyEndpoints
             }
@@ -142,7 +179,7 @@ impl Offer {
     /// The endpoints.
     pub(super) fn into_endpoints(self) -> Vec<SocketAddr> {
         match self {
-            Self::NoService | Self::NoPort => Vec::new(),
+            Self::NoService | Self::NoPort | Self::NoFamily => Vec::new(),
             Self::Endpoints { endpoints, .. } => endpoints,
         }
     }

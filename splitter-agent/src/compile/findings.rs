@@ -8,21 +8,37 @@ use splitter_common::layout::{LeafState, Protocol, Reason};
 use super::diagnostics::{Report, Severity, reason};
 use super::endpoints::Index;
 use super::split::{Claim, Leaf, OnNoEndpoints, Split};
-use crate::objects::{AddressFamily, ObjectName, Service};
+use crate::objects::{AddressFamily, Service};
 use crate::plan::{Frontend, protocol_name};
 
 /// One thing that is true of a frontend.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Finding {
+    /// What it is.
+    pub(super) subject: Subject,
+    /// Why, where there is more to say.
+    pub(super) why: String,
+}
+
+/// What is true of a frontend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Finding {
+pub(super) enum Subject {
     /// Why it is not split.
     Frontend(Reason),
-    /// Why a leaf, by its index, does not take its share.
-    Leaf(usize, LeafState),
+    /// Why a leaf does not take its share.
+    Leaf {
+        /// Its index.
+        leaf: usize,
+        /// Its state.
+        state: LeafState,
+        /// Whether other leaves take over its share.
+        others_share: bool,
+    },
 }
 
 /// Everything that is true of a root's frontends.
 pub(super) struct Findings {
-    found: BTreeMap<Finding, BTreeMap<(u16, Protocol), BTreeSet<AddressFamily>>>,
+    found: BTreeMap<Finding, Ports>,
     families: BTreeSet<AddressFamily>,
 }
 
@@ -46,79 +62,170 @@ impl Findings {
     /// Says all of it about the object that the claim comes from.
     pub(super) fn say(self, index: &Index<'_>, claim: &Claim, split: &Split, report: &mut Report) {
         for (finding, ports) in &self.found {
-            let ports = self.ports(ports);
-            let said = match finding {
-                Finding::Frontend(reason) => {
-                    of_frontend(*reason, &ports, &claim.root, split).map(|(reason, message)| {
-                        let field = match reason {
-                            reason::PROTOCOL_NOT_SPLIT | reason::NO_LEAF_PORT => claim.root_field,
-                            _ => split.leaves_field,
-                        };
-                        (field.to_owned(), reason, message)
-                    })
-                }
-                Finding::Leaf(leaf, state) => split.leaves.get(*leaf).and_then(|leaf| {
-                    of_leaf(leaf, *state, &ports, index)
-                        .map(|(reason, message)| (leaf.field.clone(), reason, message))
-                }),
+            let why = finding.why.as_str();
+            // What is wrong with a family is told of each, since it names the family.
+            let by_family = match finding.subject {
+                Subject::Frontend(Reason::NoLeafFamily)
+                | Subject::Leaf {
+                    state: LeafState::FamilyMissing,
+                    ..
+                } => split_by_family(ports),
+                _ => vec![(None, ports.clone())],
             };
-            if let Some((field, reason, message)) = said {
-                report.say(&claim.origin, Severity::Warning, reason, field, message);
+            for (family, ports) in by_family {
+                let place = Place {
+                    ports: self.ports(&ports, family.is_none()),
+                    family,
+                };
+                let said = match finding.subject {
+                    Subject::Frontend(reason) => {
+                        of_frontend(index, reason, &place, claim, split, why)
+                    }
+                    Subject::Leaf {
+                        leaf,
+                        state,
+                        others_share,
+                    } => split
+                        .leaves
+                        .get(leaf)
+                        .and_then(|leaf| of_leaf(index, leaf, state, &place, others_share, why)),
+                };
+                if let Some(Said {
+                    field,
+                    reason,
+                    message,
+                }) = said
+                {
+                    report.say(&claim.origin, Severity::Warning, reason, field, message);
+                }
             }
         }
     }
 
     /// Ports for people, with the address family if that makes a difference.
-    fn ports(&self, ports: &BTreeMap<(u16, Protocol), BTreeSet<AddressFamily>>) -> String {
+    fn ports(&self, ports: &Ports, name_family: bool) -> PortList {
         let list: Vec<String> = ports
             .iter()
             .map(|((port, protocol), families)| {
                 let port = format!("{port}/{}", protocol_name(*protocol));
                 match families.first() {
-                    Some(family) if families.len() < self.families.len() => {
+                    Some(family) if name_family && families.len() < self.families.len() => {
                         format!("{port} ({})", family.name())
                     }
                     _ => port,
                 }
             })
             .collect();
-        format!(
-            "{} {}",
-            if list.len() == 1 { "port" } else { "ports" },
-            list.join(", ")
-        )
+        PortList {
+            many: list.len() > 1,
+            text: format!(
+                "{} {}",
+                if list.len() == 1 { "port" } else { "ports" },
+                list.join(", ")
+            ),
+        }
     }
 }
 
+/// Ports, each with the address families for which something is true.
+type Ports = BTreeMap<(u16, Protocol), BTreeSet<AddressFamily>>;
+
+/// Ports for people.
+struct PortList {
+    text: String,
+    many: bool,
+}
+
+impl PortList {
+    /// The words for one port or for many.
+    fn either<'a>(&self, one: &'a str, many: &'a str) -> &'a str {
+        if self.many { many } else { one }
+    }
+}
+
+/// The frontends that something is said of.
+struct Place {
+    ports: PortList,
+    /// The family, where that is what is lacking.
+    family: Option<AddressFamily>,
+}
+
+/// What is said.
+struct Said {
+    field: String,
+    reason: &'static str,
+    message: String,
+}
+
+fn split_by_family(ports: &Ports) -> Vec<(Option<AddressFamily>, Ports)> {
+    let mut by_family: BTreeMap<AddressFamily, Ports> = BTreeMap::new();
+    for (port, families) in ports {
+        for family in families {
+            let of_family = by_family.entry(*family).or_default();
+            of_family.insert(*port, BTreeSet::from([*family]));
+        }
+    }
+    by_family
+        .into_iter()
+        .map(|(family, ports)| (Some(family), ports))
+        .collect()
+}
+
 fn of_frontend(
+    index: &Index<'_>,
     cause: Reason,
-    ports: &str,
-    root: &ObjectName,
+    place: &Place,
+    claim: &Claim,
     split: &Split,
-) -> Option<(&'static str, String)> {
-    Some(match cause {
+    why: &str,
+) -> Option<Said> {
+    let root = &claim.root;
+    let Place { ports, family } = place;
+    let list = &ports.text;
+    let family_name = family.map_or("", AddressFamily::name);
+    let (field, reason, message) = match cause {
         Reason::ProtocolNotSplit => (
+            claim.root_field,
             reason::PROTOCOL_NOT_SPLIT,
             format!(
-                "{ports} of Service {root} passes through unsplit, since only TCP is split; split \
-                 a Service without it to be rid of this warning"
+                "{list} of Service {root} {} through unsplit, since only TCP is split; split a \
+                 Service without {} to be rid of this warning",
+                ports.either("passes", "pass"),
+                ports.either("it", "them"),
             ),
         ),
         Reason::NoLeafService => (
+            split.leaves_field,
             reason::NO_LEAF_SERVICE,
             format!(
-                "none of the backends is a Service that exists, so connections to Service {root} \
-                 pass through unsplit; create them"
+                "{}, so connections to Service {root} pass through unsplit; {}",
+                no_leaf_service(index, split),
+                "name Services that exist and have endpoints of their own"
             ),
         ),
         Reason::NoLeafPort => (
+            claim.root_field,
             reason::NO_LEAF_PORT,
             format!(
-                "{ports} of Service {root} is a port of no backend and passes through unsplit; \
-                 give the backends a port of the same number and protocol to have it split"
+                "{list} of Service {root} {} through unsplit; give the backends a port of the same \
+                 number and protocol to have it split",
+                ports.either(
+                    "is a port of no backend and passes",
+                    "are ports of no backend and pass"
+                ),
+            ),
+        ),
+        Reason::NoLeafFamily => (
+            split.leaves_field,
+            reason::NO_LEAF_FAMILY,
+            format!(
+                "no backend has {family_name} addresses for {list}, so {family_name} connections to Service \
+                 {root} pass through unsplit there; make the backends dual-stack, or give them \
+                 EndpointSlices of addressType {family_name}"
             ),
         ),
         Reason::AllWeightsZero => (
+            split.leaves_field,
             reason::ALL_WEIGHTS_ZERO,
             format!(
                 "all weights are 0, so connections to Service {root} are refused; give a backend \
@@ -126,57 +233,129 @@ fn of_frontend(
             ),
         ),
         Reason::NoReadyEndpoints => (
+            split.leaves_field,
             reason::NO_READY_ENDPOINTS,
             format!(
-                "no backend with a weight above 0 has a ready endpoint for {ports}, so connections \
-                 {} until one has",
+                "no backend with a weight above 0 has a ready endpoint for {list}, so connections \
+                 {} until one has{}",
                 match split.on_no_endpoints {
                     OnNoEndpoints::Refuse => "are refused",
                     OnNoEndpoints::PassThrough => "pass through unsplit",
-                }
+                },
+                bracketed(why),
             ),
         ),
         Reason::None | Reason::ObjectRefused => return None,
+    };
+    Some(Said {
+        field: field.to_owned(),
+        reason,
+        message,
     })
 }
 
+/// Why no backend is a Service with endpoints. Where they just do not exist, no more need
+/// be said.
+fn no_leaf_service(index: &Index<'_>, split: &Split) -> String {
+    let mut names = split.leaves.iter().filter_map(|leaf| leaf.service.as_ref());
+    let other = names.find_map(|name| {
+        if index.service(name).is_some() {
+            Some(format!("Service {name} is an ExternalName"))
+        } else if index.objects().is_refused_service(name) {
+            Some(format!("Service {name} was refused, see above"))
+        } else {
+            None
+        }
+    });
+    match other {
+        Some(other) => format!("no backend is a Service with endpoints of its own ({other})"),
+        None => "none of the backends is a Service that exists".to_owned(),
+    }
+}
+
 fn of_leaf(
+    index: &Index<'_>,
     leaf: &Leaf,
     state: LeafState,
-    ports: &str,
-    index: &Index<'_>,
-) -> Option<(&'static str, String)> {
+    place: &Place,
+    others_share: bool,
+    why: &str,
+) -> Option<Said> {
     // Of one that can never be a Service, the translator has told.
     let name = leaf.service.as_ref()?;
-    Some(match state {
+    let Place { ports, family } = place;
+    let list = &ports.text;
+    let family_name = family.map_or("", AddressFamily::name);
+    let share = if others_share {
+        ", so the other backends share its connections"
+    } else {
+        ""
+    };
+    let (reason, message) = match state {
         LeafState::ServiceMissing => (
             reason::LEAF_SERVICE_MISSING,
             if index.service(name).is_some() {
                 format!(
-                    "Service {name} is an ExternalName, which has no endpoints, so the other \
-                     backends share its connections; name a Service with endpoints"
+                    "Service {name} is an ExternalName, which has no endpoints{share}; name a \
+                     Service with endpoints"
                 )
+            } else if index.objects().is_refused_service(name) {
+                format!("Service {name} was refused, see above{share}; correct it")
             } else {
-                format!(
-                    "Service {name} does not exist, so the other backends share its connections; \
-                     create it, or set its weight to 0"
-                )
+                format!("Service {name} does not exist{share}; create it, or set its weight to 0")
             },
         ),
         LeafState::PortMissing => (
             reason::LEAF_PORT_MISSING,
             format!(
-                "Service {name} does not have {ports}, so the other backends share its connections \
-                 there; give it a port of the same number and protocol"
+                "Service {name} does not have {list}{share}{}; give it a port of the same number \
+                 and protocol",
+                if others_share { " there" } else { "" }
             ),
         ),
+        LeafState::FamilyMissing => {
+            let other = family.map(AddressFamily::other).filter(|other| {
+                index
+                    .service(name)
+                    .is_some_and(|service| index.has_family(service, *other))
+            });
+            let lacks = match other {
+                Some(other) => format!("is {} only", other.name()),
+                None => format!("has no {family_name} addresses"),
+            };
+            let remedy = if others_share {
+                format!(
+                    "make it dual-stack, or the others get all {family_name} connections to {list}"
+                )
+            } else {
+                "make it dual-stack".to_owned()
+            };
+            (
+                reason::LEAF_FAMILY_MISSING,
+                format!("Service {name} {lacks}; {remedy}"),
+            )
+        }
         LeafState::NoReadyEndpoints => (
             reason::LEAF_NOT_READY,
             format!(
-                "Service {name} has no ready endpoint for {ports}, so the other backends share its \
-                 connections until it has"
+                "Service {name} has no ready endpoint for {list}{share} until it has{}",
+                bracketed(why)
             ),
         ),
         LeafState::Ready | LeafState::Terminating | LeafState::WeightZero => return None,
+    };
+    Some(Said {
+        field: leaf.field.clone(),
+        reason,
+        message,
     })
+}
+
+/// An explanation after a sentence.
+fn bracketed(why: &str) -> String {
+    if why.is_empty() {
+        String::new()
+    } else {
+        format!(" ({why})")
+    }
 }

@@ -15,6 +15,7 @@ mod findings;
 mod host;
 mod resolve;
 mod shares;
+mod slices;
 mod smi;
 mod split;
 
@@ -45,7 +46,8 @@ pub struct Compiled {
     /// What the maps shall hold.
     pub plan: Plan,
     /// What is said about every object that asks for a split, sorted: that it is
-    /// accepted, or else everything that is wrong with it.
+    /// accepted, or else everything that is wrong with it; and what is wrong with the
+    /// EndpointSlices that splits need.
     pub diagnostics: Vec<Diagnostic>,
 }
 

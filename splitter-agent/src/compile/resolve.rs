@@ -7,8 +7,9 @@ use splitter_common::layout::{LeafState, Protocol, Reason};
 
 use super::diagnostics::{Report, Severity, reason};
 use super::endpoints::{Index, Offer};
-use super::findings::{Finding, Findings};
+use super::findings::{Finding, Findings, Subject};
 use super::shares::shares;
+use super::slices;
 use super::split::{Claim, Clients, Leaf, OnNoEndpoints, Split, display_weights};
 use crate::objects::{AddressFamily, ObjectName, Objects, Service, ServiceKind};
 use crate::plan::{Decision, Frontend, Plan, PlannedLeaf, PlannedSplit};
@@ -16,6 +17,7 @@ use crate::plan::{Decision, Frontend, Plan, PlannedLeaf, PlannedSplit};
 /// Decides what becomes of every frontend that a claim is about.
 pub(super) fn resolve(objects: &Objects, claims: Vec<Claim>, report: &mut Report) -> Plan {
     let index = Index::new(objects);
+    slices::judge(&index, &claims, report);
     let mut plan = Plan::default();
     for claim in owners(claims, report) {
         match &claim.split {
@@ -69,6 +71,7 @@ fn owners(claims: Vec<Claim>, report: &mut Report) -> Vec<Claim> {
 /// Why a root has no frontends.
 enum NoFrontends {
     Missing,
+    Refused,
     Headless,
     ExternalName,
     NoClusterIp,
@@ -77,7 +80,13 @@ enum NoFrontends {
 
 /// The root Service, if clients can dial it by a cluster IP.
 fn root<'a>(index: &Index<'a>, name: &ObjectName) -> Result<&'a Service, NoFrontends> {
-    let service = index.service(name).ok_or(NoFrontends::Missing)?;
+    let service = index.service(name).ok_or_else(|| {
+        if index.objects().is_refused_service(name) {
+            NoFrontends::Refused
+        } else {
+            NoFrontends::Missing
+        }
+    })?;
     match service.kind {
         ServiceKind::Headless => Err(NoFrontends::Headless),
         ServiceKind::ExternalName => Err(NoFrontends::ExternalName),
@@ -90,7 +99,7 @@ fn root<'a>(index: &Index<'a>, name: &ObjectName) -> Result<&'a Service, NoFront
 impl NoFrontends {
     fn reason(&self) -> &'static str {
         match self {
-            Self::Missing => reason::ROOT_MISSING,
+            Self::Missing | Self::Refused => reason::ROOT_MISSING,
             Self::Headless => reason::ROOT_HEADLESS,
             Self::ExternalName => reason::ROOT_EXTERNAL_NAME,
             Self::NoClusterIp => reason::ROOT_WITHOUT_CLUSTER_IP,
@@ -103,6 +112,7 @@ impl NoFrontends {
             Self::Missing => {
                 format!("Service {root} does not exist; create it, or name one that exists")
             }
+            Self::Refused => format!("Service {root} was refused, see above; correct it"),
             Self::Headless => format!(
                 "Service {root} is headless, so that clients dial its pods directly; give it a \
                  cluster IP"
@@ -245,7 +255,7 @@ fn decide(
         })
         .collect();
     let decision = decision(split, frontend.protocol, &offers, &states);
-    note(decision, frontend, &states, findings);
+    note(index, split, decision, frontend, &states, findings);
     (
         decision,
         planned_leaves(&split.leaves, decision, offers, states),
@@ -260,11 +270,17 @@ fn decision(split: &Split, protocol: Protocol, offers: &[Offer], states: &[LeafS
     if offers.iter().all(|offer| *offer == Offer::NoService) {
         return Decision::PassThrough(Reason::NoLeafService);
     }
+    if offers
+        .iter()
+        .all(|offer| matches!(offer, Offer::NoService | Offer::NoPort))
+    {
+        return Decision::PassThrough(Reason::NoLeafPort);
+    }
     if !offers
         .iter()
         .any(|offer| matches!(offer, Offer::Endpoints { .. }))
     {
-        return Decision::PassThrough(Reason::NoLeafPort);
+        return Decision::PassThrough(Reason::NoLeafFamily);
     }
     if states.iter().all(|state| *state == LeafState::WeightZero) {
         return Decision::Refuse(Reason::AllWeightsZero);
@@ -283,29 +299,81 @@ fn takes_its_share(state: LeafState) -> bool {
 }
 
 /// What people are told of the decision, in the end for all frontends together.
-fn note(decision: Decision, frontend: Frontend, states: &[LeafState], findings: &mut Findings) {
+fn note(
+    index: &Index<'_>,
+    split: &Split,
+    decision: Decision,
+    frontend: Frontend,
+    states: &[LeafState],
+    findings: &mut Findings,
+) {
     let whole = match decision {
         Decision::Split => None,
         Decision::Refuse(reason) | Decision::PassThrough(reason) => Some(reason),
     };
-    if let Some(reason) = whole {
-        findings.add(Finding::Frontend(reason), frontend);
-    }
     // What is said of the frontend as a whole need not be said of each leaf.
-    if !matches!(whole, None | Some(Reason::NoReadyEndpoints)) {
-        return;
-    }
-    for (leaf, state) in states.iter().enumerate() {
-        match state {
-            LeafState::ServiceMissing | LeafState::PortMissing => {
-                findings.add(Finding::Leaf(leaf, *state), frontend);
+    let leaves = if matches!(whole, None | Some(Reason::NoReadyEndpoints)) {
+        states
+    } else {
+        &[]
+    };
+    let mut not_ready = Vec::new();
+    for (leaf, state) in leaves.iter().enumerate() {
+        let why = match state {
+            LeafState::ServiceMissing | LeafState::PortMissing | LeafState::FamilyMissing => {
+                String::new()
             }
-            LeafState::NoReadyEndpoints if whole.is_none() => {
-                findings.add(Finding::Leaf(leaf, *state), frontend);
+            LeafState::NoReadyEndpoints => {
+                let why = why_not_ready(index, split, leaf, frontend).unwrap_or_default();
+                if whole.is_some() {
+                    not_ready.push((leaf, why));
+                    continue;
+                }
+                why
             }
-            _ => {}
-        }
+            LeafState::Ready | LeafState::Terminating | LeafState::WeightZero => continue,
+        };
+        let subject = Subject::Leaf {
+            leaf,
+            state: *state,
+            others_share: whole.is_none(),
+        };
+        findings.add(Finding { subject, why }, frontend);
     }
+    if let Some(reason) = whole {
+        let finding = Finding {
+            subject: Subject::Frontend(reason),
+            why: list_not_ready(split, &not_ready),
+        };
+        findings.add(finding, frontend);
+    }
+}
+
+/// Why a leaf has no ready endpoint for a frontend.
+fn why_not_ready(
+    index: &Index<'_>,
+    split: &Split,
+    leaf: usize,
+    frontend: Frontend,
+) -> Option<String> {
+    let service = index.service(split.leaves.get(leaf)?.service.as_ref()?)?;
+    let port = service.port(frontend.address.port(), frontend.protocol)?;
+    let family = AddressFamily::of(&frontend.address.ip());
+    Some(slices::why_none_is_ready(index, service, port, family))
+}
+
+/// The reasons of the first leaves, for one line.
+fn list_not_ready(split: &Split, not_ready: &[(usize, String)]) -> String {
+    const MOST: usize = 3;
+    let mut reasons: Vec<String> = not_ready
+        .iter()
+        .take(MOST)
+        .filter_map(|(leaf, why)| Some(format!("{}: {why}", split.leaves.get(*leaf)?.name)))
+        .collect();
+    if not_ready.len() > MOST {
+        reasons.push(format!("and {} more", not_ready.len() - MOST));
+    }
+    reasons.join("; ")
 }
 
 fn planned_leaves(

@@ -8,7 +8,7 @@ use splitter_common::layout::MAX_LEAVES;
 use super::diagnostics::{Report, Severity, reason};
 use super::host::Host;
 use super::split::{Claim, Clients, Leaf, OnNoEndpoints, Split, display_weights};
-use crate::objects::{Backend, ON_NO_ENDPOINTS, ObjectName, SplitSpec, TrafficSplit, shown};
+use crate::objects::{Backend, ON_NO_ENDPOINTS, ObjectName, SplitSpec, TrafficSplit, inert, shown};
 use crate::plan::Origin;
 
 /// The kind of the objects that are translated here.
@@ -221,11 +221,8 @@ impl Translator<'_> {
     fn leaf(&self, backend: &Backend, field: String, report: &mut Report) -> Leaf {
         let own = &self.object.name.namespace;
         let written = &backend.service;
+        let remedy = format!("write the name of a Service of {own}");
         let problem = match Host::parse(written, self.cluster_domain) {
-            Ok(Host { port: Some(_), .. }) => Err((
-                reason::INVALID_BACKEND_NAME,
-                "has a port; the port of a backend is that of the root".to_owned(),
-            )),
             Ok(host) => match host.namespace {
                 Some(namespace) if namespace != *own => Err((
                     reason::BACKEND_IN_OTHER_NAMESPACE,
@@ -233,26 +230,32 @@ impl Translator<'_> {
                         "is in namespace {namespace}, and backends are Services of the \
                          TrafficSplit's own namespace, {own}"
                     ),
+                    remedy,
+                )),
+                _ if host.port.is_some() => Err((
+                    reason::INVALID_BACKEND_NAME,
+                    "has a port, and that of a backend is always that of the root".to_owned(),
+                    format!("write {}", host.service),
                 )),
                 _ => Ok(host.service),
             },
-            Err(error) => Err((reason::INVALID_BACKEND_NAME, error.to_string())),
+            Err(error) => Err((reason::INVALID_BACKEND_NAME, error.to_string(), remedy)),
         };
         let (name, service) = match problem {
             Ok(service) => (service.clone(), Some(ObjectName::new(own, service))),
-            Err((reason, problem)) => {
+            Err((reason, problem, remedy)) => {
                 self.say(
                     report,
                     Severity::Warning,
                     reason,
                     format!("{field}.service"),
                     format!(
-                        "{} {problem}; it gets no connections until it is the name of a \
-                         Service of {own}",
+                        "{} {problem}, so it gets no connections; {remedy}",
                         quoted(written)
                     ),
                 );
-                (written.clone(), None)
+                // Not a name, but reports show it as one.
+                (inert(written).into_owned(), None)
             }
         };
         Leaf {

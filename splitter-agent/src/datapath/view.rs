@@ -266,7 +266,8 @@ pub fn reason_text(reason: Reason) -> &'static str {
         }
         Reason::NoReadyEndpoints => "no leaf with a weight above 0 has a ready endpoint",
         Reason::NoLeafService => {
-            "none of the leaf Services exists, so the root Service behaves as without a split"
+            "no leaf is a Service that exists and has endpoints of its own, so the root Service \
+             behaves as without a split"
         }
         Reason::NoLeafPort => {
             "no leaf Service has a port of this number and protocol, so this port behaves as \
@@ -276,6 +277,10 @@ pub fn reason_text(reason: Reason) -> &'static str {
         Reason::ObjectRefused => {
             "the object that asks for the split was refused, so the root Service behaves as \
              without it; `splitter-agent check` says why"
+        }
+        Reason::NoLeafFamily => {
+            "no leaf Service has addresses of this family, so this address behaves as without a \
+             split"
         }
     }
 }
@@ -291,6 +296,7 @@ pub fn reason_name(reason: Reason) -> Option<&'static str> {
         Reason::NoLeafPort => "NoLeafPort",
         Reason::ProtocolNotSplit => "ProtocolNotSplit",
         Reason::ObjectRefused => "ObjectRefused",
+        Reason::NoLeafFamily => "NoLeafFamily",
     })
 }
 

@@ -180,28 +180,37 @@ fn in_metadata(error: FieldError) -> FieldError {
     error.below("metadata")
 }
 
-/// The error, with as much of the object's name as can be read.
+/// The error, with as much of the object's name as can be read and could be one: the name
+/// is printed as it is, so it must not look like anything else.
 fn failure(object: &Fields, error: FieldError) -> DecodeError {
-    let known = |fields: Option<&Fields>, name: &str, otherwise: &str| {
-        fields
+    let known = |fields: Option<&Fields>, name: &str, otherwise: &str, valid: fn(&str) -> bool| {
+        let text = fields
             .and_then(|fields| fields.get(name))
             .and_then(Value::as_str)
-            .filter(|text| !text.is_empty())
-            .unwrap_or(otherwise)
-            .to_owned()
+            .filter(|text| !text.is_empty());
+        match text {
+            None => otherwise.to_owned(),
+            Some(text) if valid(text) => text.to_owned(),
+            Some(_) => "(invalid)".to_owned(),
+        }
     };
     let metadata = object.get("metadata").and_then(Value::as_object);
     DecodeError {
         object: ObjectReference {
-            kind: known(Some(object), "kind", "Object"),
+            kind: known(Some(object), "kind", "Object", is_kind),
             name: ObjectName::new(
-                known(metadata, "namespace", DEFAULT_NAMESPACE),
-                known(metadata, "name", "(unnamed)"),
+                known(metadata, "namespace", DEFAULT_NAMESPACE, dns::is_label),
+                known(metadata, "name", "(unnamed)", dns::is_subdomain),
             ),
         },
         field: error.field,
         message: error.message,
     }
+}
+
+/// Whether it can be the name of a kind.
+fn is_kind(text: &str) -> bool {
+    text.len() <= 63 && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 #[cfg(test)]
@@ -278,6 +287,27 @@ mod tests {
         ] {
             assert_eq!(decode(value.clone()).unwrap_err().field, field, "{value}");
         }
+    }
+
+    #[test]
+    fn names_that_cannot_be_names_are_not_repeated() {
+        for forged in [
+            "x\nTrafficSplit shop/web: accepted",
+            "\u{1b}[2J",
+            "\u{202e}x",
+            "A",
+        ] {
+            let error = decode(json!({
+                "apiVersion": "v1", "kind": "Service",
+                "metadata": {"name": forged, "namespace": forged},
+            }))
+            .unwrap_err();
+            assert_eq!(error.object.to_string(), "Service (invalid)/(invalid)");
+            assert!(!error.message.contains(char::is_control));
+            assert!(!error.message.contains('\u{202e}'));
+        }
+        let error = decode(json!({"kind": "a b", "metadata": {"name": "x"}})).unwrap_err();
+        assert_eq!(error.object.to_string(), "(invalid) default/x");
     }
 
     /// Any JSON, most of it made of the words that the decoders look for.

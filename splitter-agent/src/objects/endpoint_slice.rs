@@ -1,5 +1,6 @@
 //! EndpointSlices: the addresses behind a Service.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde_json::Value;
@@ -11,14 +12,15 @@ use super::field::{self, FieldError, Fields, shown};
 use super::service::protocol;
 
 /// The label that names the Service of an EndpointSlice.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// What the agent keeps of an EndpointSlice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointSlice {
     /// Namespace and name.
     pub name: ObjectName,
-    /// The Service that it belongs to, in its own namespace.
+    /// The Service that it belongs to, in its own namespace; `None` without the label
+    /// [`SERVICE_NAME`].
     pub service: Option<String>,
     /// Family of its addresses; `None` if they are names, which nobody can be sent to.
     pub address_family: Option<AddressFamily>,
@@ -26,6 +28,17 @@ pub struct EndpointSlice {
     pub ports: Vec<SlicePort>,
     /// The endpoints.
     pub endpoints: Vec<SliceEndpoint>,
+    /// What was left out, one entry for each sort of it.
+    pub ignored: Vec<Ignored>,
+}
+
+/// Content of one sort that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Ignored {
+    /// The first field that is the cause.
+    pub field: String,
+    /// What is the matter, how often, and what to do about it.
+    pub message: String,
 }
 
 /// Address family.
@@ -72,6 +85,15 @@ impl AddressFamily {
         }
     }
 
+    /// The other family.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Ipv4 => Self::Ipv6,
+            Self::Ipv6 => Self::Ipv4,
+        }
+    }
+
     /// The name that Kubernetes gives it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -85,16 +107,26 @@ impl AddressFamily {
 impl EndpointSlice {
     pub(super) fn read(metadata: &Metadata<'_>, object: &Fields) -> Result<Self, FieldError> {
         let address_family = address_family(object)?;
+        let mut flaws = Flaws::default();
+        let mut ports = Vec::new();
+        for (index, value) in field::list(object, "ports")?.iter().enumerate() {
+            let port = SlicePort::read(value, index, &mut flaws)
+                .map_err(|error| error.at(index).below("ports"))?;
+            ports.extend(port);
+        }
+        let endpoints = field::list(object, "endpoints")?;
+        let endpoints = endpoints.iter().enumerate().map(|(index, value)| {
+            SliceEndpoint::read(value, address_family, index, &mut flaws)
+                .map_err(|error| error.at(index).below("endpoints"))
+        });
         Ok(Self {
-            service: metadata.label(SERVICE_NAME)?,
+            service: metadata
+                .label(SERVICE_NAME)?
+                .filter(|service| !service.is_empty()),
             address_family,
-            ports: field::each(object, "ports", SlicePort::read)?
-                .into_iter()
-                .flatten()
-                .collect(),
-            endpoints: field::each(object, "endpoints", |value| {
-                SliceEndpoint::read(value, address_family)
-            })?,
+            ports,
+            endpoints: endpoints.collect::<Result<_, _>>()?,
+            ignored: flaws.ignored(address_family),
             name: metadata.name.clone(),
         })
     }
@@ -103,11 +135,15 @@ impl EndpointSlice {
 impl SlicePort {
     /// `None` if the port cannot be dialled: without a number it means all ports, which
     /// no connection can be sent to.
-    fn read(value: &Value) -> Result<Option<Self>, FieldError> {
+    fn read(value: &Value, index: usize, flaws: &mut Flaws) -> Result<Option<Self>, FieldError> {
         let fields = field::as_object(value)?;
         let name = field::text(fields, "name")?.unwrap_or_default().to_owned();
         let protocol = protocol(fields)?;
-        let port = field::present(fields, "port").and_then(field::port);
+        let number = field::present(fields, "port").unwrap_or(&Value::Null);
+        let port = field::port(number);
+        if port.is_none() {
+            flaws.note(Flaw::Port, number, || format!("ports[{index}].port"));
+        }
         Ok(port.map(|port| Self {
             name,
             port,
@@ -117,13 +153,22 @@ impl SlicePort {
 }
 
 impl SliceEndpoint {
-    fn read(value: &Value, family: Option<AddressFamily>) -> Result<Self, FieldError> {
+    fn read(
+        value: &Value,
+        family: Option<AddressFamily>,
+        index: usize,
+        flaws: &mut Flaws,
+    ) -> Result<Self, FieldError> {
         let fields = field::as_object(value)?;
-        let addresses = field::list(fields, "addresses")?
-            .iter()
-            .filter_map(|address| address.as_str()?.parse().ok())
-            .filter(|address| Some(AddressFamily::of(address)) == family && is_dialled(address))
-            .collect();
+        let mut addresses = Vec::new();
+        for (place, value) in field::list(fields, "addresses")?.iter().enumerate() {
+            match address(value, family) {
+                Ok(address) => addresses.push(address),
+                Err(flaw) => flaws.note(flaw, value, || {
+                    format!("endpoints[{index}].addresses[{place}]")
+                }),
+            }
+        }
         let none = Fields::new();
         let conditions = field::object(fields, "conditions")?.unwrap_or(&none);
         let condition =
@@ -135,6 +180,110 @@ impl SliceEndpoint {
             serving: condition("serving")?.unwrap_or(ready),
             terminating: condition("terminating")?.unwrap_or(false),
         })
+    }
+}
+
+/// An address of the slice's family that a connection can be sent to.
+fn address(value: &Value, family: Option<AddressFamily>) -> Result<IpAddr, Flaw> {
+    let address = value.as_str().and_then(|text| text.parse().ok());
+    let address = address.ok_or(Flaw::NotAnAddress)?;
+    if Some(AddressFamily::of(&address)) != family {
+        Err(Flaw::OtherFamily)
+    } else if !is_dialled(&address) {
+        Err(Flaw::NotDialled)
+    } else {
+        Ok(address)
+    }
+}
+
+/// Why something is left out.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Flaw {
+    Port,
+    NotAnAddress,
+    OtherFamily,
+    NotDialled,
+}
+
+/// What is left out: of each sort the first, and how many there are, so that a thousand
+/// addresses with one flaw make one line.
+#[derive(Default)]
+struct Flaws {
+    found: BTreeMap<Flaw, Found>,
+}
+
+struct Found {
+    field: String,
+    value: String,
+    count: usize,
+}
+
+impl Flaws {
+    fn note(&mut self, flaw: Flaw, value: &Value, field: impl FnOnce() -> String) {
+        self.found
+            .entry(flaw)
+            .or_insert_with(|| Found {
+                field: field(),
+                value: shown(value),
+                count: 0,
+            })
+            .count += 1;
+    }
+
+    /// All of it for people. Addresses of a slice of names need not be told of one by one.
+    fn ignored(self, family: Option<AddressFamily>) -> Vec<Ignored> {
+        let mut found = self.found;
+        let mut ignored = Vec::new();
+        if family.is_none() {
+            found.retain(|flaw, _| *flaw == Flaw::Port);
+            ignored.push(Ignored {
+                field: "addressType".to_owned(),
+                message: "is FQDN, and connections cannot be sent to names, so its endpoints are \
+                          ignored; write IPv4 or IPv6, and addresses"
+                    .to_owned(),
+            });
+        }
+        let family = family.map_or("IP", AddressFamily::name);
+        ignored.extend(
+            found
+                .into_iter()
+                .map(|(flaw, found)| found.tell(flaw, family)),
+        );
+        ignored
+    }
+}
+
+impl Found {
+    fn tell(self, flaw: Flaw, family: &str) -> Ignored {
+        let (what, remedy) = match flaw {
+            Flaw::Port => (
+                "is not a port number".to_owned(),
+                "write a number from 1 to 65535".to_owned(),
+            ),
+            Flaw::NotAnAddress => (
+                "is not an IP address".to_owned(),
+                format!("write an {family} address"),
+            ),
+            Flaw::OtherFamily => (
+                format!("is not an {family} address, as addressType says"),
+                "put it into an EndpointSlice of its own addressType".to_owned(),
+            ),
+            Flaw::NotDialled => (
+                "connections cannot be sent to".to_owned(),
+                "write the address of a pod".to_owned(),
+            ),
+        };
+        let more = match self.count {
+            1 => String::new(),
+            count => format!(" (and {} more like it)", count - 1),
+        };
+        Ignored {
+            field: self.field,
+            message: format!(
+                "is {}, which {what}{more}, so it is ignored; {remedy}",
+                self.value
+            ),
+        }
     }
 }
 
@@ -248,6 +397,59 @@ mod tests {
                 port("", 81, Protocol::Udp)
             ]
         );
+    }
+
+    #[test]
+    fn what_is_left_out_is_told_once_for_each_sort() {
+        let addresses: Vec<String> = (0..1000).map(|number| format!("bad-{number}")).collect();
+        let slice = slice(
+            json!({"addressType": "IPv4", "ports": [{"port": "8080"}], "endpoints": [
+                {"addresses": ["10.0.0.1"]}, {"addresses": addresses},
+                {"addresses": ["fd00::1", "0.0.0.0"]},
+            ]}),
+        );
+        let told: Vec<_> = slice
+            .unwrap()
+            .ignored
+            .into_iter()
+            .map(|ignored| format!("{}: {}", ignored.field, ignored.message))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "ports[0].port: is \"8080\", which is not a port number, so it is ignored; write a \
+                 number from 1 to 65535",
+                "endpoints[1].addresses[0]: is \"bad-0\", which is not an IP address (and 999 more \
+                 like it), so it is ignored; write an IPv4 address",
+                "endpoints[2].addresses[0]: is \"fd00::1\", which is not an IPv4 address, as \
+                 addressType says, so it is ignored; put it into an EndpointSlice of its own \
+                 addressType",
+                "endpoints[2].addresses[1]: is \"0.0.0.0\", which connections cannot be sent to, so \
+                 it is ignored; write the address of a pod",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_slice_of_names_is_told_once() {
+        let slice = slice(json!({"addressType": "FQDN", "endpoints": [
+            {"addresses": ["a.example.org"]}, {"addresses": ["b.example.org"]},
+        ]}));
+        let ignored = slice.unwrap().ignored;
+        assert_eq!(ignored.len(), 1);
+        assert_eq!(ignored[0].field, "addressType");
+    }
+
+    #[test]
+    fn an_empty_label_is_none() {
+        let value = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": "web-x", "labels": {SERVICE_NAME: ""}},
+        });
+        match decode(value) {
+            Ok(Some(Object::EndpointSlice(slice))) => assert_eq!(slice.service, None),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Reading fields out of JSON: absent and `null` are the same, and whoever fails says
 //! where.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde_json::{Map, Value};
@@ -49,10 +50,41 @@ impl FieldError {
 pub(crate) fn shown(value: &Value) -> String {
     const LONGEST: usize = 60;
     let text = value.to_string();
+    let text = inert(&text).into_owned();
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text,
     }
+}
+
+/// Text for people: what a terminal would obey, or what would show the rest in another
+/// order or on another line, is written as JSON escapes it.
+pub(crate) fn inert(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_active) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if is_active(character) {
+            escaped += &format!("\\u{:04x}", u32::from(character));
+        } else {
+            escaped.push(character);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// Controls, line separators, and marks of direction.
+fn is_active(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{061c}'
+                | '\u{200e}'
+                | '\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2066}'..='\u{2069}'
+        )
 }
 
 /// The value of a field, if it is there and not `null`.
@@ -172,6 +204,17 @@ mod tests {
     fn long_values_are_cut_at_a_character() {
         let text = shown(&Value::String("ü".repeat(500)));
         assert_eq!(text.chars().count(), 61);
+    }
+
+    #[test]
+    fn nothing_shown_controls_a_terminal_or_its_direction() {
+        let text = "a\u{1b}[2J\u{7f}\u{9b}\n\u{202e}\u{2066}\u{200f}\u{2028}ü";
+        assert_eq!(
+            inert(text),
+            "a\\u001b[2J\\u007f\\u009b\\u000a\\u202e\\u2066\\u200f\\u2028ü"
+        );
+        assert!(!shown(&Value::from(text)).contains(is_active));
+        assert!(matches!(inert("plain ü"), Cow::Borrowed("plain ü")));
     }
 
     #[test]

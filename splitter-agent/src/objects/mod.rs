@@ -14,19 +14,21 @@ mod timestamp;
 mod traffic_split;
 mod weight;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Serialize;
 
 pub use decode::{DecodeError, decode};
-pub use endpoint_slice::{AddressFamily, EndpointSlice, SliceEndpoint, SlicePort};
+pub use endpoint_slice::{
+    AddressFamily, EndpointSlice, Ignored, SERVICE_NAME, SliceEndpoint, SlicePort,
+};
 pub use service::{Service, ServiceKind, ServicePort};
 pub use timestamp::Timestamp;
 pub use traffic_split::{Backend, ON_NO_ENDPOINTS, Refusal, SplitSpec, TrafficSplit};
 pub use weight::{Weight, WeightError};
 
-pub(crate) use field::shown;
+pub(crate) use field::{inert, shown};
 
 /// Namespace and name: what identifies an object among those of its kind.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -105,9 +107,31 @@ pub struct Objects {
     pub endpoint_slices: BTreeMap<ObjectName, EndpointSlice>,
     /// TrafficSplits.
     pub traffic_splits: BTreeMap<ObjectName, TrafficSplit>,
+    /// Objects that exist but cannot be read, as their authors have been told. Whoever
+    /// refers to one is told that, not that it is missing.
+    pub refused: BTreeSet<ObjectReference>,
 }
 
 impl Objects {
+    /// Whether there is an object of the same kind and name.
+    #[must_use]
+    pub fn contains(&self, object: &Object) -> bool {
+        match object {
+            Object::Service(object) => self.services.contains_key(&object.name),
+            Object::EndpointSlice(object) => self.endpoint_slices.contains_key(&object.name),
+            Object::TrafficSplit(object) => self.traffic_splits.contains_key(&object.name),
+        }
+    }
+
+    /// Whether a Service of this name exists but cannot be read.
+    #[must_use]
+    pub fn is_refused_service(&self, name: &ObjectName) -> bool {
+        self.refused.contains(&ObjectReference {
+            kind: "Service".to_owned(),
+            name: name.clone(),
+        })
+    }
+
     /// Adds an object; gives back the one of the same kind and name that it replaces.
     pub fn insert(&mut self, object: Object) -> Option<Object> {
         match object {

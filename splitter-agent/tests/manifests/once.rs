@@ -1,6 +1,8 @@
 //! Files read once, to judge them.
 
 use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 use splitter_agent::source::manifests::{self, SourceError};
 
@@ -36,7 +38,7 @@ fn a_broken_file_is_a_problem_and_makes_the_snapshot_incomplete() {
         problem.object.to_string(),
         format!("File {}", paths[0].display())
     );
-    assert_eq!(problem.reason, "NotYaml");
+    assert_eq!(problem.reason, "InvalidSyntax");
 }
 
 #[test]
@@ -52,6 +54,44 @@ fn an_object_in_two_of_the_files_is_told() {
         .map(|problem| problem.reason)
         .collect();
     assert_eq!(told, ["DuplicateObject"]);
+}
+
+#[test]
+fn a_pipe_that_is_named_is_read() {
+    let directory = Directory::new();
+    let pipe = directory.path("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo").success());
+    let writer = {
+        let pipe = pipe.clone();
+        std::thread::spawn(move || fs::write(pipe, documents(&[&service("a"), NAMELESS])))
+    };
+    // Named twice it is read once: it has one end.
+    let snapshot = manifests::read_once(&[pipe.clone(), pipe.clone()]).expect("read");
+    writer.join().expect("a writer").expect("written");
+    assert!(snapshot.complete);
+    assert_eq!(services(&snapshot), ["a"]);
+    let place = format!("({} line 10)", pipe.display());
+    assert!(snapshot.problems[0].message.ends_with(&place));
+}
+
+#[test]
+fn standard_input_is_read() {
+    for name in ["-", "/dev/stdin"] {
+        let mut check = Command::new(env!("CARGO_BIN_EXE_splitter-agent"))
+            .args(["check", name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("splitter-agent");
+        let mut stdin = check.stdin.take().expect("standard input");
+        stdin.write_all(NAMELESS.as_bytes()).expect("write");
+        drop(stdin);
+        let output = check.wait_with_output().expect("output");
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8(output.stdout).expect("text");
+        assert!(text.ends_with("(/dev/stdin line 1)\n"), "{text}");
+    }
 }
 
 #[test]

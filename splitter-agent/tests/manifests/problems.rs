@@ -16,7 +16,7 @@ fn a_broken_file_keeps_its_last_good_content_and_the_line_is_told() {
     directory.write("sub/x.yaml", &service("a"));
     let watched = directory.watch();
     directory.write("sub/x.yaml", "a: 1\nb: 2\nb: 3\n");
-    let snapshot = watched.until_problem("NotYaml");
+    let snapshot = watched.until_problem("InvalidSyntax");
     let problem = file_problem(&snapshot, "sub/x.yaml");
     assert_eq!(
         problem.object.name.namespace,
@@ -65,7 +65,7 @@ fn what_is_no_manifest_keeps_the_last_good_content() {
     let watched = directory.watch();
     for text in ["apiVers", "- a\n- b\n", "\u{0}\u{1}"] {
         directory.write("x.yaml", text);
-        let snapshot = watched.until_problem("NotYaml");
+        let snapshot = watched.until_problem("InvalidSyntax");
         assert_eq!(services(&snapshot), ["a"]);
         directory.write("x.yaml", &service("a"));
         watched.until_services(&["a"]);
@@ -81,7 +81,7 @@ fn a_file_that_cannot_be_read_keeps_its_last_good_content() {
 
     fs::write(directory.beside("latin1"), b"a: \xe9\n").expect("write");
     fs::rename(directory.beside("latin1"), &x).expect("rename");
-    let snapshot = watched.until_problem("NotYaml");
+    let snapshot = watched.until_problem("InvalidSyntax");
     assert_eq!(file_problem(&snapshot, "x.yaml").field, "line 1 column 4");
     assert_eq!(services(&snapshot), ["a"]);
 
@@ -209,6 +209,95 @@ fn lists_are_read_item_by_item() {
     assert_eq!(snapshot.problems.len(), 1);
     let message = &snapshot.problems[0].message;
     assert!(message.ends_with("(x.yaml line 1, item 2)"), "{message}");
+}
+
+#[test]
+fn only_known_lists_are_unpacked() {
+    let directory = Directory::new();
+    let items = "items:\n- {apiVersion: v1, kind: Service, metadata: {name: a}}\n";
+    directory.write(
+        "x.yaml",
+        &documents(&[
+            &format!("apiVersion: example.org/v1\nkind: AllowList\n{items}"),
+            &format!("apiVersion: example.org/v1\nkind: ServiceList\n{items}"),
+            "apiVersion: v1\nkind: List\nitems: null\n",
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSliceList\nitems:\n- {metadata: {name: e}, \
+             addressType: IPv4}\n",
+        ]),
+    );
+    let watched = directory.watch();
+    let snapshot = watched.now();
+    assert_eq!(services(&snapshot), [] as [&str; 0]);
+    assert_eq!(snapshot.objects.endpoint_slices.len(), 1);
+    assert!(snapshot.problems.is_empty(), "{:?}", snapshot.problems);
+
+    directory.write("x.yaml", "apiVersion: v1\nkind: List\nitems: 7\n");
+    let snapshot = watched.until_problem("Unreadable");
+    assert!(
+        snapshot.problems[0]
+            .message
+            .starts_with("7 is not a Kubernetes object")
+    );
+}
+
+#[test]
+fn a_document_that_is_no_object_is_a_warning() {
+    let directory = Directory::new();
+    directory.write(
+        "values.yaml",
+        &documents(&["image: {tag: v1}\n", &service("a")]),
+    );
+    let watched = directory.watch();
+    let snapshot = watched.now();
+    assert_eq!(services(&snapshot), ["a"]);
+    let [problem] = snapshot.problems.as_slice() else {
+        panic!("{snapshot:#?}");
+    };
+    assert_eq!(
+        (problem.severity, problem.reason),
+        (Severity::Warning, "NotAnObject")
+    );
+    assert!(
+        problem.message.ends_with("(values.yaml line 1)"),
+        "{problem:?}"
+    );
+    assert!(snapshot.objects.refused.is_empty());
+    // Half of what makes an object is a slip.
+    directory.write("values.yaml", "kind: Service\nmetadata: {name: a}\n");
+    let snapshot = watched.until_problem("Unreadable");
+    assert_eq!(snapshot.problems[0].severity, Severity::Refused);
+}
+
+#[test]
+fn what_was_refused_is_known_by_name() {
+    let directory = Directory::new();
+    let bad = service("a").replace("port: 80", "port: 0");
+    directory.write("x.yaml", &documents(&[&bad, &service("b")]));
+    let snapshot = directory.watch().now();
+    assert_eq!(services(&snapshot), ["b"]);
+    let refused: Vec<_> = snapshot
+        .objects
+        .refused
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(refused, ["Service default/a"]);
+}
+
+#[test]
+fn names_of_files_cannot_control_a_terminal() {
+    let directory = Directory::new();
+    directory.write(
+        "x\u{1b}[2J\n\u{202e}.yaml",
+        &documents(&[NAMELESS, "a: 1\n"]),
+    );
+    directory.write("y\u{1b}[2J\n\u{202e}.yaml", "{");
+    let snapshot = directory.watch().now();
+    assert_eq!(snapshot.problems.len(), 3);
+    for problem in snapshot.problems {
+        let text = problem.to_string();
+        assert!(!text.contains(['\u{1b}', '\n', '\u{202e}']), "{text:?}");
+    }
 }
 
 #[test]

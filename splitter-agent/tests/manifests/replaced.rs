@@ -166,6 +166,8 @@ fn git_checkout_is_followed() {
     let directory = Directory::new();
     let git = |arguments: &[&str]| {
         let status = std::process::Command::new("git")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
             .args(["-c", "user.name=x", "-c", "user.email=x@example.com", "-C"])
             .arg(directory.root())
             .args(arguments)

@@ -212,7 +212,7 @@ impl Outcome {
         }
     }
 
-    /// Asserts that nothing is said but that it is in force as written.
+    /// Asserts that nothing is said of the split but that it is accepted.
     #[track_caller]
     pub(crate) fn assert_accepted(&self) {
         assert_eq!(self.said(), [(Severity::Accepted, "Accepted", "")]);

@@ -9,4 +9,5 @@ mod names;
 mod ports;
 mod properties;
 mod services;
+mod slices;
 mod weights;

@@ -156,6 +156,35 @@ fn a_backend_that_is_no_service_is_left_out() {
     }
 }
 
+/// Row "leaf Service missing": a port is not part of a backend's name.
+#[test]
+fn a_backend_with_a_port_is_told_what_to_write() {
+    for written in ["web-2:8080", "web-2.shop.svc:80"] {
+        let backends = [("web-1", json!(1)), (written, json!(1))];
+        let outcome = compiled_world(split("canary", "web", &backends));
+        assert!(
+            outcome.message().ends_with("; write web-2"),
+            "{}",
+            outcome.message()
+        );
+    }
+}
+
+/// No name can forge a line or control a terminal.
+#[test]
+fn names_are_shown_without_what_controls_a_terminal() {
+    let name = "a\n\u{1b}[2J\u{9b}\u{202e}\u{2066}\u{200f}";
+    let with_name = split("canary", "web", &[("web-1", json!(1)), (name, json!(1))]);
+    let outcome = compiled_world(with_name);
+    let hostile = |text: &str| {
+        text.contains(|c: char| c.is_control() || "\u{202e}\u{2066}\u{200f}".contains(c))
+    };
+    assert!(!hostile(outcome.message()));
+    assert!(!hostile(&outcome.at(VIP).unwrap().leaves[1].service));
+    let outcome = compiled_world(named(name));
+    assert!(!hostile(outcome.message()));
+}
+
 /// Names as long as an attacker likes do not make long reports.
 #[test]
 fn reports_stay_short() {

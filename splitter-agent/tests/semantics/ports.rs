@@ -205,7 +205,13 @@ fn other_protocols_pass_through() {
         outcome.said(),
         [(Warning, "ProtocolNotSplit", "spec.service")]
     );
-    assert!(outcome.message().contains("53/UDP") && outcome.message().contains("53/SCTP"));
+    assert!(
+        outcome
+            .message()
+            .contains("ports 53/UDP, 53/SCTP of Service shop/dns pass through"),
+        "{}",
+        outcome.message()
+    );
 }
 
 /// Row "dual stack".
@@ -247,6 +253,81 @@ fn every_cluster_ip_is_split_to_endpoints_of_its_own_family() {
     let outcome = compiled(objects.into_iter().chain([six("web-2", "fd01::2")]));
     assert_eq!(outcome.shares(VIP6), [("web-1", 9), ("web-2", 1)]);
     outcome.assert_accepted();
+}
+
+/// A root of both families, before leaves that are only of one.
+fn dual_root() -> Vec<Value> {
+    world_with(service_of(
+        "web",
+        &json!({"clusterIPs": ["10.96.0.1", "fd00::1"], "ports": [{"port": 80}]}),
+    ))
+}
+
+/// Row "dual stack": a family that no leaf has is like a port that no leaf has.
+#[test]
+fn a_family_that_no_leaf_has_passes_through() {
+    for weights in [(9, 1), (0, 0)] {
+        let split = canary(weights.0, weights.1);
+        let outcome = compiled(dual_root().into_iter().chain([split]));
+        let passed = Decision::PassThrough(Reason::NoLeafFamily);
+        assert_eq!(outcome.decision("[fd00::1]:80"), Some(passed));
+        let told = outcome
+            .0
+            .diagnostics
+            .iter()
+            .find(|said| said.reason == "NoLeafFamily")
+            .expect("a warning");
+        assert_eq!(
+            (told.severity, told.field.as_str()),
+            (Warning, "spec.backends")
+        );
+        assert!(told.message.contains("IPv6") && told.message.contains("dual-stack"));
+    }
+    let outcome = compiled(dual_root().into_iter().chain([canary(9, 1)]));
+    assert_eq!(outcome.shares(VIP), [("web-1", 9), ("web-2", 1)]);
+}
+
+/// Row "dual stack": a leaf without the family is left out.
+#[test]
+fn a_leaf_without_the_family_is_left_out() {
+    let six = slice_of(
+        "web-1-6",
+        "web-1",
+        &json!({"addressType": "IPv6", "ports": [{"port": 8080}],
+            "endpoints": [{"addresses": ["fd01::1"]}]}),
+    );
+    let outcome = compiled(dual_root().into_iter().chain([six, canary(9, 1)]));
+    assert_eq!(outcome.shares("[fd00::1]:80"), [("web-1", 1), ("web-2", 0)]);
+    assert_eq!(
+        outcome.states("[fd00::1]:80"),
+        [LeafState::Ready, LeafState::FamilyMissing]
+    );
+    assert_eq!(
+        outcome.said(),
+        [(Warning, "LeafFamilyMissing", "spec.backends[1]")]
+    );
+    assert_eq!(
+        outcome.message(),
+        "Service shop/web-2 is IPv4 only; make it dual-stack, or the others get all IPv6 \
+         connections to port 80/TCP"
+    );
+}
+
+/// Row "dual stack": a headless leaf of which no address is known may have the family.
+#[test]
+fn an_unknown_family_is_not_missing() {
+    let headless =
+        |name: &str| service_of(name, &json!({"clusterIP": "None", "ports": [{"port": 80}]}));
+    let objects = [
+        dual_root().remove(4),
+        headless("web-1"),
+        headless("web-2"),
+        canary(9, 1),
+    ];
+    let outcome = compiled(objects);
+    let refused = Decision::Refuse(Reason::NoReadyEndpoints);
+    assert_eq!(outcome.decision(VIP), Some(refused));
+    assert_eq!(outcome.decision("[fd00::1]:80"), Some(refused));
 }
 
 /// Row "dual stack": an IPv4-mapped address is the IPv4 address.

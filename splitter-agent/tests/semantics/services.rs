@@ -2,12 +2,14 @@
 
 use serde_json::{Value, json};
 use splitter_agent::compile::Severity::{Inactive, Warning};
+use splitter_agent::compile::{Settings, compile};
+use splitter_agent::objects::{ObjectName, ObjectReference};
 use splitter_agent::plan::Decision;
 use splitter_common::layout::{LeafState, Reason};
 
 use crate::fixtures::{
-    VIP, canary, compiled, compiled_world, leaf, root, service_of, slice, split, with, world_with,
-    world_without,
+    Outcome, VIP, canary, compiled, compiled_world, leaf, read, root, service_of, slice, split,
+    with, world_with, world_without,
 };
 
 #[track_caller]
@@ -145,6 +147,50 @@ fn without_any_leaf_service_the_root_behaves_as_before() {
         assert_eq!(
             outcome.said(),
             [(Warning, "NoLeafService", "spec.backends")]
+        );
+    }
+}
+
+/// Row "none of the leaf Services exists": what exists is not said to be missing.
+#[test]
+fn an_external_name_exists_but_has_no_endpoints() {
+    let spec = json!({"type": "ExternalName", "externalName": "e.org", "ports": [{"port": 80}]});
+    let outcome = compiled([root(), service_of("web-1", &spec), canary(9, 1)]);
+    let passed = Decision::PassThrough(Reason::NoLeafService);
+    assert_eq!(outcome.decision(VIP), Some(passed));
+    assert!(
+        outcome.message().starts_with(
+            "no backend is a Service with endpoints of its own (Service shop/web-1 is an \
+             ExternalName)"
+        ),
+        "{}",
+        outcome.message()
+    );
+}
+
+/// A Service that was refused exists, and to create it would be no remedy.
+#[test]
+fn a_refused_service_is_not_said_to_be_missing() {
+    for (refused, said) in [
+        ("web", (Inactive, "RootMissing", "spec.service")),
+        ("web-2", (Warning, "LeafServiceMissing", "spec.backends[1]")),
+    ] {
+        let mut objects = read(
+            world_without("Service", refused)
+                .into_iter()
+                .chain([canary(9, 1)]),
+        );
+        objects.refused.insert(ObjectReference {
+            kind: "Service".to_owned(),
+            name: ObjectName::new("shop", refused),
+        });
+        let outcome = Outcome(compile(&objects, &Settings::default()));
+        assert_eq!(outcome.said(), [said]);
+        let wanted = format!("Service shop/{refused} was refused, see above");
+        assert!(
+            outcome.message().starts_with(&wanted),
+            "{}",
+            outcome.message()
         );
     }
 }

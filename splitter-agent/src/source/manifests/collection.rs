@@ -1,6 +1,7 @@
 //! Every file of a source, and the [`Snapshot`] that they make.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,10 +10,10 @@ use tracing::info;
 
 use super::file::FileState;
 use super::merge;
-use super::reading::{self, Cause, Reading};
+use super::reading::{self, Cause, Reading, SIZE_LIMIT};
 use super::tree::Listing;
 use crate::compile::{Diagnostic, Severity};
-use crate::objects::{ObjectName, ObjectReference};
+use crate::objects::{ObjectName, ObjectReference, inert};
 use crate::source::Snapshot;
 
 /// For how long a file that vanished stays in force: many tools replace a file by
@@ -109,6 +110,16 @@ impl Collection {
         };
     }
 
+    /// Takes what was read from a stream, which ends only once.
+    pub(super) fn take_stream(&mut self, path: &Path, content: io::Result<Vec<u8>>) {
+        let file = self.files.entry(path.to_owned()).or_default();
+        self.differs |= match content {
+            Ok(bytes) if bytes.len() as u64 > SIZE_LIMIT => file.refuse_size(bytes.len() as u64),
+            Ok(bytes) => file.take(path, &bytes, None),
+            Err(error) => file.refuse(&error.to_string()),
+        };
+    }
+
     /// When [`Self::catch_up`] is next due.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let attempts = self.files.values().filter_map(FileState::next_attempt);
@@ -127,7 +138,7 @@ impl Collection {
         let departures = self.departures().filter(|&(_, until)| until <= now);
         let departed: Vec<_> = departures.map(|(path, _)| path.to_owned()).collect();
         for path in departed {
-            info!(file = %path.display(), "manifest gone");
+            info!(file = %inert(&path.to_string_lossy()), "manifest gone");
             self.files.remove(&path);
             self.differs = true;
         }
@@ -225,7 +236,8 @@ impl Collection {
         };
         let shown = |path: &Path| match path.display().to_string() {
             empty if empty.is_empty() => ".".to_owned(),
-            text => text,
+            // A file may be called anything.
+            text => inert(&text).into_owned(),
         };
         ObjectReference {
             kind: kind.to_owned(),

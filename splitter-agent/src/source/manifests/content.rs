@@ -8,8 +8,8 @@ use serde_json::Value;
 use tracing::debug;
 
 use super::documents::{self, Document, Syntax, SyntaxError};
-use crate::compile::Diagnostic;
-use crate::objects::{self, Object};
+use crate::compile::{Diagnostic, Severity};
+use crate::objects::{self, Object, inert};
 
 /// The content of a file.
 #[derive(Debug, PartialEq, Eq)]
@@ -92,37 +92,81 @@ impl Content {
 
     fn decode(&mut self, path: &Path, place: Place, value: Value) {
         let kind = text(&value, "kind").to_owned();
+        let is_none =
+            place.item.is_none() && is_absent(&value, "apiVersion") && is_absent(&value, "kind");
         match objects::decode(value) {
             Ok(Some(object)) => self.objects.push(PlacedObject { object, place }),
-            Ok(None) => debug!(file = %path.display(), %place, kind, "kind is not used, ignored"),
+            Ok(None) => {
+                let file = inert(&path.to_string_lossy()).into_owned();
+                debug!(%file, %place, kind, "kind is not used, ignored");
+            }
             Err(error) => {
                 let mut problem = Diagnostic::from(error);
-                problem.message += &format!(" ({} {place})", path.display());
+                if is_none {
+                    // Values of Helm and the like, among manifests: no reason to fail.
+                    problem.severity = Severity::Warning;
+                    problem.reason = "NotAnObject";
+                    problem.field = String::new();
+                    problem.message = "has neither apiVersion nor kind, so it is not read; write \
+                                       both if it is meant to be a Kubernetes object"
+                        .to_owned();
+                }
+                let path = path.display().to_string();
+                problem.message += &format!(" ({} {place})", inert(&path));
                 self.problems.push(problem);
             }
         }
     }
 }
 
-/// The items of a list, or the value back if it is none. Items of a list of one kind
-/// (`ServiceList`) may leave out what the list says of all of them.
+/// The kinds of lists that are unpacked: group and kind, and the kind of the items, where
+/// they are of one.
+const LISTS: [(&str, &str, Option<&str>); 4] = [
+    ("", "List", None),
+    ("", "ServiceList", Some("Service")),
+    (
+        "discovery.k8s.io",
+        "EndpointSliceList",
+        Some("EndpointSlice"),
+    ),
+    (
+        "split.smi-spec.io",
+        "TrafficSplitList",
+        Some("TrafficSplit"),
+    ),
+];
+
+/// The items of a list, or the value back if it is none that is unpacked. Items of a list
+/// of one kind (`ServiceList`) may leave out what the list says of all of them.
 fn into_items(mut value: Value) -> Result<Vec<Value>, Value> {
-    let Some(kind) = text(&value, "kind").strip_suffix("List").map(str::to_owned) else {
+    let version = text(&value, "apiVersion").to_owned();
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    let kind = text(&value, "kind");
+    let Some((_, _, item_kind)) = LISTS
+        .into_iter()
+        .find(|(list_group, list, _)| (*list_group, *list) == (group, kind))
+    else {
         return Err(value);
     };
-    let Some(Value::Array(items)) = value.get_mut("items").map(Value::take) else {
-        return Err(value);
+    let mut items = match value.get_mut("items").map(Value::take) {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Array(items)) => items,
+        // What it says of itself when it is read tells what is wrong.
+        Some(other) => vec![other],
     };
-    let mut items = items;
-    if !kind.is_empty() {
-        let version = text(&value, "apiVersion").to_owned();
+    if let Some(kind) = item_kind {
         for item in items.iter_mut().filter_map(Value::as_object_mut) {
-            item.entry("kind").or_insert_with(|| kind.clone().into());
+            item.entry("kind").or_insert_with(|| kind.into());
             item.entry("apiVersion")
                 .or_insert_with(|| version.clone().into());
         }
     }
     Ok(items)
+}
+
+/// Whether a field is not there, or `null`.
+fn is_absent(value: &Value, field: &str) -> bool {
+    value.get(field).is_none_or(Value::is_null)
 }
 
 /// A field as text; empty if it is none.

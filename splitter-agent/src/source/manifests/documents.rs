@@ -1,8 +1,13 @@
 //! Splits the text of a manifest into documents.
 
-use serde_json::Value;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
 use serde_saphyr::options::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
-use serde_saphyr::{Options, Spanned};
+use serde_saphyr::{Options, Spanned, UserMessageFormatter};
+
+use crate::objects::inert;
 
 /// Deeper nesting is refused. Schemas of custom resources, the deepest objects there are,
 /// reach some 50.
@@ -66,7 +71,8 @@ fn parse_yaml(text: &str) -> Result<Vec<Document>, SyntaxError> {
                     .location()
                     .map(|location| (location.line(), location.column()))
                     .filter(|&(line, _)| line > 0),
-                message: bare(&error.without_snippet().to_string()),
+                // The other formatter advises on how to call the library.
+                message: bare(&error.render_with_formatter(&UserMessageFormatter)),
             }
         })?;
     Ok(documents
@@ -99,7 +105,7 @@ fn yaml_options() -> Options {
 
 fn parse_json(text: &str) -> Result<Vec<Document>, SyntaxError> {
     let mut documents = Vec::new();
-    let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<Unrepeated>();
     let (mut line, mut counted) = (1, 0);
     loop {
         let rest = &text[values.byte_offset()..];
@@ -108,8 +114,8 @@ fn parse_json(text: &str) -> Result<Vec<Document>, SyntaxError> {
         counted = start;
         match values.next() {
             None => return Ok(documents),
-            Some(Ok(Value::Null)) => {}
-            Some(Ok(value)) => documents.push(Document { line, value }),
+            Some(Ok(Unrepeated(Value::Null))) => {}
+            Some(Ok(Unrepeated(value))) => documents.push(Document { line, value }),
             Some(Err(error)) => {
                 return Err(SyntaxError {
                     position: Some((error.line() as u64, error.column() as u64)),
@@ -117,6 +123,77 @@ fn parse_json(text: &str) -> Result<Vec<Document>, SyntaxError> {
                 });
             }
         }
+    }
+}
+
+/// JSON in which no object has a key twice, as in YAML: of two values, one would silently
+/// count.
+struct Unrepeated(Value);
+
+impl<'de> Deserialize<'de> for Unrepeated {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(UnrepeatedVisitor).map(Self)
+    }
+}
+
+struct UnrepeatedVisitor;
+
+impl<'de> Visitor<'de> for UnrepeatedVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Unrepeated(item)) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(list.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            if map.contains_key(&key) {
+                let key = inert(&key);
+                return Err(A::Error::custom(format!(
+                    "duplicate mapping key `{key}` is not allowed here"
+                )));
+            }
+            let Unrepeated(value) = entries.next_value()?;
+            map.insert(key, value);
+        }
+        Ok(map.into())
     }
 }
 
@@ -138,8 +215,8 @@ fn bare(message: &str) -> String {
             .all(|word| matches!(word, "" | "column") || word.parse::<u64>().is_ok())
     };
     match line.rsplit_once(" at line ") {
-        Some((bare, position)) if is_position(position) => bare.to_owned(),
-        _ => line.to_owned(),
+        Some((bare, position)) if is_position(position) => inert(bare).into_owned(),
+        _ => inert(line).into_owned(),
     }
 }
 
@@ -304,6 +381,27 @@ mod tests {
                 (5, json!({"c": 3}))
             ]
         );
+    }
+
+    #[test]
+    fn messages_advise_authors_and_not_programmers() {
+        let wanted = "duplicate mapping key `b` is not allowed here";
+        assert_eq!(refusal("a: 1\nb: 1\nb: 2\n").message, wanted);
+        let error = parse(b"[{\"b\": {}},\n {\"b\": 1, \"b\": 2}]", Syntax::Json);
+        let error = error.expect_err("repeated");
+        assert_eq!(error.message, wanted);
+        assert_eq!(error.position.map(|position| position.0), Some(2));
+    }
+
+    #[test]
+    fn messages_cannot_control_a_terminal() {
+        for syntax in [Syntax::Yaml, Syntax::Json] {
+            let text = "{\"\\u001b[2J\\u202e\": 1, \"\\u001b[2J\\u202e\": 2}";
+            let message = parse(text.as_bytes(), syntax)
+                .expect_err("repeated")
+                .message;
+            assert!(!message.contains(['\u{1b}', '\u{202e}']), "{message:?}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tracing::info;
 use super::content::Content;
 use super::documents::SyntaxError;
 use super::reading::{SIZE_LIMIT, Stamp};
+use crate::objects::inert;
 
 /// After how long a file that is being written is a problem.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -64,7 +65,7 @@ impl From<SyntaxError> for Trouble {
         let position = error.position;
         let field = position.map(|(line, column)| format!("line {line} column {column}"));
         Self {
-            reason: "NotYaml",
+            reason: "InvalidSyntax",
             field: field.unwrap_or_default(),
             message: format!("{}: correct the file", error.message),
         }
@@ -96,7 +97,7 @@ impl FileState {
         let differs = self.good.as_ref() != Some(&content);
         if differs {
             info!(
-                file = %path.display(),
+                file = %inert(&path.to_string_lossy()),
                 objects = content.objects.len(),
                 refused = content.problems.len(),
                 "manifest read"

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::content::{Place, PlacedObject};
 use super::file::FileState;
 use crate::compile::{Diagnostic, Severity};
-use crate::objects::{Object, ObjectName, Objects};
+use crate::objects::{Object, ObjectName, ObjectReference, Objects, inert};
 
 type Files = BTreeMap<PathBuf, FileState>;
 
@@ -17,7 +17,7 @@ pub(super) fn merge(files: &Files, problems: &mut Vec<Diagnostic>) -> Objects {
     let mut objects = Objects::default();
     let mut first_places = None;
     for (path, placed) in objects_of(files, false) {
-        if !contains(&objects, &placed.object) {
+        if !objects.contains(&placed.object) {
             objects.insert(placed.object.clone());
             continue;
         }
@@ -27,11 +27,23 @@ pub(super) fn merge(files: &Files, problems: &mut Vec<Diagnostic>) -> Objects {
         }
     }
     for (_, placed) in objects_of(files, true) {
-        if !contains(&objects, &placed.object) {
+        if !objects.contains(&placed.object) {
             objects.insert(placed.object.clone());
         }
     }
+    objects.refused = refused_in(files).collect();
     objects
+}
+
+/// What the files give that cannot be read.
+fn refused_in(files: &Files) -> impl Iterator<Item = ObjectReference> {
+    let problems = files
+        .values()
+        .filter_map(|file| file.good.as_ref())
+        .flat_map(|good| &good.problems);
+    problems
+        .filter(|problem| problem.severity == Severity::Refused)
+        .map(|problem| problem.object.clone())
 }
 
 /// The objects of all files that are, or are not, departing, in their order.
@@ -66,14 +78,6 @@ fn key(object: &Object) -> Key<'_> {
     (discriminant(object), name)
 }
 
-fn contains(objects: &Objects, object: &Object) -> bool {
-    match object {
-        Object::Service(object) => objects.services.contains_key(&object.name),
-        Object::EndpointSlice(object) => objects.endpoint_slices.contains_key(&object.name),
-        Object::TrafficSplit(object) => objects.traffic_splits.contains_key(&object.name),
-    }
-}
-
 fn duplicate(placed: &PlacedObject, path: &Path, (first, place): (&Path, Place)) -> Diagnostic {
     Diagnostic {
         object: placed.object.reference(),
@@ -82,9 +86,9 @@ fn duplicate(placed: &PlacedObject, path: &Path, (first, place): (&Path, Place))
         field: String::new(),
         message: format!(
             "{} {} gives it again: the one of {} {place} is used; remove one of the two",
-            path.display(),
+            inert(&path.display().to_string()),
             placed.place,
-            first.display(),
+            inert(&first.display().to_string()),
         ),
     }
 }

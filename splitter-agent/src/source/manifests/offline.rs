@@ -1,14 +1,16 @@
 //! Reads manifests once, to judge them.
 
-use std::fs;
-use std::io;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::collection::Collection;
-use super::reading::Cause;
+use super::reading::{Cause, SIZE_LIMIT};
 use super::tree;
 use super::{STACK_SIZE, SourceError};
 use crate::source::Snapshot;
@@ -16,8 +18,12 @@ use crate::source::Snapshot;
 /// For how long a file that is being written is waited for.
 const PATIENCE: Duration = Duration::from_millis(1100);
 
-/// Reads files and directories once. A file that is named is read whatever its name is;
-/// in a directory, the same files as [`watch`](super::watch) reads.
+/// How reports name standard input, which paths name like this or as `-`.
+const STANDARD_INPUT: &str = "/dev/stdin";
+
+/// Reads files and directories once. A file that is named is read whatever its name is,
+/// and may be a pipe, or `-` for standard input; in a directory, the same files as
+/// [`watch`](super::watch) reads.
 ///
 /// # Errors
 ///
@@ -36,7 +42,15 @@ pub fn read_once(paths: &[PathBuf]) -> Result<Snapshot, SourceError> {
 fn read(paths: &[PathBuf]) -> Result<Snapshot, SourceError> {
     let mut collection = Collection::new(Path::new(""));
     let start = Instant::now();
+    let mut streams = BTreeSet::new();
     for path in paths {
+        if path == Path::new("-") || path == Path::new(STANDARD_INPUT) {
+            let path = Path::new(STANDARD_INPUT);
+            if streams.insert(path) {
+                collection.take_stream(path, read_stream(io::stdin().lock()));
+            }
+            continue;
+        }
         let metadata = fs::metadata(path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => SourceError::Missing { path: path.clone() },
             _ => SourceError::Unreadable {
@@ -44,6 +58,13 @@ fn read(paths: &[PathBuf]) -> Result<Snapshot, SourceError> {
                 source,
             },
         })?;
+        if metadata.file_type().is_fifo() {
+            // Whoever names a pipe expects that its writer is waited for.
+            if streams.insert(path) {
+                collection.take_stream(path, File::open(path).and_then(read_stream));
+            }
+            continue;
+        }
         if !metadata.is_dir() {
             collection.read(path, Cause::default(), start);
             continue;
@@ -66,4 +87,11 @@ fn read(paths: &[PathBuf]) -> Result<Snapshot, SourceError> {
         collection.catch_up(Instant::now());
     }
     Ok(collection.take_snapshot().unwrap_or_default())
+}
+
+/// All of a stream, or as much as shows that it is too large.
+fn read_stream(stream: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    stream.take(SIZE_LIMIT + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
