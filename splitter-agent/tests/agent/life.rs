@@ -1,0 +1,172 @@
+//! The agent's life: ended, killed, replaced, gone, cleaned up.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use xtask::lab::{Process, client, server};
+
+use crate::bookstore::{Bookstore, VIP};
+use crate::common::agent::{PATIENCE, stderr, stdout, text, weights};
+use crate::common::exists;
+
+#[test]
+fn killing_ending_and_replacing_the_agent_under_load_fails_no_connection_and_loses_no_count() {
+    let store = Bookstore::new("restart");
+    store.site.write("split.yaml", &weights(3, 1));
+    let mut agent = store.site.start(&[]);
+    let mut clients = [store.hammer(), store.hammer()];
+    for signal in [Signal::KILL, Signal::TERM, Signal::INT, Signal::KILL] {
+        std::thread::sleep(Duration::from_millis(100));
+        agent.signal(signal);
+        let code = agent.wait();
+        assert_eq!(
+            code,
+            if signal == Signal::KILL {
+                None
+            } else {
+                Some(0)
+            }
+        );
+        std::thread::sleep(Duration::from_millis(50));
+        agent = store.site.start(&[]);
+        assert!(agent.log().contains("Replaced"), "{}", agent.log());
+    }
+    // And one that takes over while the one before still runs.
+    let mut successor = store.site.spawn(&[]);
+    successor.wait_for_log("waiting for it to end");
+    agent.kill();
+    successor.wait_for_log("programs attached");
+
+    assert!(
+        clients.iter_mut().all(Process::is_running),
+        "a connection failed"
+    );
+    drop(clients);
+    let split = store.site.wait_for_weights(&[3, 1]);
+    let (all, v1) = (&split["connections"], &split["leaves"][0]["connections"]);
+    let (all, v1) = (all.as_u64().unwrap(), v1.as_u64().unwrap());
+    assert!(all > 100, "{split}");
+    assert_eq!(
+        split["generation"], 1,
+        "the split was published again: {split}"
+    );
+    assert!((v1 as f64 - all as f64 * 0.75).abs() <= 2.5, "{split}");
+    assert_eq!(split["leaves"][0]["lifetime"], v1);
+}
+
+#[test]
+fn without_an_agent_splits_go_on_and_status_and_explain_still_work() {
+    let store = Bookstore::new("gone");
+    store.site.write("split.yaml", &weights(9, 1));
+    store.site.start(&[]).kill();
+
+    assert_eq!(store.count(50), (45, 5, 0));
+    let status = store.site.json(&["status"]);
+    assert_eq!(status["attached"], true);
+    assert_eq!(status["splits"][0]["connections"], 50);
+    assert_eq!(status["splits"][0]["leaves"][1]["observed"], 0.1);
+
+    // `explain` runs the kernel's own code: what it foretells comes true.
+    let explained = store.site.json(&["explain", "bookstore.bookstore:14001"]);
+    let next = explained["frontends"][0]["next"].as_array().unwrap();
+    assert_eq!(next.len(), 10);
+    for prediction in next {
+        let prediction = prediction.as_str().unwrap();
+        let answer = store.client.run(|| client::read_tag(VIP).ok()).unwrap();
+        let expected = if prediction.starts_with("bookstore-v1") {
+            "v1"
+        } else {
+            "v2"
+        };
+        assert_eq!(answer.as_deref(), Some(expected));
+    }
+}
+
+#[test]
+fn a_cgroup_that_is_removed_and_made_anew_is_split_again() {
+    let store = Bookstore::new("cgroup");
+    store.site.write("split.yaml", &weights(1, 1));
+    // As systemd does with a unit's cgroup.
+    let unit = store.site.lab.cgroup().join("unit");
+    fs::create_dir(&unit).unwrap();
+    let mut agent = store.site.start(&["--cgroup", text(&unit)]);
+
+    fs::remove_dir(&unit).unwrap();
+    fs::create_dir(&unit).unwrap();
+    agent.wait_for_log("attaching them again");
+
+    // A client that moves there is split.
+    let procs = unit.join("cgroup.procs");
+    let start = std::time::Instant::now();
+    loop {
+        let answer = store
+            .client
+            .run(|| {
+                fs::write(&procs, std::process::id().to_string()).expect("a cgroup to enter");
+                client::read_tag(VIP).ok()
+            })
+            .unwrap();
+        if answer.is_some() {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "never split again");
+    }
+}
+
+#[test]
+fn cleanup_leaves_nothing_and_refuses_while_an_agent_runs() {
+    let store = Bookstore::new("cleanup");
+    store.site.write("split.yaml", &weights(1, 1));
+    let agent = store.site.start(&[]);
+
+    let refused = store.site.command(&["cleanup"]);
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(
+        stderr(&refused).contains("another splitter-agent"),
+        "{refused:?}"
+    );
+    assert_eq!(store.count(2), (1, 1, 0));
+
+    agent.kill();
+    let cleaned = store.site.command(&["cleanup"]);
+    assert_eq!(cleaned.status.code(), Some(0), "{cleaned:?}");
+    assert!(stdout(&cleaned).contains("links/connect4"), "{cleaned:?}");
+    assert!(!exists(&store.site.lab.pin_directory()));
+
+    // The Service is as before: here, something of the client's own answers.
+    store.client.add_address(VIP.ip()).unwrap();
+    let (_root, _) = store
+        .client
+        .start_ready(|ready| server::tag(VIP.port(), "root", ready))
+        .unwrap();
+    let answer = store.client.run(|| client::read_tag(VIP).ok()).unwrap();
+    assert_eq!(answer.as_deref(), Some("root"));
+
+    let again = store.site.command(&["cleanup"]);
+    assert_eq!(again.status.code(), Some(0));
+    let status = store.site.command(&["status"]);
+    assert_eq!(status.status.code(), Some(3));
+    assert!(stderr(&status).contains("nothing is pinned"), "{status:?}");
+}
+
+#[test]
+fn logs_are_json_when_asked_for_and_the_kernel_programs_log_when_asked_to() {
+    let store = Bookstore::new("logs");
+    store.site.write("split.yaml", &weights(1, 1));
+    let mut agent = store
+        .site
+        .start(&["-o", "json", "--ebpf-log-level", "debug"]);
+    store.count(2);
+    agent.wait_for_log("10.96.0.10 port 14001 ->");
+    for line in agent.log().lines() {
+        let record: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
+        assert!(record["level"].is_string(), "{line}");
+    }
+
+    agent.kill();
+    let quiet = store.site.start(&[]);
+    store.count(2);
+    assert!(!quiet.log().contains("->"), "{}", quiet.log());
+}

@@ -1,0 +1,9 @@
+//! The agent as its users meet it: a process, its files, its signals and its commands.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod bookstore;
+mod canary;
+mod commands;
+mod life;
