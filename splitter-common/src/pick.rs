@@ -59,6 +59,14 @@ impl Lattice {
             .checked_rem(size)
             .map(|position| position as u32)
     }
+
+    /// The endpoint (below `endpoints`) that takes turn number `turn` of a leaf. Each leaf
+    /// has a seed of its own, so that leaves do not change endpoints in step.
+    #[inline(always)]
+    #[must_use]
+    pub fn endpoint(&self, leaf: u32, turn: u64, endpoints: u32) -> Option<u32> {
+        endpoint_at(self.seed.wrapping_add(u64::from(leaf)), turn, endpoints)
+    }
 }
 
 /// The leaf that owns a position: the first of `leaves` whose interval ends above it.

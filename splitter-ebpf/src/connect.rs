@@ -174,22 +174,10 @@ fn pick(split: *const SplitRecord) -> Option<Picked> {
     })?;
     let leaf = LEAVES.get_ptr(first_leaf.wrapping_add(index))?;
     let turn = count::next(sequence.wrapping_add(1).wrapping_add(index))?;
-    let endpoint = pick::endpoint_at(
-        lattice.seed.wrapping_add(u64::from(index)),
-        turn,
-        read!(leaf, endpoint_count),
-    )?;
+    let endpoint = lattice.endpoint(index, turn, read!(leaf, endpoint_count))?;
     let endpoint = ENDPOINTS.get_ptr(read!(leaf, first_endpoint).wrapping_add(endpoint))?;
     // SAFETY: the address is 16 bytes, aligned to 4 as the record's first field.
-    let address = unsafe {
-        let words = addr_of!((*endpoint).address).cast::<u32>();
-        [
-            words.read_volatile(),
-            words.add(1).read_volatile(),
-            words.add(2).read_volatile(),
-            words.add(3).read_volatile(),
-        ]
-    };
+    let address = unsafe { context::read_words(addr_of!((*endpoint).address).cast()) };
     Some(Picked {
         address,
         port: read!(endpoint, port),

@@ -45,18 +45,26 @@ pub(crate) fn address(context: &SockAddrContext, family: Family) -> Words {
             let v4 = unsafe { addr_of!((*context.sock_addr).user_ip4).read_volatile() };
             [0, 0, MAPPED, v4]
         }
-        Family::V6 => {
-            // SAFETY: as in `protocol`; IPv6 hooks may read the four words of `user_ip6`.
-            unsafe {
-                let words = addr_of!((*context.sock_addr).user_ip6).cast::<u32>();
-                [
-                    words.read_volatile(),
-                    words.add(1).read_volatile(),
-                    words.add(2).read_volatile(),
-                    words.add(3).read_volatile(),
-                ]
-            }
-        }
+        // SAFETY: as in `protocol`; IPv6 hooks may read the four words of `user_ip6`.
+        Family::V6 => unsafe { read_words(addr_of!((*context.sock_addr).user_ip6).cast()) },
+    }
+}
+
+/// The four words of an address in a context or a record.
+///
+/// # Safety
+///
+/// They must be readable and aligned.
+#[inline(always)]
+pub(crate) unsafe fn read_words(words: *const u32) -> Words {
+    // SAFETY: the caller's.
+    unsafe {
+        [
+            words.read_volatile(),
+            words.add(1).read_volatile(),
+            words.add(2).read_volatile(),
+            words.add(3).read_volatile(),
+        ]
     }
 }
 

@@ -7,7 +7,7 @@ use core::ptr::addr_of;
 
 use aya_ebpf::programs::SockAddrContext;
 
-use crate::context::{self, ALLOW, Family, Words};
+use crate::context::{self, ALLOW, Family};
 use crate::maps::CONNECTIONS;
 
 /// Handles a getpeername() of a socket of `family`.
@@ -22,34 +22,16 @@ pub(crate) fn run(context: &SockAddrContext, family: Family) -> i32 {
     // aligned to 4 bytes.
     unsafe {
         if addr_of!((*stored).endpoint_port).read_volatile() == context::port(context)
-            && words(addr_of!((*stored).endpoint_address)) == context::address(context, family)
+            && context::read_words(addr_of!((*stored).endpoint_address).cast())
+                == context::address(context, family)
         {
             context::replace(
                 context,
                 family,
-                words(addr_of!((*stored).frontend_address)),
+                context::read_words(addr_of!((*stored).frontend_address).cast()),
                 addr_of!((*stored).frontend_port).read_volatile(),
             );
         }
     }
     ALLOW
-}
-
-/// The four words of an address in a record.
-///
-/// # Safety
-///
-/// `address` must be readable and aligned to 4 bytes.
-#[inline(always)]
-unsafe fn words(address: *const [u8; 16]) -> Words {
-    let words = address.cast::<u32>();
-    // SAFETY: the caller's.
-    unsafe {
-        [
-            words.read_volatile(),
-            words.add(1).read_volatile(),
-            words.add(2).read_volatile(),
-            words.add(3).read_volatile(),
-        ]
-    }
 }

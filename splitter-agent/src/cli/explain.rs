@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
-use splitter_common::pick;
 
 use crate::compile::{Diagnostic, compile};
 use crate::datapath::{MapsError, SplitView, View, attached_programs};
@@ -159,30 +158,14 @@ fn next_connections(view: &SplitView) -> Vec<String> {
     if view.split.decision != Decision::Split {
         return Vec::new();
     }
-    let ends: Vec<u32> = view
-        .split
-        .leaves
-        .iter()
-        .scan(0, |end, leaf| {
-            *end += leaf.share;
-            Some(*end)
-        })
-        .collect();
     let mut turns: Vec<u64> = view.leaves.iter().map(|leaf| leaf.connections).collect();
     let lattice = view.lattice();
     (0..AHEAD)
         .map_while(|ahead| {
-            let position = lattice.position(view.connections.wrapping_add(ahead))?;
-            let index = pick::leaf_at(position, ends.len() as u32, |leaf| {
-                ends.get(leaf as usize).copied()
-            })?;
-            let leaf = view.split.leaves.get(index as usize)?;
-            let turn = turns.get_mut(index as usize)?;
-            let endpoint = pick::endpoint_at(
-                lattice.seed.wrapping_add(u64::from(index)),
-                *turn,
-                leaf.endpoints.len() as u32,
-            )?;
+            let index = view.leaf_of(view.connections.wrapping_add(ahead))?;
+            let leaf = view.split.leaves.get(index)?;
+            let turn = turns.get_mut(index)?;
+            let endpoint = lattice.endpoint(index as u32, *turn, leaf.endpoints.len() as u32)?;
             *turn += 1;
             let endpoint = leaf.endpoints.get(endpoint as usize)?;
             Some(format!("{} {endpoint}", leaf.service))

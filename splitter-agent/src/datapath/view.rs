@@ -10,7 +10,7 @@ use splitter_common::layout::{
     FrontendKey, FrontendNames, FrontendValue, LeafNames, LeafRecord, Outcome, Reason, SplitRecord,
     Text, Verdict,
 };
-use splitter_common::pick::Lattice;
+use splitter_common::pick::{self, Lattice};
 
 use crate::plan::{Decision, Frontend, Origin, PlannedLeaf, PlannedSplit};
 
@@ -67,6 +67,24 @@ impl SplitView {
             shift: self.record.shift,
             seed: self.record.seed,
         }
+    }
+
+    /// The leaf of connection number `n`, by the code that the kernel runs; `None` if
+    /// nothing is split.
+    #[must_use]
+    pub fn leaf_of(&self, n: u64) -> Option<usize> {
+        let leaves = &self.split.leaves;
+        let ends: Vec<u32> = leaves
+            .iter()
+            .scan(0, |end, leaf| {
+                *end += leaf.share;
+                Some(*end)
+            })
+            .collect();
+        let leaf = pick::leaf_at(self.lattice().position(n)?, ends.len() as u32, |leaf| {
+            ends.get(leaf as usize).copied()
+        })?;
+        Some(leaf as usize)
     }
 }
 

@@ -9,7 +9,6 @@ use xtask::lab::{Process, client, server};
 
 use crate::bookstore::{Bookstore, VIP};
 use crate::common::agent::{PATIENCE, stderr, stdout, text, weights};
-use crate::common::exists;
 
 #[test]
 fn killing_ending_and_replacing_the_agent_under_load_fails_no_connection_and_loses_no_count() {
@@ -133,7 +132,7 @@ fn cleanup_leaves_nothing_and_refuses_while_an_agent_runs() {
     let cleaned = store.site.command(&["cleanup"]);
     assert_eq!(cleaned.status.code(), Some(0), "{cleaned:?}");
     assert!(stdout(&cleaned).contains("links/connect4"), "{cleaned:?}");
-    assert!(!exists(&store.site.lab.pin_directory()));
+    assert!(!store.site.lab.pin_directory().exists());
 
     // The Service is as before: here, something of the client's own answers.
     store.client.add_address(VIP.ip()).unwrap();

@@ -8,7 +8,6 @@
 pub mod agent;
 
 use std::net::SocketAddr;
-use std::path::Path;
 
 use splitter_agent::datapath::{
     Capacity, EbpfLogLevel, Extent, LoadSettings, PinDirectory, Programs, Publisher, Report,
@@ -16,7 +15,6 @@ use splitter_agent::datapath::{
 };
 use splitter_agent::plan::{Decision, Frontend, Origin, Plan, PlannedLeaf, PlannedSplit};
 use splitter_common::layout::{LeafState, Protocol};
-use splitter_common::pick;
 use xtask::lab::{Lab, Pod, Process, server};
 
 /// The port of every root Service in these tests.
@@ -158,23 +156,11 @@ pub fn serve(pod: &Pod, port: u16, identity: &str) -> (Process, SocketAddr) {
 
 /// How many of the first `n` connections each leaf of a split gets, by the shared code.
 pub fn expected(view: &SplitView, n: u64) -> Vec<u64> {
-    let mut ends = Vec::new();
-    let mut end = 0;
-    for leaf in &view.split.leaves {
-        end += leaf.share;
-        ends.push(end);
-    }
-    let mut counts = vec![0; ends.len()];
-    let lattice = view.lattice();
+    let mut counts = vec![0; view.split.leaves.len()];
     for connection in 0..n {
-        let position = lattice
-            .position(connection)
-            .expect("a lattice with positions");
-        let leaf = pick::leaf_at(position, ends.len() as u32, |leaf| {
-            ends.get(leaf as usize).copied()
-        })
-        .expect("a leaf for every position");
-        counts[leaf as usize] += 1;
+        counts[view
+            .leaf_of(connection)
+            .expect("a leaf for every connection")] += 1;
     }
     counts
 }
@@ -182,9 +168,4 @@ pub fn expected(view: &SplitView, n: u64) -> Vec<u64> {
 /// The error that the shares promise not to exceed after any number of connections.
 pub fn bound(size: u32) -> f64 {
     2.0 + f64::from(size).log2() / 4.0
-}
-
-/// Whether a file is there.
-pub fn exists(path: &Path) -> bool {
-    path.try_exists().unwrap_or(false)
 }

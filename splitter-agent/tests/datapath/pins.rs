@@ -7,7 +7,7 @@ use splitter_agent::datapath::{
 };
 use xtask::lab::{Lab, Pod, client, server};
 
-use crate::common::{PORT, Scene, exists, leaf, root, serve, small, split};
+use crate::common::{PORT, Scene, leaf, root, serve, small, split};
 
 fn load(pins: &PinDirectory, capacity: Capacity) -> Result<Programs, LoadError> {
     Programs::load(&LoadSettings {
@@ -72,8 +72,8 @@ fn maps_of_other_layouts_go_and_nothing_else_does() {
     let removed = pins.remove_other_layouts().unwrap();
 
     assert_eq!(removed, [pins.path().join("v0"), pins.path().join("v999")]);
-    assert!(exists(&pins.path().join("vendor")));
-    assert!(exists(&pins.map("FRONTENDS")));
+    assert!(pins.path().join("vendor").exists());
+    assert!(pins.map("FRONTENDS").exists());
 }
 
 #[test]
@@ -106,8 +106,8 @@ fn what_others_pinned_is_left_alone() {
 
     pins.remove().unwrap();
 
-    assert!(exists(&foreign));
-    assert!(!exists(&pins.maps()));
+    assert!(foreign.exists());
+    assert!(!pins.maps().exists());
     let root = PinDirectory::new("/sys/fs/bpf");
     assert!(matches!(root.create(), Err(PinError::NotOwn(_))));
     assert!(matches!(root.remove(), Err(PinError::NotOwn(_))));
@@ -122,7 +122,7 @@ fn what_others_pinned_is_left_alone() {
         elsewhere.remove(),
         Err(PinError::NotBpfFileSystem(_))
     ));
-    assert!(exists(&directory.path().join("v20/release")));
+    assert!(directory.path().join("v20/release").exists());
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn removing_the_pins_detaches_the_programs() {
             .of("root"),
         1
     );
-    assert!(!exists(scene.pins.path()));
+    assert!(!scene.pins.path().exists());
 }
 
 #[test]
