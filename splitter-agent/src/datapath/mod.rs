@@ -4,7 +4,8 @@
 //! - `pins`: where maps and links are pinned, and the lock on that place;
 //! - `maps`: shapes of the maps, and handles to them; `table`: arrays in our memory;
 //! - `programs`: loading the programs and putting them on the cgroup;
-//! - `publish`: bringing the maps to what a plan says; `report`: what came of it;
+//! - `publish`: bringing the maps to what a plan says; `difference`: what needs
+//!   a change; `report`: what came of it;
 //!   `recover`: taking over maps;
 //!   `allocation`, `slots`, `leaf_ids` and `grace` serve them;
 //! - `view`: what is in force, read back from the maps;
@@ -13,6 +14,7 @@
 //! All `unsafe` code of the agent but the one lease call of the manifests source is here.
 
 mod allocation;
+mod difference;
 mod grace;
 mod leaf_ids;
 mod maps;

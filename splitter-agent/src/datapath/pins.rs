@@ -269,8 +269,8 @@ impl PinDirectory {
         Ok(removed)
     }
 
-    /// Whether an agent made this directory: nothing but links of ours and maps of ours
-    /// are in the places where we pin such things. Both may be empty.
+    /// Whether an agent made this directory: where an agent pins links and maps, there is a
+    /// link of ours, or a map that every layout has, or nothing yet.
     fn is_ours(&self) -> Result<bool, PinError> {
         let mut pins = Vec::new();
         if exists(&self.links())? {
