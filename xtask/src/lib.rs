@@ -7,6 +7,7 @@ pub mod check;
 pub mod demo;
 pub mod deny;
 pub mod lab;
+pub mod mounts;
 pub mod ownership;
 pub mod preflight;
 pub mod sources;

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{lab::bpf_file_system, workspace::say};
+use crate::{lab::bpf_file_system, mounts::Mount, workspace::say};
 
 /// The oldest kernel that the programs are made for.
 const KERNEL: (u32, u32) = (5, 15);
@@ -49,7 +49,7 @@ pub fn check(task: &str, programs: &[Program]) -> Result<()> {
             problems.join("\n  - ")
         );
     }
-    if !machine.mounts().any(|mount| mount.is_bpffs()) {
+    if !machine.has_bpffs() {
         say(format_args!("mounting the BPF file system at {BPFFS}"));
         bpf_file_system::ensure_mounted()?;
     }
@@ -124,7 +124,7 @@ impl Machine {
                     .to_owned(),
             );
         }
-        if !self.bpffs_directory && !self.mounts().any(|mount| mount.is_bpffs()) {
+        if !self.bpffs_directory && !self.has_bpffs() {
             problems.push(format!(
                 "{BPFFS} does not exist: boot a kernel with CONFIG_BPF_SYSCALL=y, and mount sysfs at /sys"
             ));
@@ -147,28 +147,10 @@ impl Machine {
     fn mounts(&self) -> impl Iterator<Item = Mount<'_>> {
         self.mountinfo.lines().filter_map(Mount::parse)
     }
-}
 
-/// A line of `/proc/self/mountinfo`.
-struct Mount<'a> {
-    point: &'a str,
-    kind: &'a str,
-    writable: bool,
-}
-
-impl<'a> Mount<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
-        let (left, right) = line.split_once(" - ")?;
-        let mut left = left.split(' ').skip(4);
-        Some(Self {
-            point: left.next()?,
-            writable: left.next()?.split(',').any(|option| option == "rw"),
-            kind: right.split(' ').next()?,
-        })
-    }
-
-    fn is_bpffs(&self) -> bool {
-        self.kind == "bpf" && self.point == BPFFS
+    fn has_bpffs(&self) -> bool {
+        self.mounts()
+            .any(|mount| mount.kind == "bpf" && mount.point == BPFFS)
     }
 }
 
@@ -244,12 +226,10 @@ mod tests {
     }
 
     #[test]
-    fn mounts_are_read_from_mountinfo() {
-        let mounts: Vec<_> = MOUNTS.lines().filter_map(Mount::parse).collect();
-        assert_eq!(mounts[1].point, "/sys/fs/cgroup");
-        assert_eq!(mounts[1].kind, "cgroup2");
-        assert!(mounts[1].writable);
-        let bpffs = "40 25 0:31 / /sys/fs/bpf rw,relatime - bpf bpf rw,mode=700";
-        assert!(Mount::parse(bpffs).is_some_and(|mount| mount.is_bpffs()));
+    fn a_mounted_bpf_file_system_is_seen() {
+        let mut machine = machine();
+        assert!(!machine.has_bpffs());
+        machine.mountinfo += "40 25 0:31 / /sys/fs/bpf rw,relatime - bpf bpf rw,mode=700\n";
+        assert!(machine.has_bpffs());
     }
 }

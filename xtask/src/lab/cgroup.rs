@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::sys::{self, Pid};
+use crate::mounts;
 
 /// How long killed processes may take to leave, and a cgroup to become removable.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,21 +40,13 @@ fn find_mount() -> Result<Mount> {
 /// Finds the cgroup v2 mount in a mountinfo table; one that shows the whole tree is preferred.
 fn parse_mounts(table: &str) -> Option<Mount> {
     let mut found: Option<Mount> = None;
-    for line in table.lines() {
-        // "... <root> <mount point> <options> [optional fields] - <type> <source> <options>"
-        let Some((left, right)) = line.split_once(" - ") else {
-            continue;
-        };
-        if right.split(' ').next() != Some("cgroup2") {
-            continue;
-        }
-        let mut fields = left.split(' ').skip(3);
-        if let (Some(root), Some(point)) = (fields.next(), fields.next())
-            && (found.is_none() || root == "/" && found.as_ref().is_some_and(|it| it.root != "/"))
-        {
+    for mount in table.lines().filter_map(mounts::Mount::parse) {
+        let is_better =
+            found.is_none() || mount.root == "/" && found.as_ref().is_some_and(|it| it.root != "/");
+        if mount.kind == "cgroup2" && is_better {
             found = Some(Mount {
-                root: root.to_owned(),
-                point: PathBuf::from(point),
+                root: mount.root.to_owned(),
+                point: PathBuf::from(mount.point),
             });
         }
     }
