@@ -17,4 +17,5 @@ pub mod compile;
 pub mod datapath;
 pub mod objects;
 pub mod plan;
+pub mod report;
 pub mod source;

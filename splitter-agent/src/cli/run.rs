@@ -15,7 +15,8 @@ use crate::datapath::{
     Capacity, EbpfLogLevel, LoadSettings, PinDirectory, PinError, PinLock, Programs, Publisher,
     find_cgroup, preflight,
 };
-use crate::source::manifests;
+use crate::report::{Board, Progress};
+use crate::source::Feed;
 
 use super::{ClusterArgs, Common, Outcome, Output};
 
@@ -143,7 +144,7 @@ async fn serve(args: &RunArgs, pins: PinDirectory) -> anyhow::Result<()> {
         _ = interrupt.recv() => return Ok(()),
     };
 
-    let (mut snapshots, _watch) = manifests::watch(&args.manifests)?;
+    let mut feed = Feed::manifests(&args.manifests)?;
     let mut programs = Programs::load(&LoadSettings {
         pins: pins.clone(),
         capacity: Capacity {
@@ -158,23 +159,30 @@ async fn serve(args: &RunArgs, pins: PinDirectory) -> anyhow::Result<()> {
         forward_logs(&mut programs)?;
     }
     let publisher = Publisher::open(&pins, node_fraction(&args.node_name))?;
-    let mut agent = Agent::new(publisher, programs, pins, cgroup, args.cluster.settings());
-    let mut snapshot = snapshots.borrow_and_update().clone();
-    agent.apply(&snapshot)?;
+    let (board, progress) = (Board::default(), Progress::default());
+    let mut agent = Agent::new(
+        publisher,
+        programs,
+        pins,
+        cgroup,
+        args.cluster.settings(),
+        board.clone(),
+        progress.clone(),
+    );
 
-    let mut untidy = true;
+    let mut untidy = false;
     let mut watch = tokio::time::interval(WATCH_INTERVAL);
     loop {
+        progress.turn();
         tokio::select! {
-            changed = snapshots.changed() => {
-                changed.context("the manifests are no longer watched")?;
-                snapshot = snapshots.borrow_and_update().clone();
-                tokio::task::block_in_place(|| agent.apply(&snapshot))?;
+            changes = feed.next() => {
+                let changes = changes?;
+                tokio::task::block_in_place(|| agent.apply(changes))?;
                 untidy = true;
             }
             () = tokio::time::sleep(TIDY_DELAY), if untidy => untidy = agent.tidy(),
             _ = watch.tick() => {
-                tokio::task::block_in_place(|| agent.watch(&snapshot))?;
+                tokio::task::block_in_place(|| agent.watch())?;
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,

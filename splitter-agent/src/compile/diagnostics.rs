@@ -199,29 +199,23 @@ impl Report {
         });
     }
 
-    /// Everything, sorted, with an acceptance of those objects that nothing was said of.
-    pub(super) fn finish(
-        mut self,
-        objects: impl Iterator<Item = ObjectReference>,
-    ) -> Vec<Diagnostic> {
-        let spoken_of: BTreeSet<&ObjectReference> = self
-            .diagnostics
-            .iter()
-            .map(|diagnostic| &diagnostic.object)
-            .collect();
-        let accepted: Vec<Diagnostic> = objects
-            .filter(|object| !spoken_of.contains(object))
-            .map(|object| Diagnostic {
-                object,
-                severity: Severity::Accepted,
-                reason: reason::ACCEPTED,
-                field: String::new(),
-                message: "accepted as written".to_owned(),
-            })
-            .collect();
-        self.diagnostics.extend(accepted);
-        self.diagnostics.sort();
-        self.diagnostics.dedup();
-        self.diagnostics
+    /// Says of an object that nothing is wrong with it, unless something was said of it.
+    pub(super) fn accept(&mut self, origin: &Origin) {
+        let object = reference(origin);
+        if self.diagnostics.iter().any(|said| said.object == object) {
+            return;
+        }
+        self.say(
+            origin,
+            Severity::Accepted,
+            reason::ACCEPTED,
+            "",
+            "accepted as written",
+        );
+    }
+
+    /// Everything that was said.
+    pub(super) fn into_diagnostics(self) -> BTreeSet<Diagnostic> {
+        self.diagnostics.into_iter().collect()
     }
 }

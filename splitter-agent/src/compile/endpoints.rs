@@ -1,21 +1,13 @@
 //! What a leaf has to offer to a frontend.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use splitter_common::layout::{LeafState, Protocol};
 
+use super::store::Store;
 use crate::objects::{
-    AddressFamily, EndpointSlice, ObjectName, Objects, Service, ServiceKind, ServicePort,
-    SliceEndpoint, SlicePort,
+    AddressFamily, ObjectName, Service, ServiceKind, ServicePort, SliceEndpoint, SlicePort,
 };
-
-/// Services and their EndpointSlices, by name.
-pub(super) struct Index<'a> {
-    objects: &'a Objects,
-    /// By namespace and by Service.
-    slices: HashMap<&'a str, HashMap<&'a str, Vec<&'a EndpointSlice>>>,
-}
 
 /// What a leaf has to offer to a frontend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,49 +27,14 @@ pub(super) enum Offer {
     },
 }
 
-impl<'a> Index<'a> {
-    pub(super) fn new(objects: &'a Objects) -> Self {
-        let mut slices: HashMap<_, HashMap<_, Vec<_>>> = HashMap::new();
-        for slice in objects.endpoint_slices.values() {
-            if let Some(service) = &slice.service {
-                slices
-                    .entry(slice.name.namespace.as_str())
-                    .or_default()
-                    .entry(service.as_str())
-                    .or_default()
-                    .push(slice);
-            }
-        }
-        Self { objects, slices }
-    }
-
-    /// A Service by its name.
-    pub(super) fn service(&self, name: &ObjectName) -> Option<&'a Service> {
-        self.objects.services.get(name)
-    }
-
-    /// Every object.
-    pub(super) fn objects(&self) -> &'a Objects {
-        self.objects
-    }
-
-    /// The EndpointSlices of a Service.
-    pub(super) fn slices(&self, name: &ObjectName) -> &[&'a EndpointSlice] {
-        self.slices
-            .get(name.namespace.as_str())
-            .and_then(|namespace| namespace.get(name.name.as_str()))
-            .map_or(&[], Vec::as_slice)
-    }
-
+impl Store {
     /// Whether a Service has addresses of a family, ready or not: of its own or behind it.
     /// One of which no address is known at all may have them.
     pub(super) fn has_family(&self, service: &Service, family: AddressFamily) -> bool {
-        let slices = self.slices(&service.name);
+        let mut slices = self.slices(&service.name).peekable();
         let mut own = service.cluster_ips.iter().map(AddressFamily::of);
-        slices.is_empty() && service.cluster_ips.is_empty()
-            || slices
-                .iter()
-                .any(|slice| slice.address_family == Some(family))
+        slices.peek().is_none() && service.cluster_ips.is_empty()
+            || slices.any(|slice| slice.address_family == Some(family))
             || own.any(|own| own == family)
     }
 

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use splitter_common::layout::{LeafState, Protocol, Reason};
 
 use super::diagnostics::{Report, Severity, reason};
-use super::endpoints::Index;
 use super::split::{Claim, Leaf, OnNoEndpoints, Split};
+use super::store::Store;
 use crate::objects::{AddressFamily, Service};
 use crate::plan::{Frontend, protocol_name};
 
@@ -27,7 +27,7 @@ pub(super) enum Subject {
     Frontend(Reason),
     /// Why a leaf does not take its share.
     Leaf {
-        /// Its index.
+        /// Its store.
         leaf: usize,
         /// Its state.
         state: LeafState,
@@ -60,7 +60,7 @@ impl Findings {
     }
 
     /// Says all of it about the object that the claim comes from.
-    pub(super) fn say(self, index: &Index<'_>, claim: &Claim, split: &Split, report: &mut Report) {
+    pub(super) fn say(self, store: &Store, claim: &Claim, split: &Split, report: &mut Report) {
         for (finding, ports) in &self.found {
             let why = finding.why.as_str();
             // What is wrong with a family is told of each, since it names the family.
@@ -79,7 +79,7 @@ impl Findings {
                 };
                 let said = match finding.subject {
                     Subject::Frontend(reason) => {
-                        of_frontend(index, reason, &place, claim, split, why)
+                        of_frontend(store, reason, &place, claim, split, why)
                     }
                     Subject::Leaf {
                         leaf,
@@ -88,7 +88,7 @@ impl Findings {
                     } => split
                         .leaves
                         .get(leaf)
-                        .and_then(|leaf| of_leaf(index, leaf, state, &place, others_share, why)),
+                        .and_then(|leaf| of_leaf(store, leaf, state, &place, others_share, why)),
                 };
                 if let Some(Said {
                     field,
@@ -172,7 +172,7 @@ fn split_by_family(ports: &Ports) -> Vec<(Option<AddressFamily>, Ports)> {
 }
 
 fn of_frontend(
-    index: &Index<'_>,
+    store: &Store,
     cause: Reason,
     place: &Place,
     claim: &Claim,
@@ -199,7 +199,7 @@ fn of_frontend(
             reason::NO_LEAF_SERVICE,
             format!(
                 "{}, so connections to Service {root} pass through unsplit; {}",
-                no_leaf_service(index, split),
+                no_leaf_service(store, split),
                 "name Services that exist and have endpoints of their own"
             ),
         ),
@@ -256,12 +256,12 @@ fn of_frontend(
 
 /// Why no backend is a Service with endpoints. Where they just do not exist, no more need
 /// be said.
-fn no_leaf_service(index: &Index<'_>, split: &Split) -> String {
+fn no_leaf_service(store: &Store, split: &Split) -> String {
     let mut names = split.leaves.iter().filter_map(|leaf| leaf.service.as_ref());
     let other = names.find_map(|name| {
-        if index.service(name).is_some() {
+        if store.service(name).is_some() {
             Some(format!("Service {name} is an ExternalName"))
-        } else if index.objects().is_refused_service(name) {
+        } else if store.is_refused_service(name) {
             Some(format!("Service {name} was refused, see above"))
         } else {
             None
@@ -274,7 +274,7 @@ fn no_leaf_service(index: &Index<'_>, split: &Split) -> String {
 }
 
 fn of_leaf(
-    index: &Index<'_>,
+    store: &Store,
     leaf: &Leaf,
     state: LeafState,
     place: &Place,
@@ -294,12 +294,12 @@ fn of_leaf(
     let (reason, message) = match state {
         LeafState::ServiceMissing => (
             reason::LEAF_SERVICE_MISSING,
-            if index.service(name).is_some() {
+            if store.service(name).is_some() {
                 format!(
                     "Service {name} is an ExternalName, which has no endpoints{share}; name a \
                      Service with endpoints"
                 )
-            } else if index.objects().is_refused_service(name) {
+            } else if store.is_refused_service(name) {
                 format!("Service {name} was refused, see above{share}; correct it")
             } else {
                 format!("Service {name} does not exist{share}; create it, or set its weight to 0")
@@ -315,9 +315,9 @@ fn of_leaf(
         ),
         LeafState::FamilyMissing => {
             let other = family.map(AddressFamily::other).filter(|other| {
-                index
+                store
                     .service(name)
-                    .is_some_and(|service| index.has_family(service, *other))
+                    .is_some_and(|service| store.has_family(service, *other))
             });
             let lacks = match other {
                 Some(other) => format!("is {} only", other.name()),

@@ -6,9 +6,12 @@
 //! Service, EndpointSlice ──────────────┴─► resolve ─► Plan, diagnostics
 //! ```
 //!
+//! [`Compiler`] does so change by change, root by root; [`compile`] all at once.
+//!
 //! Each API that asks for splits has a translator of its own to the neutral form
 //! in `split`; `resolve` knows no API.
 
+mod compiler;
 mod diagnostics;
 mod endpoints;
 mod findings;
@@ -18,10 +21,12 @@ mod shares;
 mod slices;
 mod smi;
 mod split;
+mod store;
 
-use crate::objects::{ObjectReference, Objects};
+use crate::objects::Objects;
 use crate::plan::Plan;
 
+pub use compiler::{Compiler, Delta};
 pub use diagnostics::{Diagnostic, Severity, reason};
 pub use shares::shares;
 
@@ -54,19 +59,16 @@ pub struct Compiled {
 /// Compiles objects to a plan. The same objects give the same plan, on every node.
 #[must_use]
 pub fn compile(objects: &Objects, settings: &Settings) -> Compiled {
-    let mut report = diagnostics::Report::default();
-    let claims = objects
-        .traffic_splits
-        .values()
-        .filter_map(|object| smi::claim(object, &settings.cluster_domain, &mut report))
-        .collect();
-    let plan = resolve::resolve(objects, claims, &mut report);
-    let origins = objects.traffic_splits.keys().map(|name| ObjectReference {
-        kind: smi::KIND.to_owned(),
-        name: name.clone(),
-    });
+    let mut compiler = Compiler::new(settings.clone());
+    for object in &objects.refused {
+        compiler.refuse(object.clone());
+    }
+    for object in objects.iter() {
+        compiler.put(object);
+    }
+    compiler.compile();
     Compiled {
-        plan,
-        diagnostics: report.finish(origins),
+        diagnostics: compiler.all_diagnostics().cloned().collect(),
+        plan: compiler.plan().clone(),
     }
 }

@@ -1,71 +1,71 @@
 //! From the neutral form, Services and EndpointSlices to a plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use splitter_common::layout::{LeafState, Protocol, Reason};
 
 use super::diagnostics::{Report, Severity, reason};
-use super::endpoints::{Index, Offer};
+use super::endpoints::Offer;
 use super::findings::{Finding, Findings, Subject};
 use super::shares::shares;
 use super::slices;
 use super::split::{Claim, Clients, Leaf, OnNoEndpoints, Split, display_weights};
-use crate::objects::{AddressFamily, ObjectName, Objects, Service, ServiceKind};
-use crate::plan::{Decision, Frontend, Plan, PlannedLeaf, PlannedSplit};
+use super::store::Store;
+use crate::objects::{AddressFamily, ObjectName, Service, ServiceKind};
+use crate::plan::{Decision, Frontend, Origin, PlannedLeaf, PlannedSplit};
 
-/// Decides what becomes of every frontend that a claim is about.
-pub(super) fn resolve(objects: &Objects, claims: Vec<Claim>, report: &mut Report) -> Plan {
-    let index = Index::new(objects);
-    slices::judge(&index, &claims, report);
-    let mut plan = Plan::default();
-    for claim in owners(claims, report) {
-        match &claim.split {
-            Some(split) => place_split(&index, &claim, split, &mut plan, report),
-            None => place_refused(&index, &claim, &mut plan),
-        }
+/// What becomes of a root's frontends.
+pub(super) type Resolved = BTreeMap<Frontend, PlannedSplit>;
+
+/// Decides what becomes of every frontend of a root. `claims` are all that are about it, with
+/// the one that counts first (see [`rank`]); `taken` tells which other root, if any, has a
+/// frontend because its claim comes before ours.
+pub(super) fn resolve<'a>(
+    store: &Store,
+    claims: &[&Claim],
+    taken: impl Fn(&Frontend) -> Option<Taker<'a>>,
+    report: &mut Report,
+) -> Resolved {
+    slices::judge(store, claims, report);
+    let Some((owner, others)) = claims.split_first() else {
+        return Resolved::new();
+    };
+    for loser in others.iter().filter(|claim| claim.split.is_some()) {
+        report.say(
+            &loser.origin,
+            Severity::Refused,
+            reason::ROOT_TAKEN,
+            loser.root_field,
+            format!(
+                "Service {} is already split by {} {}/{}, which is older or, at the same age, \
+                 comes first by name; delete one of the two",
+                owner.root, owner.origin.kind, owner.origin.namespace, owner.origin.name
+            ),
+        );
     }
-    plan
+    match &owner.split {
+        Some(split) => place_split(store, owner, split, taken, report),
+        None => place_refused(store, owner, taken),
+    }
 }
 
-/// The one claim of each root that counts: the most senior one, and one that was refused
-/// only if there are no others. Those that ask for a split come first, each group in
-/// the order of the objects, so that what was refused never stands in the way.
-fn owners(claims: Vec<Claim>, report: &mut Report) -> Vec<Claim> {
-    let mut by_root: BTreeMap<ObjectName, Vec<Claim>> = BTreeMap::new();
-    for claim in claims {
-        by_root.entry(claim.root.clone()).or_default().push(claim);
-    }
-    let mut owners = Vec::with_capacity(by_root.len());
-    for (root, mut claims) in by_root {
-        claims.sort_by(|a, b| {
-            let refused = |claim: &Claim| claim.split.is_none();
-            refused(a).cmp(&refused(b)).then_with(|| a.by_seniority(b))
-        });
-        let mut claims = claims.into_iter();
-        let Some(owner) = claims.next() else {
-            continue;
-        };
-        for loser in claims.filter(|claim| claim.split.is_some()) {
-            report.say(
-                &loser.origin,
-                Severity::Refused,
-                reason::ROOT_TAKEN,
-                loser.root_field,
-                format!(
-                    "Service {root} is already split by {} {}/{}, which is older or, at the same \
-                     age, comes first by name; delete one of the two",
-                    owner.origin.kind, owner.origin.namespace, owner.origin.name
-                ),
-            );
-        }
-        owners.push(owner);
-    }
-    owners.sort_by(|a, b| {
-        let key = |claim: &Claim| claim.split.is_none();
-        key(a).cmp(&key(b)).then_with(|| a.origin.cmp(&b.origin))
+/// Sorts the claims on one root: the one that counts is the most senior one, and one that
+/// was refused only if there are no others.
+pub(super) fn rank(claims: &mut [&Claim]) {
+    let refused = |claim: &Claim| claim.split.is_none();
+    claims.sort_by(|a, b| {
+        let by_verdict = refused(a).cmp(&refused(b));
+        by_verdict.then_with(|| a.by_seniority(b))
     });
-    owners
+}
+
+/// Another root that has a frontend.
+pub(super) struct Taker<'a> {
+    /// The object that its split comes from.
+    pub(super) origin: &'a Origin,
+    /// The root.
+    pub(super) root: &'a ObjectName,
 }
 
 /// Why a root has no frontends.
@@ -79,9 +79,9 @@ enum NoFrontends {
 }
 
 /// The root Service, if clients can dial it by a cluster IP.
-fn root<'a>(index: &Index<'a>, name: &ObjectName) -> Result<&'a Service, NoFrontends> {
-    let service = index.service(name).ok_or_else(|| {
-        if index.objects().is_refused_service(name) {
+fn root<'a>(store: &'a Store, name: &ObjectName) -> Result<&'a Service, NoFrontends> {
+    let service = store.service(name).ok_or_else(|| {
+        if store.is_refused_service(name) {
             NoFrontends::Refused
         } else {
             NoFrontends::Missing
@@ -130,7 +130,11 @@ impl NoFrontends {
     }
 }
 
-/// Every address and port that clients dial.
+/// Every address and port of a root that clients dial; none if it has none, whyever.
+pub(super) fn frontends_of(store: &Store, name: &ObjectName) -> BTreeSet<Frontend> {
+    root(store, name).map_or_else(|_| BTreeSet::new(), |root| frontends(root).collect())
+}
+
 fn frontends(service: &Service) -> impl Iterator<Item = Frontend> {
     service.ports.iter().flat_map(|port| {
         service.cluster_ips.iter().map(|address| Frontend {
@@ -142,38 +146,43 @@ fn frontends(service: &Service) -> impl Iterator<Item = Frontend> {
 
 /// Marks the frontends of a root whose only claims were refused, so that whoever asks
 /// can be told why it is not split.
-fn place_refused(index: &Index<'_>, claim: &Claim, plan: &mut Plan) {
-    let Ok(service) = root(index, &claim.root) else {
-        return;
-    };
-    for frontend in frontends(service) {
-        plan.frontends
-            .entry(frontend)
-            .or_insert_with(|| PlannedSplit {
+fn place_refused<'a>(
+    store: &Store,
+    claim: &Claim,
+    taken: impl Fn(&Frontend) -> Option<Taker<'a>>,
+) -> Resolved {
+    frontends_of(store, &claim.root)
+        .into_iter()
+        .filter(|frontend| taken(frontend).is_none())
+        .map(|frontend| {
+            let split = PlannedSplit {
                 origin: claim.origin.clone(),
                 root: claim.root.name.clone(),
                 decision: Decision::PassThrough(Reason::ObjectRefused),
                 leaves: Vec::new(),
-            });
-    }
+            };
+            (frontend, split)
+        })
+        .collect()
 }
 
-fn place_split(
-    index: &Index<'_>,
+fn place_split<'a>(
+    store: &Store,
     claim: &Claim,
     split: &Split,
-    plan: &mut Plan,
+    taken: impl Fn(&Frontend) -> Option<Taker<'a>>,
     report: &mut Report,
-) {
+) -> Resolved {
+    let mut resolved = Resolved::new();
     // The only scope there is; another one would not take the whole frontend.
     let Clients::Everyone = split.clients;
-    let service = match root(index, &claim.root) {
+    let service = match root(store, &claim.root) {
         Ok(service) => service,
         Err(cause) => {
             let message = cause.message(&claim.root);
             let (origin, field) = (&claim.origin, claim.root_field);
             report.say(origin, Severity::Inactive, cause.reason(), field, message);
-            return;
+            return resolved;
         }
     };
     if service.session_affinity_client_ip {
@@ -190,30 +199,24 @@ fn place_split(
         );
     }
     let mut findings = Findings::new(service);
-    for frontend in frontends(service) {
-        if let Some(other) = plan.frontends.get(&frontend) {
-            // Equal origins: a manifest that repeats a port.
-            if other.origin != claim.origin {
-                report.say(
-                    &claim.origin,
-                    Severity::Warning,
-                    reason::FRONTEND_TAKEN,
-                    claim.root_field,
-                    format!(
-                        "{frontend} is also that of Service {}/{}, which {} {}/{} splits; give \
-                         one of the two Services another address",
-                        other.origin.namespace,
-                        other.root,
-                        other.origin.kind,
-                        other.origin.namespace,
-                        other.origin.name
-                    ),
-                );
-            }
+    // A manifest may repeat a port.
+    for frontend in frontends(service).collect::<BTreeSet<_>>() {
+        if let Some(Taker { origin, root }) = taken(&frontend) {
+            report.say(
+                &claim.origin,
+                Severity::Warning,
+                reason::FRONTEND_TAKEN,
+                claim.root_field,
+                format!(
+                    "{frontend} is also that of Service {root}, which {} {}/{} splits; give one \
+                     of the two Services another address",
+                    origin.kind, origin.namespace, origin.name
+                ),
+            );
             continue;
         }
-        let (decision, leaves) = decide(index, split, frontend, &mut findings);
-        plan.frontends.insert(
+        let (decision, leaves) = decide(store, split, frontend, &mut findings);
+        resolved.insert(
             frontend,
             PlannedSplit {
                 origin: claim.origin.clone(),
@@ -223,12 +226,13 @@ fn place_split(
             },
         );
     }
-    findings.say(index, claim, split, report);
+    findings.say(store, claim, split, report);
+    resolved
 }
 
 /// What becomes of connections to one frontend.
 fn decide(
-    index: &Index<'_>,
+    store: &Store,
     split: &Split,
     frontend: Frontend,
     findings: &mut Findings,
@@ -239,7 +243,7 @@ fn decide(
         .iter()
         .map(|leaf| {
             let service = leaf.service.as_ref();
-            index.offer(service, frontend.address.port(), frontend.protocol, family)
+            store.offer(service, frontend.address.port(), frontend.protocol, family)
         })
         .collect();
     let states: Vec<LeafState> = split
@@ -255,7 +259,7 @@ fn decide(
         })
         .collect();
     let decision = decision(split, frontend.protocol, &offers, &states);
-    note(index, split, decision, frontend, &states, findings);
+    note(store, split, decision, frontend, &states, findings);
     (
         decision,
         planned_leaves(&split.leaves, decision, offers, states),
@@ -300,7 +304,7 @@ fn takes_its_share(state: LeafState) -> bool {
 
 /// What people are told of the decision, in the end for all frontends together.
 fn note(
-    index: &Index<'_>,
+    store: &Store,
     split: &Split,
     decision: Decision,
     frontend: Frontend,
@@ -324,7 +328,7 @@ fn note(
                 String::new()
             }
             LeafState::NoReadyEndpoints => {
-                let why = why_not_ready(index, split, leaf, frontend).unwrap_or_default();
+                let why = why_not_ready(store, split, leaf, frontend).unwrap_or_default();
                 if whole.is_some() {
                     not_ready.push((leaf, why));
                     continue;
@@ -350,16 +354,11 @@ fn note(
 }
 
 /// Why a leaf has no ready endpoint for a frontend.
-fn why_not_ready(
-    index: &Index<'_>,
-    split: &Split,
-    leaf: usize,
-    frontend: Frontend,
-) -> Option<String> {
-    let service = index.service(split.leaves.get(leaf)?.service.as_ref()?)?;
+fn why_not_ready(store: &Store, split: &Split, leaf: usize, frontend: Frontend) -> Option<String> {
+    let service = store.service(split.leaves.get(leaf)?.service.as_ref()?)?;
     let port = service.port(frontend.address.port(), frontend.protocol)?;
     let family = AddressFamily::of(&frontend.address.ip());
-    Some(slices::why_none_is_ready(index, service, port, family))
+    Some(slices::why_none_is_ready(store, service, port, family))
 }
 
 /// The reasons of the first leaves, for one line.

@@ -6,15 +6,16 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::diagnostics::{Report, Severity, reason};
-use super::endpoints::{Index, is_same_port};
+use super::endpoints::is_same_port;
 use super::split::Claim;
+use super::store::Store;
 use crate::objects::{
     AddressFamily, EndpointSlice, ObjectName, SERVICE_NAME, Service, ServicePort, SlicePort, shown,
 };
 
-/// Says what is wrong with the slices of every leaf, and with slices of nobody beside them.
-/// Of other slices nobody asked.
-pub(super) fn judge(index: &Index<'_>, claims: &[Claim], report: &mut Report) {
+/// Says what is wrong with the slices of the leaves of these claims, and with slices of nobody
+/// beside them. Of other slices nobody asked.
+pub(super) fn judge(store: &Store, claims: &[&Claim], report: &mut Report) {
     let leaves: BTreeSet<&ObjectName> = claims
         .iter()
         .filter_map(|claim| claim.split.as_ref())
@@ -22,24 +23,25 @@ pub(super) fn judge(index: &Index<'_>, claims: &[Claim], report: &mut Report) {
         .filter_map(|leaf| leaf.service.as_ref())
         .collect();
     let namespaces: BTreeSet<&str> = leaves.iter().map(|leaf| leaf.namespace.as_str()).collect();
-    for slice in index.objects().endpoint_slices.values() {
-        if slice.service.is_none() && namespaces.contains(slice.name.namespace.as_str()) {
-            say(
-                slice,
-                reason::SLICE_WITHOUT_SERVICE,
-                &format!("metadata.labels[{SERVICE_NAME}]"),
-                "is missing, so the slice belongs to no Service; write the name of one",
-                report,
-            );
-        }
+    for slice in namespaces
+        .into_iter()
+        .flat_map(|namespace| store.stray_slices(namespace))
+    {
+        say(
+            slice,
+            reason::SLICE_WITHOUT_SERVICE,
+            &format!("metadata.labels[{SERVICE_NAME}]"),
+            "is missing, so the slice belongs to no Service; write the name of one",
+            report,
+        );
     }
     for leaf in leaves {
-        for slice in index.slices(leaf) {
+        for slice in store.slices(leaf) {
             for ignored in &slice.ignored {
                 let (field, message) = (&ignored.field, &ignored.message);
                 say(slice, reason::SLICE_CONTENT_IGNORED, field, message, report);
             }
-            if let Some(service) = index.service(leaf) {
+            if let Some(service) = store.service(leaf) {
                 judge_ports(slice, service, report);
             }
         }
@@ -100,16 +102,14 @@ fn say(
 
 /// Why a port of a Service has no ready endpoint.
 pub(super) fn why_none_is_ready(
-    index: &Index<'_>,
+    store: &Store,
     service: &Service,
     port: &ServicePort,
     family: AddressFamily,
 ) -> String {
-    let slices = index.slices(&service.name);
+    let slices: Vec<&EndpointSlice> = store.slices(&service.name).collect();
     if slices.is_empty() {
-        let refused = index.objects().refused.iter().find(|object| {
-            object.kind == "EndpointSlice" && object.name.namespace == service.name.namespace
-        });
+        let refused = store.refused_slice(&service.name.namespace);
         let refused = refused.map_or_else(String::new, |object| {
             format!(" ({object} was refused, see above)")
         });

@@ -25,12 +25,7 @@ pub(super) fn claim(
 ) -> Option<Claim> {
     let translator = Translator {
         object,
-        origin: Origin {
-            kind: KIND,
-            namespace: object.name.namespace.clone(),
-            name: object.name.name.clone(),
-            generation: object.generation,
-        },
+        origin: origin(object),
         cluster_domain,
     };
     let root = translator.root(report);
@@ -43,6 +38,16 @@ pub(super) fn claim(
         root_field: SERVICE,
         split: split.filter(|_| allowed),
     })
+}
+
+/// A TrafficSplit as the origin of a split.
+pub(super) fn origin(object: &TrafficSplit) -> Origin {
+    Origin {
+        kind: KIND,
+        namespace: object.name.namespace.clone(),
+        name: object.name.name.clone(),
+        generation: object.generation,
+    }
 }
 
 struct Translator<'a> {

@@ -44,6 +44,20 @@ pub(super) fn is_less(old: &PlannedSplit, new: &PlannedSplit) -> bool {
         && (new.decision != Decision::Split || old.leaves.iter().any(loses_share))
 }
 
+/// Whether connections may no longer go to an endpoint that they may go to now.
+pub(super) fn loses_endpoints(old: &PlannedSplit, new: &PlannedSplit) -> bool {
+    old.leaves.iter().filter(|leaf| leaf.share > 0).any(|old| {
+        let new = new.leaves.iter().find(|new| new.service == old.service);
+        new.is_none_or(|new| {
+            new.share == 0
+                || old
+                    .endpoints
+                    .iter()
+                    .any(|endpoint| new.endpoints.binary_search(endpoint).is_err())
+        })
+    })
+}
+
 /// The seed of a split's lattice. Nodes that see the same object go through the same
 /// seeds; a node whose leaves came and went (`repeats`) goes on to others, so that a split
 /// that is started over and over does not begin at the same leaf each time.

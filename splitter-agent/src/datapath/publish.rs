@@ -8,7 +8,7 @@
 //! Killed at any point, the maps are left valid: free slots are simply those that
 //! nothing in force points at, and the next publisher finds them so (see `recover`).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use splitter_common::address;
@@ -20,7 +20,7 @@ use splitter_common::pick::Lattice;
 use crate::plan::{Decision, Frontend, Plan, PlannedSplit};
 
 use super::allocation::{Allocation, Free, Need};
-use super::difference::{is_less, same, same_names, same_shares, seed};
+use super::difference::{is_less, loses_endpoints, same, same_names, same_shares, seed};
 use super::grace::{GracePeriods, Ticket};
 use super::leaf_ids::LeafIds;
 use super::maps::{Access, Maps, MapsError, is_not_found, key_bytes};
@@ -100,43 +100,71 @@ impl Publisher {
     /// treated as planned; connections that were in the middle of connect() may still
     /// get what was in force before, until [`Self::settle`] returns.
     pub fn publish(&mut self, plan: &Plan, extent: Extent) -> Report {
-        self.reclaim();
-        let mut report = Report::default();
-        let absent: Vec<Frontend> = self
+        let frontends: BTreeSet<Frontend> = self
             .in_force
             .keys()
-            .filter(|frontend| !plan.frontends.contains_key(frontend))
+            .chain(plan.frontends.keys())
             .copied()
             .collect();
-        if extent == Extent::Full {
-            for frontend in absent {
-                match self.remove(frontend) {
-                    Ok(()) => report.removed.push(frontend),
-                    Err(error) => report.failed.push((frontend, error)),
-                }
+        self.publish_some(plan, &frontends, extent)
+    }
+
+    /// The same for some frontends; the others are left as they are.
+    pub fn publish_some(
+        &mut self,
+        plan: &Plan,
+        frontends: &BTreeSet<Frontend>,
+        extent: Extent,
+    ) -> Report {
+        self.reclaim();
+        let mut report = Report::default();
+        let (planned, absent): (Vec<Frontend>, Vec<Frontend>) = frontends
+            .iter()
+            .partition(|frontend| plan.frontends.contains_key(frontend));
+        // What goes, goes before anything comes.
+        for frontend in absent {
+            if !self.in_force.contains_key(&frontend) {
+                continue;
             }
-        } else {
-            report.kept = absent;
+            if extent == Extent::Partial {
+                report.kept.push(frontend);
+                continue;
+            }
+            match self.remove(frontend) {
+                Ok(()) => report.removed.push(frontend),
+                Err(error) => report.failed.push((frontend, error)),
+            }
         }
-        for (frontend, split) in &plan.frontends {
-            let old = self.in_force.get(frontend).map(|entry| &entry.split);
+        let (mut losing, mut gaining) = (Vec::new(), Vec::new());
+        for frontend in planned {
+            let Some(split) = plan.frontends.get(&frontend) else {
+                continue;
+            };
+            let old = self.in_force.get(&frontend).map(|entry| &entry.split);
             let change = match old {
                 Some(old) if same(old, split) => continue,
                 Some(old) if extent == Extent::Partial && is_less(old, split) => {
-                    report.kept.push(*frontend);
+                    report.kept.push(frontend);
                     continue;
                 }
                 Some(old) if same_shares(old, split) => Change::Endpoints,
                 Some(_) => Change::Shares,
                 None => Change::Added,
             };
-            match self.put(*frontend, split, change) {
+            if old.is_some_and(|old| loses_endpoints(old, split)) {
+                losing.push((frontend, split, change));
+            } else {
+                gaining.push((frontend, split, change));
+            }
+        }
+        for (frontend, split, change) in losing.into_iter().chain(gaining) {
+            match self.put(frontend, split, change) {
                 Ok(generation) => report.put.push(Put {
-                    frontend: *frontend,
+                    frontend,
                     generation,
                     change,
                 }),
-                Err(error) => report.failed.push((*frontend, error)),
+                Err(error) => report.failed.push((frontend, error)),
             }
         }
         self.retire();

@@ -116,20 +116,38 @@ impl Objects {
     /// Whether there is an object of the same kind and name.
     #[must_use]
     pub fn contains(&self, object: &Object) -> bool {
-        match object {
-            Object::Service(object) => self.services.contains_key(&object.name),
-            Object::EndpointSlice(object) => self.endpoint_slices.contains_key(&object.name),
-            Object::TrafficSplit(object) => self.traffic_splits.contains_key(&object.name),
+        self.contains_reference(&object.reference())
+    }
+
+    /// Whether there is an object of this kind and name that could be read.
+    #[must_use]
+    pub fn contains_reference(&self, object: &ObjectReference) -> bool {
+        match object.kind.as_str() {
+            "Service" => self.services.contains_key(&object.name),
+            "EndpointSlice" => self.endpoint_slices.contains_key(&object.name),
+            "TrafficSplit" => self.traffic_splits.contains_key(&object.name),
+            _ => false,
         }
     }
 
-    /// Whether a Service of this name exists but cannot be read.
-    #[must_use]
-    pub fn is_refused_service(&self, name: &ObjectName) -> bool {
-        self.refused.contains(&ObjectReference {
-            kind: "Service".to_owned(),
-            name: name.clone(),
-        })
+    /// Every object that could be read.
+    pub fn iter(&self) -> impl Iterator<Item = Object> {
+        let services = self.services.values().cloned().map(Object::Service);
+        let slices = self.endpoint_slices.values().cloned();
+        let splits = self.traffic_splits.values().cloned();
+        services
+            .chain(slices.map(Object::EndpointSlice))
+            .chain(splits.map(Object::TrafficSplit))
+    }
+
+    /// Takes out the object of a kind and name; whether it was there.
+    pub fn remove(&mut self, object: &ObjectReference) -> bool {
+        match object.kind.as_str() {
+            "Service" => self.services.remove(&object.name).is_some(),
+            "EndpointSlice" => self.endpoint_slices.remove(&object.name).is_some(),
+            "TrafficSplit" => self.traffic_splits.remove(&object.name).is_some(),
+            _ => false,
+        }
     }
 
     /// Adds an object; gives back the one of the same kind and name that it replaces.

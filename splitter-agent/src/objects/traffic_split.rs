@@ -16,6 +16,10 @@ pub const ON_NO_ENDPOINTS: &str = "splitter.dev/on-no-endpoints";
 pub struct TrafficSplit {
     /// Namespace and name.
     pub name: ObjectName,
+    /// `apiVersion` as it is written.
+    pub api_version: String,
+    /// `metadata.uid`; empty where there is none.
+    pub uid: String,
     /// `metadata.generation`, 0 where there is none.
     pub generation: i64,
     /// When it was created; `None` where a manifest does not say so.
@@ -79,7 +83,13 @@ impl Refusal {
 
 impl TrafficSplit {
     pub(super) fn read(metadata: Metadata<'_>, object: &Fields) -> Self {
+        let text = |fields: &Fields, name: &str| {
+            let value = fields.get(name).and_then(Value::as_str);
+            value.unwrap_or_default().to_owned()
+        };
         Self {
+            api_version: text(object, "apiVersion"),
+            uid: text(metadata.fields, "uid"),
             generation: field::present(metadata.fields, "generation")
                 .and_then(field::whole)
                 .unwrap_or(0),

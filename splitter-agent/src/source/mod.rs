@@ -1,13 +1,19 @@
 //! Where objects come from.
+//!
+//! A source tells the agent what changed, in [`Change`]s; how it knows is its own affair.
 
+mod feed;
+pub mod kubernetes;
 pub mod manifests;
 
 use std::sync::Arc;
 
-use crate::compile::Diagnostic;
-use crate::objects::Objects;
+pub use feed::{Ended, Feed};
 
-/// What a source knows at one moment.
+use crate::compile::Diagnostic;
+use crate::objects::{DecodeError, Object, ObjectReference, Objects};
+
+/// What a source of manifests knows at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// Every object that it could read.
@@ -17,4 +23,24 @@ pub struct Snapshot {
     /// Whether everything that exists has been read at least once. Until then absence
     /// proves nothing: what is in force but not in `objects` must stay.
     pub complete: bool,
+}
+
+/// One thing that changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// An object is there, or is another than before.
+    Put(Object),
+    /// An object is there but cannot be read.
+    Refused(DecodeError),
+    /// An object is there but cannot be read, and [`Self::Problems`] say why.
+    Unreadable(ObjectReference),
+    /// An object is gone.
+    Deleted(ObjectReference),
+    /// Everything that is wrong with what could not be read, in place of what was.
+    Problems(Vec<Diagnostic>),
+    /// From now on what has been told may be published, although not everything that exists
+    /// could be read: absence proves nothing.
+    Partial,
+    /// Everything that exists has been told at least once.
+    Complete,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use splitter_agent::compile::{Compiled, Settings, Severity, compile};
+use splitter_agent::compile::{Compiled, Compiler, Diagnostic, Settings, Severity, compile};
 use splitter_agent::objects::{Objects, decode};
 use splitter_agent::plan::Decision;
 use splitter_common::layout::{LeafState, Protocol};
@@ -145,8 +145,79 @@ fn compiled(objects: &Objects) -> Compiled {
     compile(objects, &Settings::default())
 }
 
+/// One step of a history: an object that is put, or (by its name) removed or found unreadable.
+#[derive(Clone, Debug)]
+enum Step {
+    Put,
+    Remove,
+    Refuse,
+}
+
+fn history() -> impl Strategy<Value = Vec<(Step, Value, bool)>> {
+    let step = proptest::sample::select(vec![
+        Step::Put,
+        Step::Put,
+        Step::Put,
+        Step::Remove,
+        Step::Refuse,
+    ]);
+    let value = prop_oneof![
+        3 => namespaced(service()),
+        3 => namespaced(slice()),
+        3 => namespaced(split()),
+    ];
+    proptest::collection::vec((step, value, any::<bool>()), 0..40)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1024))]
+
+    #[test]
+    fn a_history_of_changes_comes_to_what_its_end_comes_to_at_once(history in history()) {
+        let mut compiler = Compiler::new(Settings::default());
+        let mut objects = Objects::default();
+        for (step, value, compile_now) in history {
+            let Ok(Some(object)) = decode(value) else { continue };
+            let reference = object.reference();
+            objects.remove(&reference);
+            objects.refused.remove(&reference);
+            match step {
+                Step::Put => {
+                    compiler.put(object.clone());
+                    objects.insert(object);
+                }
+                Step::Remove => compiler.remove(&reference),
+                Step::Refuse => {
+                    compiler.refuse(reference.clone());
+                    objects.refused.insert(reference);
+                }
+            }
+            if !compile_now {
+                continue;
+            }
+            let before = compiler.plan().clone();
+            let delta = compiler.compile();
+            let expected = compiled(&objects);
+            prop_assert_eq!(compiler.plan(), &expected.plan);
+            for diagnostic in &expected.diagnostics {
+                prop_assert!(compiler.diagnostics(&diagnostic.object).any(|said| said == diagnostic));
+            }
+            for name in objects.traffic_splits.keys() {
+                let said: Vec<&Diagnostic> = expected
+                    .diagnostics
+                    .iter()
+                    .filter(|said| said.object.kind == "TrafficSplit" && said.object.name == *name)
+                    .collect();
+                let object = &said[0].object;
+                prop_assert!(compiler.diagnostics(object).eq(said.iter().copied()));
+            }
+            for frontend in before.frontends.keys().chain(expected.plan.frontends.keys()) {
+                let is_other =
+                    before.frontends.get(frontend) != expected.plan.frontends.get(frontend);
+                prop_assert_eq!(delta.frontends.contains(frontend), is_other);
+            }
+        }
+    }
 
     #[test]
     fn plans_hold_what_the_kernel_relies_on(values in values()) {

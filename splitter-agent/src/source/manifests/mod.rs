@@ -20,6 +20,7 @@
 //!              tree        reading ──► documents ──► content
 //! ```
 
+mod changes;
 mod collection;
 mod content;
 mod documents;
@@ -37,6 +38,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::watch::Receiver;
 
+pub use changes::changes;
 pub use offline::read_once;
 pub use watcher::WatchHandle;
 

@@ -1,0 +1,189 @@
+//! What is known of the cluster, laid out as the resolver asks for it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::objects::{EndpointSlice, ObjectName, ObjectReference, Service};
+
+/// Services and EndpointSlices, by what they are asked for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Store {
+    services: HashMap<ObjectName, Service>,
+    /// By Service, then by name.
+    slices: HashMap<ObjectName, BTreeMap<String, EndpointSlice>>,
+    /// Slices that belong to no Service, by namespace, then by name.
+    stray: HashMap<String, BTreeMap<String, EndpointSlice>>,
+    /// The Service of each slice.
+    owners: HashMap<ObjectName, Option<String>>,
+    refused: BTreeSet<ObjectReference>,
+}
+
+/// Whose splits a change may concern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Concern {
+    /// Those that name a Service.
+    Service(ObjectName),
+    /// All of a namespace.
+    Namespace(String),
+}
+
+impl Store {
+    /// A Service by its name.
+    pub(super) fn service(&self, name: &ObjectName) -> Option<&Service> {
+        self.services.get(name)
+    }
+
+    /// The EndpointSlices of a Service, by name.
+    pub(super) fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> {
+        self.slices
+            .get(service)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+    }
+
+    /// The EndpointSlices of a namespace that belong to no Service.
+    pub(super) fn stray_slices(&self, namespace: &str) -> impl Iterator<Item = &EndpointSlice> {
+        self.stray
+            .get(namespace)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+    }
+
+    /// Whether a Service of this name exists but cannot be read.
+    pub(super) fn is_refused_service(&self, name: &ObjectName) -> bool {
+        self.refused.contains(&ObjectReference {
+            kind: "Service".to_owned(),
+            name: name.clone(),
+        })
+    }
+
+    /// An EndpointSlice of a namespace that exists but cannot be read.
+    pub(super) fn refused_slice(&self, namespace: &str) -> Option<&ObjectReference> {
+        let first = ObjectReference {
+            kind: "EndpointSlice".to_owned(),
+            name: ObjectName::new(namespace, ""),
+        };
+        self.refused
+            .range(&first..)
+            .next()
+            .filter(|object| object.kind == first.kind && object.name.namespace == namespace)
+    }
+
+    pub(super) fn put_service(&mut self, service: Service) -> Vec<Concern> {
+        if self.services.get(&service.name) == Some(&service) {
+            return Vec::new();
+        }
+        let concern = Concern::Service(service.name.clone());
+        self.services.insert(service.name.clone(), service);
+        vec![concern]
+    }
+
+    pub(super) fn put_slice(&mut self, slice: EndpointSlice) -> Vec<Concern> {
+        if self.slice(&slice.name) == Some(&slice) {
+            return Vec::new();
+        }
+        let mut concerns = self.remove_slice(&slice.name);
+        let ObjectName { namespace, name } = slice.name.clone();
+        self.owners
+            .insert(slice.name.clone(), slice.service.clone());
+        let concern = match &slice.service {
+            Some(service) => {
+                let service = ObjectName::new(&*namespace, &**service);
+                self.slices
+                    .entry(service.clone())
+                    .or_default()
+                    .insert(name, slice);
+                Concern::Service(service)
+            }
+            None => {
+                self.stray
+                    .entry(namespace.clone())
+                    .or_default()
+                    .insert(name, slice);
+                Concern::Namespace(namespace)
+            }
+        };
+        if !concerns.contains(&concern) {
+            concerns.push(concern);
+        }
+        concerns
+    }
+
+    /// Notes that an object exists but cannot be read.
+    pub(super) fn refuse(&mut self, object: ObjectReference) -> Vec<Concern> {
+        let mut concerns = self.remove(&object);
+        if self.refused.insert(object.clone()) {
+            concerns.extend(refusal_concerns(object));
+        }
+        concerns
+    }
+
+    /// Forgets an object, and that it could not be read.
+    pub(super) fn remove(&mut self, object: &ObjectReference) -> Vec<Concern> {
+        let mut concerns = self.accept(object);
+        match object.kind.as_str() {
+            "Service" => {
+                if self.services.remove(&object.name).is_some() {
+                    concerns.push(Concern::Service(object.name.clone()));
+                }
+            }
+            "EndpointSlice" => concerns.extend(self.remove_slice(&object.name)),
+            _ => {}
+        }
+        concerns
+    }
+
+    /// Forgets that an object could not be read.
+    pub(super) fn accept(&mut self, object: &ObjectReference) -> Vec<Concern> {
+        if self.refused.remove(object) {
+            refusal_concerns(object.clone())
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn slice(&self, name: &ObjectName) -> Option<&EndpointSlice> {
+        match self.owners.get(name)? {
+            Some(service) => {
+                let service = ObjectName::new(&*name.namespace, &**service);
+                self.slices.get(&service)?.get(&name.name)
+            }
+            None => self.stray.get(&name.namespace)?.get(&name.name),
+        }
+    }
+
+    fn remove_slice(&mut self, name: &ObjectName) -> Vec<Concern> {
+        let Some(owner) = self.owners.remove(name) else {
+            return Vec::new();
+        };
+        match owner {
+            Some(service) => {
+                let service = ObjectName::new(&*name.namespace, service);
+                if let Some(slices) = self.slices.get_mut(&service) {
+                    slices.remove(&name.name);
+                    if slices.is_empty() {
+                        self.slices.remove(&service);
+                    }
+                }
+                vec![Concern::Service(service)]
+            }
+            None => {
+                if let Some(slices) = self.stray.get_mut(&name.namespace) {
+                    slices.remove(&name.name);
+                    if slices.is_empty() {
+                        self.stray.remove(&name.namespace);
+                    }
+                }
+                vec![Concern::Namespace(name.namespace.clone())]
+            }
+        }
+    }
+}
+
+/// A slice that cannot be read might belong to any Service of its namespace.
+fn refusal_concerns(object: ObjectReference) -> Vec<Concern> {
+    match object.kind.as_str() {
+        "Service" => vec![Concern::Service(object.name)],
+        "EndpointSlice" => vec![Concern::Namespace(object.name.namespace)],
+        _ => Vec::new(),
+    }
+}
