@@ -90,19 +90,20 @@ pub fn find_cgroup(asked: Option<&Path>) -> Result<PathBuf, PreflightError> {
         };
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let root = cgroup2_mount(&mounts).ok_or(PreflightError::NoCgroup2)?;
-    Ok(POD_GROUPS
-        .iter()
-        .map(|group| root.join(group))
-        .find(|path| path.is_dir())
-        .unwrap_or(root))
+    let roots = cgroup2_mounts(&mounts);
+    let pods = roots.iter().find_map(|root| {
+        let mut groups = POD_GROUPS.iter().map(|group| root.join(group));
+        groups.find(|path| path.is_dir())
+    });
+    pods.or_else(|| roots.into_iter().next())
+        .ok_or(PreflightError::NoCgroup2)
 }
 
 /// The path of the cgroup with an id, below a cgroup v2 mount.
 #[must_use]
 pub fn cgroup_path(id: u64) -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut pending = vec![cgroup2_mount(&mounts)?];
+    let mut pending = vec![cgroup2_mounts(&mounts).into_iter().next()?];
     while let Some(path) = pending.pop() {
         if fs::metadata(&path).is_ok_and(|status| status.ino() == id) {
             return Some(path);
@@ -125,18 +126,26 @@ fn kernel_version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// The first mount of the whole cgroup v2 hierarchy in a `/proc/<pid>/mountinfo`
-/// (proc(5): mount point in the fifth field, type after the lone hyphen).
-fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
-        let (mount, file_system) = line.split_once(" - ")?;
-        let kind = file_system.split(' ').next()?;
-        let mut fields = mount.split(' ').skip(3);
-        let root = fields.next()?;
-        let point = fields.next()?;
-        (kind == "cgroup2" && (root == "/" || root.starts_with("/..")))
-            .then(|| PathBuf::from(point.replace("\\040", " ")))
-    })
+/// The mounts of a whole cgroup v2 hierarchy in a `/proc/<pid>/mountinfo` (proc(5): root
+/// of the mount in the fourth field, its point in the fifth, type after the lone hyphen).
+///
+/// Those that reach above the root of our own cgroup namespace (`/..`, cgroup_namespaces(7))
+/// come first: in a container that has such a namespace, they are the host's.
+fn cgroup2_mounts(mountinfo: &str) -> Vec<PathBuf> {
+    let mut mounts: Vec<(&str, PathBuf)> = mountinfo
+        .lines()
+        .filter_map(|line| {
+            let (mount, file_system) = line.split_once(" - ")?;
+            let kind = file_system.split(' ').next()?;
+            let mut fields = mount.split(' ').skip(3);
+            let root = fields.next()?;
+            let point = fields.next()?;
+            (kind == "cgroup2" && (root == "/" || root.starts_with("/..")))
+                .then(|| (root, PathBuf::from(point.replace("\\040", " "))))
+        })
+        .collect();
+    mounts.sort_by_key(|(root, _)| std::cmp::Reverse(root.len()));
+    mounts.into_iter().map(|(_, point)| point).collect()
 }
 
 #[cfg(test)]
@@ -151,10 +160,30 @@ mod tests {
 26 24 0:23 / /sys/fs/cgroup/unified rw,relatime shared:5 - cgroup2 cgroup2 rw
 ";
         assert_eq!(
-            cgroup2_mount(mountinfo),
-            Some(PathBuf::from("/sys/fs/cgroup/unified"))
+            cgroup2_mounts(mountinfo),
+            [PathBuf::from("/sys/fs/cgroup/unified")]
         );
-        assert_eq!(cgroup2_mount("24 1 0:21 / / rw - ext4 /dev/vda rw\n"), None);
+        assert!(cgroup2_mounts("24 1 0:21 / / rw - ext4 /dev/vda rw\n").is_empty());
+    }
+
+    #[test]
+    fn in_a_container_the_mount_of_the_host_comes_before_its_own() {
+        let mountinfo = "\
+24 1 0:21 / /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw
+25 24 0:21 /../../.. /host/sys/fs/cgroup rw master:5 - cgroup2 cgroup2 rw
+";
+        assert_eq!(
+            cgroup2_mounts(mountinfo).first(),
+            Some(&PathBuf::from("/host/sys/fs/cgroup"))
+        );
+        let mountinfo = "\
+24 1 0:21 /kubepods/pod1/2 /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw
+25 24 0:21 / /host/sys/fs/cgroup rw master:5 - cgroup2 cgroup2 rw
+";
+        assert_eq!(
+            cgroup2_mounts(mountinfo),
+            [PathBuf::from("/host/sys/fs/cgroup")]
+        );
     }
 
     #[test]
