@@ -100,6 +100,18 @@ pub struct Origin {
     pub generation: i64,
 }
 
+impl Origin {
+    /// The kind of the agent's own frontend, which its self-test connects to. No object asks
+    /// for it, so reports about objects leave it out.
+    pub const SELF_TEST: &'static str = "SelfTest";
+
+    /// Whether this is the agent's own frontend.
+    #[must_use]
+    pub fn is_self_test(&self) -> bool {
+        self.kind == Self::SELF_TEST
+    }
+}
+
 /// What the kernel shall do with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {

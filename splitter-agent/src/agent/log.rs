@@ -42,7 +42,7 @@ pub(super) fn log_report(report: &Report, plan: &Plan, took: Duration) {
         }
         let name = format_args!("{}/{}", split.origin.namespace, split.origin.name);
         let decision = verdict_name(split.decision);
-        if is_bulk {
+        if is_bulk || split.origin.is_self_test() {
             tracing::debug!(
                 %frontend, generation, split = %name, decision, shares = leaves(), "in force"
             );

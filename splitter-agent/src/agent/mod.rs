@@ -215,10 +215,10 @@ impl Agent {
         self.findings.replace_failures(self.failed.values());
         self.findings.note(&delta.objects);
         self.findings.say(&self.compiler);
+        let splits = delta.objects.iter();
+        let splits = splits.filter(|object| object.kind == "TrafficSplit");
         self.progress
-            .set_programmed(delta.objects.iter().filter_map(|object| {
-                (object.kind == "TrafficSplit").then(|| self.programmed(&object.name))
-            }));
+            .set_programmed(splits.map(|object| self.programmed(&object.name)));
         self.progress.publish(start.elapsed(), self.failed.len());
         if is_complete {
             self.progress.set_synced();

@@ -7,6 +7,7 @@ mod check;
 mod cleanup;
 mod explain;
 mod run;
+mod self_test_connect;
 mod status;
 mod table;
 mod target;
@@ -132,6 +133,9 @@ enum Command {
     Check(check::CheckArgs),
     /// Detach every program and remove every pin.
     Cleanup(cleanup::CleanupArgs),
+    // By the name that the self-test calls it.
+    #[command(name = crate::report::self_test::COMMAND, hide = true)]
+    SelfTestConnect(self_test_connect::SelfTestConnectArgs),
 }
 
 /// Runs the command that the process was started with.
@@ -144,6 +148,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(args, &cli.common),
         Command::Check(args) => check::run(args, &cli.common),
         Command::Cleanup(args) => cleanup::run(args, &cli.common),
+        Command::SelfTestConnect(args) => self_test_connect::run(args),
     };
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,

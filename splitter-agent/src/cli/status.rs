@@ -91,6 +91,8 @@ pub(super) fn run(_: &StatusArgs, common: &Common) -> anyhow::Result<Outcome> {
         splits: view
             .frontends
             .iter()
+            // The agent's own is no object's; `explain` shows it to those who ask for it.
+            .filter(|(_, split)| !split.split.origin.is_self_test())
             .map(|(frontend, split)| Split::new(*frontend, split))
             .collect(),
         inconsistent: view.inconsistent.iter().map(Frontend::to_string).collect(),

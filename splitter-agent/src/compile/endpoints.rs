@@ -99,8 +99,7 @@ impl Store {
                         .endpoints
                         .iter()
                         .filter(|endpoint| wanted(endpoint))
-                        .flat_map(|endpoint| &endpoint.addresses)
-                        .map(|address| SocketAddr::new(*address, slice_port.port)),
+                        .map(|endpoint| SocketAddr::new(endpoint.address, slice_port.port)),
                 );
             }
         }

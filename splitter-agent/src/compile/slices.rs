@@ -146,11 +146,12 @@ pub(super) fn why_none_is_ready(
         let wanted = names([port.name.as_str()].into_iter());
         return format!("its EndpointSlices do not have {wanted} (they have {there})");
     }
-    let endpoints = || with_port.iter().flat_map(|slice| &slice.endpoints);
-    match (
-        endpoints().count(),
-        endpoints().any(|endpoint| !endpoint.addresses.is_empty()),
-    ) {
+    let (mut with_address, mut without) = (0, 0);
+    for slice in with_port {
+        with_address += slice.endpoints.len();
+        without += slice.without_address;
+    }
+    match (with_address + without, with_address > 0) {
         (0, _) => "its EndpointSlices have no endpoints".to_owned(),
         (_, false) => format!("its endpoints have no {} addresses", family.name()),
         (1, true) => "its one endpoint is not ready".to_owned(),

@@ -122,9 +122,8 @@ impl Store {
         let mut concerns = self.accept(object);
         match object.kind.as_str() {
             "Service" => {
-                if self.services.remove(&object.name).is_some() {
-                    concerns.push(Concern::Service(object.name.clone()));
-                }
+                let service = self.services.remove(&object.name);
+                concerns.extend(service.map(|service| Concern::Service(service.name)));
             }
             "EndpointSlice" => concerns.extend(self.remove_slice(&object.name)),
             _ => {}

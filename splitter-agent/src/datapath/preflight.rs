@@ -99,14 +99,20 @@ pub fn find_cgroup(asked: Option<&Path>) -> Result<PathBuf, PreflightError> {
         .ok_or(PreflightError::NoCgroup2)
 }
 
-/// The path of the cgroup with an id, below a cgroup v2 mount.
+/// Below it a container has what is the node's own, so that a path there without it is the
+/// path on the node.
+const NODE: &str = "/host";
+
+/// The path of the cgroup with an id, below a cgroup v2 mount; as it is called on the node,
+/// also if asked for in a container.
 #[must_use]
 pub fn cgroup_path(id: u64) -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mut pending = vec![cgroup2_mounts(&mounts).into_iter().next()?];
     while let Some(path) = pending.pop() {
         if fs::metadata(&path).is_ok_and(|status| status.ino() == id) {
-            return Some(path);
+            let on_node = path.strip_prefix(NODE);
+            return Some(on_node.map_or_else(|_| path.clone(), |path| Path::new("/").join(path)));
         }
         let entries = fs::read_dir(&path).into_iter().flatten().flatten();
         pending.extend(

@@ -283,5 +283,11 @@ pub(super) fn file_system_magic(path: &Path) -> io::Result<i64> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: zeroed at first and filled by the kernel since.
-    Ok(unsafe { status.assume_init() }.f_type)
+    let status = unsafe { status.assume_init() };
+    #[allow(
+        clippy::unnecessary_cast,
+        reason = "signed in one C library, unsigned in another"
+    )]
+    let magic = status.f_type as i64;
+    Ok(magic)
 }

@@ -29,6 +29,17 @@ pub struct View {
     pub(crate) foreign: Vec<KeyBytes>,
     /// What became of connections to frontends since the maps were made.
     pub outcomes: BTreeMap<&'static str, u64>,
+    /// How full the maps are, by their names.
+    pub maps: BTreeMap<&'static str, MapUse>,
+}
+
+/// How full a map is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MapUse {
+    /// Entries that what is in force takes up.
+    pub entries: u64,
+    /// Most entries that it can hold.
+    pub max_entries: u64,
 }
 
 /// A split in force.
@@ -124,7 +135,50 @@ impl View {
             }
         }
         view.outcomes = outcomes(maps)?;
+        view.maps = view.map_use(maps);
         Ok(view)
+    }
+
+    /// How full the maps are. Arrays have as many entries as slots; counted are those that
+    /// what is in force takes up.
+    fn map_use(&self, maps: &Maps) -> BTreeMap<&'static str, MapUse> {
+        let frontends = self.frontends.len() + self.inconsistent.len() + self.foreign.len();
+        let splits = self.frontends.values();
+        let leaves: usize = splits.clone().map(|split| split.leaves.len()).sum();
+        let endpoints: usize = splits
+            .clone()
+            .map(|split| split.split.endpoint_count())
+            .sum();
+        let leaf_ids: BTreeSet<u32> = splits
+            .flat_map(|split| &split.leaves)
+            .map(|leaf| leaf.leaf_id)
+            .collect();
+        [
+            ("FRONTENDS", frontends, maps.frontend_slots),
+            ("SPLITS", self.frontends.len(), maps.splits.len()),
+            ("LEAVES", leaves, maps.leaves.len()),
+            ("ENDPOINTS", endpoints, maps.endpoints.len()),
+            // One counter for each split, and one for each of its leaves.
+            (
+                "SEQUENCE",
+                self.frontends.len() + leaves,
+                maps.sequence.len(),
+            ),
+            ("LEAF_STATS", leaf_ids.len(), maps.leaf_ids),
+        ]
+        .into_iter()
+        .map(|(name, entries, max_entries)| {
+            let entries = entries as u64;
+            let max_entries = max_entries.into();
+            (
+                name,
+                MapUse {
+                    entries,
+                    max_entries,
+                },
+            )
+        })
+        .collect()
     }
 }
 
@@ -338,7 +392,7 @@ pub(crate) fn write_text<const N: usize>(value: &str) -> Text<N> {
 }
 
 /// The kinds of objects that ask for splits.
-const KINDS: [&str; 1] = ["TrafficSplit"];
+const KINDS: [&str; 2] = ["TrafficSplit", Origin::SELF_TEST];
 
 fn known_kind(name: &str) -> &'static str {
     KINDS

@@ -25,11 +25,13 @@ pub struct EndpointSlice {
     /// Family of its addresses; `None` if they are names, which nobody can be sent to.
     pub address_family: Option<AddressFamily>,
     /// The ports of every endpoint; those that cannot be dialled are left out.
-    pub ports: Vec<SlicePort>,
-    /// The endpoints.
-    pub endpoints: Vec<SliceEndpoint>,
+    pub ports: Box<[SlicePort]>,
+    /// The endpoints, one for each address that can be dialled.
+    pub endpoints: Box<[SliceEndpoint]>,
+    /// How many endpoints there are with no address that can be dialled.
+    pub without_address: usize,
     /// What was left out, one entry for each sort of it.
-    pub ignored: Vec<Ignored>,
+    pub ignored: Box<[Ignored]>,
 }
 
 /// Content of one sort that cannot be used.
@@ -61,12 +63,13 @@ pub struct SlicePort {
     pub protocol: Protocol,
 }
 
-/// An endpoint of an EndpointSlice, with the defaults of Kubernetes filled in
-/// (`discovery.k8s.io/v1`, EndpointConditions).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// An address of an endpoint of an EndpointSlice, with the defaults of Kubernetes filled
+/// in (`discovery.k8s.io/v1`, EndpointConditions). There are as many of these as pods in a
+/// cluster, so that it is small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SliceEndpoint {
-    /// Its addresses of the slice's family; those that cannot be dialled are left out.
-    pub addresses: Vec<IpAddr>,
+    /// The address, of the slice's family.
+    pub address: IpAddr,
     /// Whether it takes new connections; true if unknown.
     pub ready: bool,
     /// Whether it would be ready but for its termination; `ready` if unknown.
@@ -114,19 +117,24 @@ impl EndpointSlice {
                 .map_err(|error| error.at(index).below("ports"))?;
             ports.extend(port);
         }
-        let endpoints = field::list(object, "endpoints")?;
-        let endpoints = endpoints.iter().enumerate().map(|(index, value)| {
-            SliceEndpoint::read(value, address_family, index, &mut flaws)
-                .map_err(|error| error.at(index).below("endpoints"))
-        });
+        let listed = field::list(object, "endpoints")?;
+        let mut endpoints = Vec::with_capacity(listed.len());
+        let mut without_address = 0;
+        for (index, value) in listed.iter().enumerate() {
+            let before = endpoints.len();
+            SliceEndpoint::read(value, address_family, index, &mut flaws, &mut endpoints)
+                .map_err(|error| error.at(index).below("endpoints"))?;
+            without_address += usize::from(endpoints.len() == before);
+        }
         Ok(Self {
             service: metadata
                 .label(SERVICE_NAME)?
                 .filter(|service| !service.is_empty()),
             address_family,
-            ports,
-            endpoints: endpoints.collect::<Result<_, _>>()?,
-            ignored: flaws.ignored(address_family),
+            ports: ports.into(),
+            endpoints: endpoints.into(),
+            without_address,
+            ignored: flaws.ignored(address_family).into(),
             name: metadata.name.clone(),
         })
     }
@@ -153,33 +161,36 @@ impl SlicePort {
 }
 
 impl SliceEndpoint {
+    /// Adds one for each address of an endpoint; those that cannot be dialled are left out.
     fn read(
         value: &Value,
         family: Option<AddressFamily>,
         index: usize,
         flaws: &mut Flaws,
-    ) -> Result<Self, FieldError> {
+        endpoints: &mut Vec<Self>,
+    ) -> Result<(), FieldError> {
         let fields = field::as_object(value)?;
-        let mut addresses = Vec::new();
-        for (place, value) in field::list(fields, "addresses")?.iter().enumerate() {
-            match address(value, family) {
-                Ok(address) => addresses.push(address),
-                Err(flaw) => flaws.note(flaw, value, || {
-                    format!("endpoints[{index}].addresses[{place}]")
-                }),
-            }
-        }
         let none = Fields::new();
         let conditions = field::object(fields, "conditions")?.unwrap_or(&none);
         let condition =
             |name| field::boolean(conditions, name).map_err(|error| error.below("conditions"));
         let ready = condition("ready")?.unwrap_or(true);
-        Ok(Self {
-            addresses,
-            ready,
-            serving: condition("serving")?.unwrap_or(ready),
-            terminating: condition("terminating")?.unwrap_or(false),
-        })
+        let serving = condition("serving")?.unwrap_or(ready);
+        let terminating = condition("terminating")?.unwrap_or(false);
+        for (place, value) in field::list(fields, "addresses")?.iter().enumerate() {
+            match address(value, family) {
+                Ok(address) => endpoints.push(Self {
+                    address,
+                    ready,
+                    serving,
+                    terminating,
+                }),
+                Err(flaw) => flaws.note(flaw, value, || {
+                    format!("endpoints[{index}].addresses[{place}]")
+                }),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -328,11 +339,9 @@ mod tests {
         })
     }
 
-    fn endpoint(value: &Value) -> SliceEndpoint {
-        slice(json!({"addressType": "IPv4", "endpoints": [value]}))
-            .unwrap()
-            .endpoints
-            .remove(0)
+    fn addresses(slice: &EndpointSlice) -> Vec<IpAddr> {
+        let endpoints = slice.endpoints.iter();
+        endpoints.map(|endpoint| endpoint.address).collect()
     }
 
     #[test]
@@ -340,13 +349,16 @@ mod tests {
         let slice = slice(json!({"addressType": "IPv4", "endpoints": null, "ports": null}));
         let slice = slice.unwrap();
         assert_eq!(slice.service.as_deref(), Some("web"));
-        assert_eq!((slice.endpoints, slice.ports), (vec![], vec![]));
+        assert!(slice.endpoints.is_empty() && slice.ports.is_empty());
+        assert_eq!(slice.without_address, 0);
     }
 
     #[test]
     fn unknown_conditions_are_as_kubernetes_defines_them() {
         let conditions = |value: Value| {
-            let endpoint = endpoint(&json!({"addresses": [], "conditions": value}));
+            let endpoint = json!({"addresses": ["10.0.0.1"], "conditions": value});
+            let slice = slice(json!({"addressType": "IPv4", "endpoints": [endpoint]}));
+            let endpoint = slice.unwrap().endpoints[0];
             (endpoint.ready, endpoint.serving, endpoint.terminating)
         };
         assert_eq!(conditions(json!(null)), (true, true, false));
@@ -360,21 +372,39 @@ mod tests {
 
     #[test]
     fn addresses_that_cannot_be_dialled_are_left_out() {
-        let v4 = endpoint(&json!({"addresses": [
+        let v4 = slice(json!({"addressType": "IPv4", "endpoints": [{"addresses": [
             "10.0.0.1", "127.0.0.2", "0.0.0.0", "224.0.0.1", "255.255.255.255", "fd00::1",
             "::ffff:10.0.0.1", "10.0.0.1:80", "", null, 7,
-        ]}));
+        ]}]}));
         let expected: [IpAddr; 2] = [[10, 0, 0, 1].into(), [127, 0, 0, 2].into()];
-        assert_eq!(v4.addresses, expected);
+        assert_eq!(addresses(&v4.unwrap()), expected);
         let v6 = slice(json!({"addressType": "IPv6", "endpoints": [
             {"addresses": ["fd00::1", "::", "ff02::1", "fe80::1", "::ffff:10.0.0.1", "10.0.0.1"]},
         ]}));
         let expected: IpAddr = "fd00::1".parse().unwrap();
-        assert_eq!(v6.unwrap().endpoints[0].addresses, [expected]);
+        assert_eq!(addresses(&v6.unwrap()), [expected]);
         let fqdn = slice(json!({"addressType": "FQDN", "endpoints": [
             {"addresses": ["example.org", "10.0.0.1"]},
         ]}));
-        assert_eq!(fqdn.unwrap().endpoints[0].addresses, [] as [IpAddr; 0]);
+        let fqdn = fqdn.unwrap();
+        assert_eq!((addresses(&fqdn), fqdn.without_address), (vec![], 1));
+    }
+
+    #[test]
+    fn every_address_of_an_endpoint_has_its_conditions_and_is_small() {
+        let slice = slice(json!({"addressType": "IPv4", "endpoints": [
+            {"addresses": ["10.0.0.1", "10.0.0.2"], "conditions": {"ready": false}},
+            {"addresses": ["10.0.0.3"]}, {"addresses": []}, {},
+        ]}));
+        let slice = slice.unwrap();
+        let ready: Vec<_> = slice
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.ready)
+            .collect();
+        assert_eq!(ready, [false, false, true]);
+        assert_eq!(slice.without_address, 2);
+        assert!(size_of::<SliceEndpoint>() <= 20);
     }
 
     #[test]
@@ -391,7 +421,7 @@ mod tests {
             protocol,
         };
         assert_eq!(
-            ports,
+            *ports,
             [
                 port("http", 8080, Protocol::Tcp),
                 port("", 81, Protocol::Udp)

@@ -18,9 +18,9 @@ pub struct Service {
     pub kind: ServiceKind,
     /// Its cluster IPs, without duplicates; empty unless it is [`ServiceKind::ClusterIp`],
     /// and empty then, too, as long as none is allocated.
-    pub cluster_ips: Vec<IpAddr>,
+    pub cluster_ips: Box<[IpAddr]>,
     /// Its ports.
-    pub ports: Vec<ServicePort>,
+    pub ports: Box<[ServicePort]>,
     /// Whether it asks that a client stay with one endpoint.
     pub session_affinity_client_ip: bool,
 }
@@ -70,8 +70,8 @@ impl Service {
         Ok(Self {
             name,
             kind,
-            cluster_ips,
-            ports: field::each(spec, "ports", ServicePort::read)?,
+            cluster_ips: cluster_ips.into(),
+            ports: field::each(spec, "ports", ServicePort::read)?.into(),
             session_affinity_client_ip: field::text(spec, "sessionAffinity")? == Some("ClientIP"),
         })
     }
@@ -190,13 +190,13 @@ mod tests {
     fn all_cluster_ips_are_read() {
         let dual = json!({"clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7", "fd00::7"]});
         let expected: [IpAddr; 2] = ["10.96.0.7".parse().unwrap(), "fd00::7".parse().unwrap()];
-        assert_eq!(service(&dual).unwrap().cluster_ips, expected);
+        assert_eq!(*service(&dual).unwrap().cluster_ips, expected);
         for single in [
             json!({"clusterIP": "10.96.0.7"}),
             json!({"clusterIP": "10.96.0.7", "clusterIPs": null}),
             json!({"clusterIPs": ["10.96.0.7", "10.96.0.7", null, "::ffff:10.96.0.7"]}),
         ] {
-            assert_eq!(service(&single).unwrap().cluster_ips, expected[..1]);
+            assert_eq!(*service(&single).unwrap().cluster_ips, expected[..1]);
         }
     }
 
@@ -229,10 +229,10 @@ mod tests {
             protocol,
         };
         assert_eq!(
-            ports,
+            *ports,
             [port("", 80, Protocol::Tcp), port("dns", 53, Protocol::Udp)]
         );
-        assert_eq!(service(&json!({"ports": null})).unwrap().ports, []);
+        assert_eq!(*service(&json!({"ports": null})).unwrap().ports, []);
     }
 
     #[test]

@@ -3,9 +3,26 @@
 //! The agent alone writes: findings about objects to the [`Board`], and what it is doing
 //! to the [`Progress`]. Metrics, health checks and events read both, each in its own time;
 //! none of them can hold up a publication.
+//!
+//! - `board`, `progress`: the shared state;
+//! - [`cluster`]: Events and statuses, written by one agent for all;
+//! - [`self_test`]: a real connection that must be split;
+//! - [`health`]: alive, ready, and if not, why and since when;
+//! - [`metrics`]: numbers for Prometheus, read from the maps and the shared state;
+//! - [`log`]: the log, whose level can be changed;
+//! - `server`: all of this over HTTP.
 
 mod board;
+pub mod cluster;
+pub mod health;
+pub mod log;
+pub mod metrics;
 mod progress;
+pub mod self_test;
+mod server;
 
 pub use board::{Board, Standing};
+pub use metrics::Telemetry;
 pub use progress::{Programmed, Progress, Status};
+pub use self_test::{SelfTest, SelfTestError, SelfTestState};
+pub use server::{Server, ServerError};

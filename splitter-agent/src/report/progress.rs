@@ -4,23 +4,35 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use tokio::sync::watch;
+
 use crate::objects::ObjectName;
 
 /// How far the agent is; a handle that can be cloned.
 #[derive(Clone, Debug)]
-pub struct Progress(Arc<Mutex<Inner>>);
+pub struct Progress(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    inner: Mutex<Inner>,
+    attached: watch::Sender<bool>,
+    durations: Histogram,
+}
 
 #[derive(Debug)]
 struct Inner {
-    turned: Instant,
+    started: Instant,
+    turned: Option<Instant>,
     queued: Option<Instant>,
     last_queued: Option<SystemTime>,
     last_published: Option<SystemTime>,
     publications: u64,
     changes: u64,
-    durations: Vec<Duration>,
     failed: usize,
+    failing: Option<Instant>,
     attached: bool,
+    attached_changed: Instant,
     synced: bool,
     programmed: BTreeMap<ObjectName, Programmed>,
 }
@@ -38,9 +50,14 @@ pub struct Programmed {
 /// What [`Progress`] says at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// Time since the agent's loop last turned.
+    /// Time since the agent started.
+    pub age: Duration,
+    /// Time since the agent's loop last turned; zero before the first time, when the agent
+    /// may be waiting for its predecessor or its source.
     pub since_turn: Duration,
-    /// Age of the oldest change that is not in the maps yet; `None` if all are.
+    /// Age of the oldest change that no publication has taken up yet; `None` if there is
+    /// none. What a publication took up but could not bring to the maps is told by
+    /// [`Self::failed`].
     pub oldest_queued: Option<Duration>,
     /// When a change last came in.
     pub last_queued: Option<SystemTime>,
@@ -52,34 +69,46 @@ pub struct Status {
     pub changes: u64,
     /// How many frontends could not be brought to what the source says.
     pub failed: usize,
+    /// For how long publications have been failing; `None` if the last one did not.
+    pub failing: Option<Duration>,
     /// Whether the programs are attached.
     pub attached: bool,
+    /// For how long they have been, or have not been, attached.
+    pub attached_for: Duration,
     /// Whether everything that exists was read at least once and published.
     pub synced: bool,
 }
 
 impl Default for Progress {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Inner {
-            turned: Instant::now(),
-            queued: None,
-            last_queued: None,
-            last_published: None,
-            publications: 0,
-            changes: 0,
-            durations: Vec::new(),
-            failed: 0,
-            attached: false,
-            synced: false,
-            programmed: BTreeMap::new(),
-        })))
+        let now = Instant::now();
+        Self(Arc::new(Shared {
+            inner: Mutex::new(Inner {
+                started: now,
+                turned: None,
+                queued: None,
+                last_queued: None,
+                last_published: None,
+                publications: 0,
+                changes: 0,
+                failed: 0,
+                failing: None,
+                attached: false,
+                attached_changed: now,
+                synced: false,
+                programmed: BTreeMap::new(),
+            }),
+            attached: watch::Sender::new(false),
+            // 0.1 ms to 6.6 s.
+            durations: Histogram::new(exponential_buckets(0.0001, 2.0, 17)),
+        }))
     }
 }
 
 impl Progress {
     /// The agent's loop is alive.
     pub fn turn(&self) {
-        self.lock().turned = Instant::now();
+        self.lock().turned = Some(Instant::now());
     }
 
     /// Changes came in and wait to be published.
@@ -92,23 +121,44 @@ impl Progress {
 
     /// The maps were brought to what the source says, but for `failed` frontends; it took
     /// this long.
+    ///
+    /// Takes up every change that was queued before, failed ones too: that a map is full is
+    /// told by the metrics and the log, and no restart of the agent would help.
     pub fn publish(&self, took: Duration, failed: usize) {
-        const MOST: usize = 100_000;
         let mut inner = self.lock();
-        if failed == 0 {
-            inner.queued = None;
-        }
+        inner.queued = None;
         inner.last_published = Some(SystemTime::now());
         inner.publications += 1;
         inner.failed = failed;
-        if inner.durations.len() < MOST {
-            inner.durations.push(took);
-        }
+        inner.failing = match inner.failing {
+            _ if failed == 0 => None,
+            None => Some(Instant::now()),
+            since => since,
+        };
+        drop(inner);
+        self.0.durations.observe(took.as_secs_f64());
     }
 
-    /// Whether the programs are attached.
+    /// Whether the programs are attached. May be said as often as it is looked at.
     pub fn set_attached(&self, attached: bool) {
-        self.lock().attached = attached;
+        {
+            let mut inner = self.lock();
+            if inner.attached != attached {
+                inner.attached = attached;
+                inner.attached_changed = Instant::now();
+            }
+        }
+        self.0.attached.send_if_modified(|present| {
+            let changed = *present != attached;
+            *present = attached;
+            changed
+        });
+    }
+
+    /// Tells when the programs are attached or no longer are.
+    #[must_use]
+    pub fn attached(&self) -> watch::Receiver<bool> {
+        self.0.attached.subscribe()
     }
 
     /// Everything was read and published once.
@@ -143,22 +193,27 @@ impl Progress {
     pub fn status(&self) -> Status {
         let inner = self.lock();
         Status {
-            since_turn: inner.turned.elapsed(),
+            age: inner.started.elapsed(),
+            since_turn: inner
+                .turned
+                .map_or(Duration::ZERO, |turned| turned.elapsed()),
             oldest_queued: inner.queued.map(|queued| queued.elapsed()),
             last_queued: inner.last_queued,
             last_published: inner.last_published,
             publications: inner.publications,
             changes: inner.changes,
             failed: inner.failed,
+            failing: inner.failing.map(|since| since.elapsed()),
             attached: inner.attached,
+            attached_for: inner.attached_changed.elapsed(),
             synced: inner.synced,
         }
     }
 
-    /// How long publications took since this was last asked.
+    /// How long publications took, in seconds: a handle to the histogram itself.
     #[must_use]
-    pub fn take_durations(&self) -> Vec<Duration> {
-        std::mem::take(&mut self.lock().durations)
+    pub fn durations(&self) -> Histogram {
+        self.0.durations.clone()
     }
 
     /// Every TrafficSplit and its generations.
@@ -169,6 +224,6 @@ impl Progress {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Every write is whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use tokio::sync::watch;
+use kube::Client;
+use tokio::sync::{mpsc, watch};
 
+use super::kubernetes::{self, Watch};
 use super::manifests::{self, SourceError, WatchHandle};
 use super::{Change, Snapshot};
 
@@ -18,7 +20,14 @@ enum Kind {
         told: Snapshot,
         _watch: WatchHandle,
     },
+    Kubernetes {
+        changes: mpsc::Receiver<Change>,
+        watch: Watch,
+    },
 }
+
+/// Most changes that are told at once: what comes in meanwhile is told next, together.
+const MOST: usize = 16_384;
 
 /// The source has ended, which it never does by itself.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +51,22 @@ impl Feed {
         }))
     }
 
+    /// Changes of the objects that the API server holds.
+    #[must_use]
+    pub fn kubernetes(client: Client, settings: kubernetes::Settings) -> Self {
+        let (changes, watch) = kubernetes::watch(client, settings);
+        Self(Kind::Kubernetes { changes, watch })
+    }
+
+    /// What there is to be known of the watches on the API server, if that is the source.
+    #[must_use]
+    pub fn watch(&self) -> Option<&Watch> {
+        match &self.0 {
+            Kind::Manifests { .. } => None,
+            Kind::Kubernetes { watch, .. } => Some(watch),
+        }
+    }
+
     /// Waits for the next changes. Nothing is lost when this is cancelled.
     ///
     /// # Errors
@@ -57,6 +82,13 @@ impl Feed {
                 let changes = manifests::changes(told, &snapshot);
                 *told = snapshot;
                 Ok(changes)
+            }
+            Kind::Kubernetes { changes, .. } => {
+                let mut waiting = Vec::new();
+                if changes.recv_many(&mut waiting, MOST).await == 0 {
+                    return Err(Ended);
+                }
+                Ok(waiting)
             }
         }
     }

@@ -1,1 +1,154 @@
 //! Objects from the Kubernetes API.
+//!
+//! [`watch`] follows Services, EndpointSlices and TrafficSplits for as long as its handle
+//! lives, and sends a [`Change`] for each thing that happens. What it promises:
+//!
+//! - Whatever the API server does, nothing is taken away but what it says is gone: by a
+//!   deletion, or by a complete list that lacks it. A server that is away, refuses, or
+//!   breaks off half-way changes nothing, and is asked again within half a minute.
+//! - One object that cannot be read never affects another.
+//! - It keeps the names of objects, not the objects: those are read into what the agent
+//!   keeps as they come over the wire, one at a time where the server can stream lists.
+//! - It costs a server little: one watch per kind, no question that was answered with "no"
+//!   repeated more often than twice a minute, and a random delay before the first list.
+//!
+//! TrafficSplits need a definition, which may come late, change and go. It is watched,
+//! too, or asked for where that is not allowed; [`Watch::traffic_split_version`] tells of it.
+//!
+//! ```text
+//!            crd ──► splits ──┐
+//! API ──► feed ──► row ──► tracker ──► Change
+//!          │                  │
+//!   failure, backoff        names
+//! ```
+
+mod backoff;
+mod client;
+mod crd;
+mod discovery;
+mod failure;
+mod feed;
+mod json;
+mod kind;
+mod metrics;
+mod names;
+mod row;
+mod splits;
+mod tracker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+pub use client::{ClientError, client};
+pub use crd::ServedVersion;
+pub use metrics::SourceMetrics;
+
+use super::Change;
+use feed::{Feed, Server};
+use kind::Kind;
+use row::{Decoded, EndpointSliceRow, ServiceRow};
+use tracker::{Outlet, Tracker};
+
+/// Directives for a log filter. The libraries below log every failure each time it is
+/// repeated, and whole answers that they cannot read; this source tells of all that by
+/// itself, once.
+pub const LOG_FILTER: &str = "kube_client=off,kube_runtime=off";
+
+/// How many changes wait for the agent before the API server has to.
+const WAITING: usize = 16_384;
+
+/// How to follow the API server.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// The first lists are asked for at a random moment within this time, so that a
+    /// cluster's agents that start together do not ask together.
+    pub jitter: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            jitter: Duration::from_secs(2),
+        }
+    }
+}
+
+/// A source that runs; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Watch {
+    metrics: SourceMetrics,
+    version: watch::Receiver<Option<ServedVersion>>,
+    // Dropping it aborts the tasks.
+    _tasks: JoinSet<()>,
+}
+
+impl Watch {
+    /// What can be measured of it.
+    #[must_use]
+    pub const fn metrics(&self) -> &SourceMetrics {
+        &self.metrics
+    }
+
+    /// The version in which TrafficSplits are followed; `None` while there is none.
+    #[must_use]
+    pub fn traffic_split_version(&self) -> watch::Receiver<Option<ServedVersion>> {
+        self.version.clone()
+    }
+}
+
+/// Follows everything that splitting needs, until the handle or the receiver is dropped.
+/// Must be called within a tokio runtime.
+///
+/// [`Change::Complete`] is sent once: when every kind has been listed for the first time.
+/// A kind that the cluster does not know counts as listed, one that cannot be listed does
+/// not. Only as many changes are on their way as the receiver has room for; drain it with
+/// [`recv_many`](mpsc::Receiver::recv_many), so that bursts are handled at one go.
+#[must_use]
+pub fn watch(client: Client, settings: Settings) -> (mpsc::Receiver<Change>, Watch) {
+    let (sender, changes) = mpsc::channel(WAITING);
+    let (in_use, version) = watch::channel(None);
+    let metrics = SourceMetrics::default();
+    let server = Server {
+        client,
+        metrics: metrics.clone(),
+        pages_only: Arc::default(),
+        jitter: settings.jitter,
+    };
+    let outlet = Outlet::new(sender);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(follow::<ServiceRow>(
+        server.clone(),
+        outlet.clone(),
+        Kind::Service,
+    ));
+    tasks.spawn(follow::<EndpointSliceRow>(
+        server.clone(),
+        outlet.clone(),
+        Kind::EndpointSlice,
+    ));
+    tasks.spawn(splits::follow(server, outlet, in_use));
+    let watch = Watch {
+        metrics,
+        version,
+        _tasks: tasks,
+    };
+    (changes, watch)
+}
+
+/// Follows a kind that every cluster knows, until nobody wants to be told any more.
+async fn follow<C: Decoded>(server: Server, outlet: Outlet, kind: Kind) {
+    let mut tracker = Tracker::new(kind, outlet, server.metrics.clone());
+    let mut feed = Feed::<C>::new(server, kind, "v1", None);
+    loop {
+        // A failure has been told of by the feed, which goes on by itself.
+        if let Ok(event) = feed.next().await
+            && tracker.apply(event).await.is_err()
+        {
+            return;
+        }
+    }
+}

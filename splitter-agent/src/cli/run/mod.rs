@@ -1,6 +1,11 @@
 //! `run`: the agent itself.
 
-use std::io::{self, IsTerminal};
+mod reports;
+mod source;
+
+use std::future;
+use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -8,17 +13,19 @@ use anyhow::Context;
 use clap::Args;
 use splitter_common::pick;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tokio::task::JoinHandle;
 
 use crate::agent::Agent;
 use crate::datapath::{
     Capacity, EbpfLogLevel, LoadSettings, PinDirectory, PinError, PinLock, Programs, Publisher,
     find_cgroup, preflight,
 };
+use crate::report::log::{self, LogControl, LogForm};
 use crate::report::{Board, Progress};
-use crate::source::Feed;
 
 use super::{ClusterArgs, Common, Outcome, Output};
+use reports::Reports;
+use source::SourceArgs;
 
 /// How long after a change the records that it put out of force are marked as free.
 const TIDY_DELAY: Duration = Duration::from_millis(100);
@@ -37,15 +44,15 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  splitter-agent run                               (in a pod: of the cluster it is in)
+  splitter-agent run --kubeconfig ~/.kube/config
   splitter-agent run --manifests /etc/splitter
   splitter-agent run --manifests /etc/splitter --cgroup /sys/fs/cgroup/kubepods.slice -o json
   splitter-agent run --manifests /etc/splitter --log-level splitter_agent=debug \\
       --ebpf-log-level debug")]
 pub(super) struct RunArgs {
-    /// Directory of Kubernetes manifests to watch: Services, EndpointSlices and
-    /// TrafficSplits in YAML or JSON, in any number of files and subdirectories.
-    #[arg(long, env = "SPLITTER_MANIFESTS", value_name = "DIR")]
-    manifests: PathBuf,
+    #[command(flatten)]
+    source: SourceArgs,
 
     /// Cgroup whose processes' connections are split [default: the pods' cgroup, or else
     /// the root of the cgroup v2 mount].
@@ -80,6 +87,12 @@ pub(super) struct RunArgs {
         value_name = "true|false")]
     peer_names: bool,
 
+    /// Address and port to answer HTTP requests at: /livez, /readyz, /metrics, /version and
+    /// /log-level. Also tries, every ten seconds, whether a connection of the agent's own is
+    /// split. Off unless given.
+    #[arg(long, env = "SPLITTER_LISTEN", value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+
     /// Log level: a level, or filters such as `splitter_agent=debug`.
     #[arg(
         long,
@@ -95,56 +108,40 @@ pub(super) struct RunArgs {
 }
 
 pub(super) fn run(args: &RunArgs, common: &Common) -> anyhow::Result<Outcome> {
-    start_log(args, common.output)?;
+    let form = match common.output {
+        Output::Text => LogForm::Text,
+        Output::Json => LogForm::Json,
+    };
+    let with_ebpf = args.ebpf_log_level != EbpfLogLevel::Off;
+    let log = log::start(&args.log_level, form, with_ebpf).context("--log-level is wrong")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve(args, common.pins()))?;
-    Ok(Outcome::Done)
+    let result = runtime.block_on(serve(args, common.pins(), log));
+    // A name that is being looked up, or a self-test under way, is not worth waiting for.
+    runtime.shutdown_background();
+    result.map(|()| Outcome::Done)
 }
 
-fn start_log(args: &RunArgs, output: Output) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&args.log_level).with_context(|| {
-        format!(
-            "--log-level `{}` is not a filter; give a level such as `info`",
-            args.log_level
-        )
-    })?;
-    // The programs are asked for their level when they are loaded; what they do write
-    // is wanted.
-    let filter = match args.ebpf_log_level {
-        EbpfLogLevel::Off => filter,
-        _ => filter.add_directive(
-            "splitter_ebpf=trace"
-                .parse()
-                .context("the filter for the kernel programs' log is wrong")?,
-        ),
-    };
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr);
-    let started = match output {
-        Output::Text => log.try_init(),
-        Output::Json => log.json().flatten_event(true).try_init(),
-    };
-    started.map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))
-}
-
-async fn serve(args: &RunArgs, pins: PinDirectory) -> anyhow::Result<()> {
+async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::Result<()> {
     preflight()?;
     let cgroup = find_cgroup(args.cgroup.as_deref())?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let (board, progress) = (Board::default(), Progress::default());
     let _lock = tokio::select! {
         lock = lock(&pins) => lock?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
 
-    let mut feed = Feed::manifests(&args.manifests)?;
+    let reports = args
+        .listen
+        .map(|address| Reports::start(address, args.peer_names))
+        .transpose()?;
+    let source = args.source.connect().await?;
     let mut programs = Programs::load(&LoadSettings {
         pins: pins.clone(),
         capacity: Capacity {
@@ -159,16 +156,26 @@ async fn serve(args: &RunArgs, pins: PinDirectory) -> anyhow::Result<()> {
         forward_logs(&mut programs)?;
     }
     let publisher = Publisher::open(&pins, node_fraction(&args.node_name))?;
-    let (board, progress) = (Board::default(), Progress::default());
     let mut agent = Agent::new(
         publisher,
         programs,
-        pins,
-        cgroup,
+        pins.clone(),
+        cgroup.clone(),
         args.cluster.settings(),
         board.clone(),
         progress.clone(),
     );
+    let (mut feed, mut feedback) = source.start(&board, &args.node_name);
+    let mut server = reports.map(|reports| {
+        let (frontend, split) = reports.frontend();
+        agent.reserve(frontend, split);
+        reports.serve(pins, cgroup, &board, &progress, log, |registry| {
+            if let Some(watch) = feed.watch() {
+                watch.metrics().register(registry);
+            }
+            feedback.register(registry);
+        })
+    });
 
     let mut untidy = false;
     let mut watch = tokio::time::interval(WATCH_INTERVAL);
@@ -184,12 +191,24 @@ async fn serve(args: &RunArgs, pins: PinDirectory) -> anyhow::Result<()> {
             _ = watch.tick() => {
                 tokio::task::block_in_place(|| agent.watch())?;
             }
+            ended = ended(server.as_mut()) => {
+                return ended.and(Err(anyhow::anyhow!("the HTTP server ended")));
+            }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
     }
+    feedback.end().await;
     tracing::info!("ending; what was last published stays in force");
     Ok(())
+}
+
+/// Waits until the server ends, which it should not.
+pub(super) async fn ended(server: Option<&mut JoinHandle<io::Result<()>>>) -> anyhow::Result<()> {
+    match server {
+        Some(server) => Ok(server.await.context("the HTTP server ended")??),
+        None => future::pending().await,
+    }
 }
 
 /// Waits for the agent before us to end.

@@ -1,0 +1,137 @@
+//! Where a running agent takes objects from, and to whom it tells what it finds.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use kube::Client;
+use prometheus_client::registry::Registry;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::report::{Board, cluster};
+use crate::source::{Feed, kubernetes};
+
+/// How long handing over the Lease may take when the agent ends.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Where objects come from.
+#[derive(Debug, Args)]
+pub(super) struct SourceArgs {
+    /// Directory of Kubernetes manifests to watch, in place of the Kubernetes API: Services,
+    /// EndpointSlices and TrafficSplits in YAML or JSON, in any number of files and
+    /// subdirectories.
+    #[arg(long, env = "SPLITTER_MANIFESTS", value_name = "DIR")]
+    manifests: Option<PathBuf>,
+
+    /// How to reach the Kubernetes API [default: as the pod that this runs in, or else as
+    /// kubectl does].
+    #[arg(
+        long,
+        env = "SPLITTER_KUBECONFIG",
+        value_name = "FILE",
+        conflicts_with = "manifests"
+    )]
+    kubeconfig: Option<PathBuf>,
+
+    /// Namespace of the Lease by which one agent is elected to write Events for all.
+    #[arg(
+        long,
+        env = "POD_NAMESPACE",
+        default_value = "splitter-system",
+        value_name = "NAMESPACE"
+    )]
+    lease_namespace: String,
+
+    /// Name of this agent among all others [default: the node's name].
+    #[arg(long, env = "POD_NAME", default_value = "", value_name = "NAME")]
+    identity: String,
+}
+
+/// A source that can be reached, not yet at work.
+pub(super) enum Source {
+    Manifests(Feed),
+    Kubernetes {
+        client: Client,
+        lease_namespace: String,
+        identity: String,
+    },
+}
+
+/// Whoever writes what is found to the cluster; nobody, where there is none.
+pub(super) struct Feedback {
+    metrics: cluster::Metrics,
+    writer: Option<(JoinHandle<()>, oneshot::Sender<()>)>,
+}
+
+impl SourceArgs {
+    pub(super) async fn connect(&self) -> anyhow::Result<Source> {
+        Ok(match &self.manifests {
+            Some(directory) => Source::Manifests(Feed::manifests(directory)?),
+            None => Source::Kubernetes {
+                client: kubernetes::client(self.kubeconfig.as_deref()).await?,
+                lease_namespace: self.lease_namespace.clone(),
+                identity: self.identity.clone(),
+            },
+        })
+    }
+}
+
+impl Source {
+    /// Begins to watch, and to write what is found.
+    pub(super) fn start(self, board: &Board, node_name: &str) -> (Feed, Feedback) {
+        let metrics = cluster::Metrics::default();
+        let (client, lease_namespace, identity) = match self {
+            Self::Manifests(feed) => {
+                let writer = None;
+                return (feed, Feedback { metrics, writer });
+            }
+            Self::Kubernetes {
+                client,
+                lease_namespace,
+                identity,
+            } => (client, lease_namespace, identity),
+        };
+        let feed = Feed::kubernetes(client.clone(), kubernetes::Settings::default());
+        let identity = if identity.is_empty() {
+            node_name.to_owned()
+        } else {
+            identity
+        };
+        let writer = feed.watch().map(|watch| {
+            let (end, ended) = oneshot::channel();
+            let writing = cluster::run(
+                client,
+                board.clone(),
+                watch.traffic_split_version(),
+                cluster::Settings::new(lease_namespace, identity),
+                metrics.clone(),
+                async {
+                    // Sent or dropped: either way, it is over.
+                    let _ = ended.await;
+                },
+            );
+            (tokio::spawn(writing), end)
+        });
+        (feed, Feedback { metrics, writer })
+    }
+}
+
+impl Feedback {
+    /// Adds what can be measured of it.
+    pub(super) fn register(&self, registry: &mut Registry) {
+        if self.writer.is_some() {
+            self.metrics.register(registry);
+        }
+    }
+
+    /// Hands over to another agent, if there is time for it.
+    pub(super) async fn end(&mut self) {
+        if let Some((writing, end)) = self.writer.take() {
+            drop(end);
+            if tokio::time::timeout(FAREWELL, writing).await.is_err() {
+                tracing::debug!("the Lease was not given back in time; it will run out");
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Feedback to the cluster: Events on objects, and a status where they have one, written by
+//! one agent for all.
+//!
+//! Every agent follows its [`Board`]; the one that holds the Lease writes. What is found
+//! about objects follows from the objects alone, so it is the same whoever writes it.
+
+mod candidate;
+mod election;
+mod event;
+mod findings;
+mod limit;
+mod metrics;
+mod request;
+#[cfg(test)]
+mod sample;
+mod settle;
+mod status;
+mod writer;
+
+use std::future::Future;
+use std::time::Duration;
+
+use kube::Client;
+use tokio::sync::watch;
+
+pub use findings::Pace;
+pub use metrics::Metrics;
+
+use self::candidate::Candidate;
+use self::limit::Jitter;
+use self::writer::Writer;
+use super::Board;
+pub use crate::source::kubernetes::ServedVersion;
+
+/// Who writes: the reporting controller of Events, and the field manager of statuses.
+pub const REPORTER: &str = "splitter.dev/agent";
+
+/// The kind of the objects that are accepted, and that may have a status.
+const SPLIT_KIND: &str = "TrafficSplit";
+
+/// How feedback is written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The agent's namespace, where the Lease is.
+    pub namespace: String,
+    /// Name of the Lease.
+    pub lease: String,
+    /// Name of this agent among all others, best that of its pod. Should it be empty, a
+    /// random one is used.
+    pub identity: String,
+    /// How long a leader that is silent is waited for; no less than a second. It renews its
+    /// Lease four times as often, and gives up after two thirds of this.
+    pub lease_duration: Duration,
+    /// Longest pause between attempts while the API server does not answer or refuses.
+    pub longest_pause: Duration,
+    /// How often Events are written.
+    pub pace: Pace,
+}
+
+impl Settings {
+    /// The defaults, for an agent of this name in this namespace.
+    pub fn new(namespace: impl Into<String>, identity: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            lease: "splitter-agent".to_owned(),
+            identity: identity.into(),
+            lease_duration: Duration::from_secs(60),
+            longest_pause: Duration::from_secs(60),
+            pace: Pace::default(),
+        }
+    }
+}
+
+/// Stands for election and, while elected, writes Events and statuses; until `shutdown` is
+/// over. Then it gives the Lease back, which takes no longer than a few requests.
+///
+/// Nothing that the API server does makes this end or fail: what cannot be written is tried
+/// again, with growing pauses, while it is still so.
+pub async fn run(
+    client: Client,
+    board: Board,
+    served: watch::Receiver<Option<ServedVersion>>,
+    mut settings: Settings,
+    metrics: Metrics,
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    if settings.identity.is_empty() {
+        // A holder without a name would be none.
+        settings.identity = format!("agent-{:016x}", Jitter::new().next());
+    }
+    let mut candidate = Candidate::new(client.clone(), &settings, metrics.clone());
+    let mut writer = Writer::new(
+        client,
+        board,
+        served,
+        candidate.subscribe(),
+        settings,
+        metrics,
+    );
+    tokio::select! {
+        () = candidate.campaign() => {}
+        () = writer.write() => {}
+        () = shutdown => {}
+    }
+    candidate.release().await;
+}

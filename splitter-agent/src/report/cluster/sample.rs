@@ -1,0 +1,41 @@
+//! Standings for unit tests.
+
+use std::collections::BTreeSet;
+
+use crate::compile::{Diagnostic, Severity};
+use crate::objects::{ObjectName, ObjectReference};
+use crate::report::Standing;
+
+/// How a TrafficSplit stands of which these things are said.
+pub(super) fn standing(
+    name: &str,
+    generation: i64,
+    reasons: &[&'static str],
+) -> (ObjectReference, Standing) {
+    let object = ObjectReference {
+        kind: super::SPLIT_KIND.to_owned(),
+        name: ObjectName::new("shop", name),
+    };
+    let diagnostics: BTreeSet<Diagnostic> = reasons
+        .iter()
+        .map(|reason| Diagnostic {
+            object: object.clone(),
+            severity: match *reason {
+                "Accepted" => Severity::Accepted,
+                "RootMissing" => Severity::Inactive,
+                "LeafNotReady" => Severity::Warning,
+                _ => Severity::Refused,
+            },
+            reason,
+            field: String::new(),
+            message: format!("because of {reason}"),
+        })
+        .collect();
+    let standing = Standing {
+        uid: format!("uid-{name}"),
+        api_version: "split.smi-spec.io/v1alpha4".to_owned(),
+        generation,
+        diagnostics,
+    };
+    (object, standing)
+}

@@ -1,0 +1,330 @@
+//! What the status of a TrafficSplit says, where it has one, and which are to be written;
+//! without I/O.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::event::cut;
+use super::findings::Pace;
+use super::limit::TokenBucket;
+use crate::compile::{Diagnostic, Severity, reason};
+use crate::objects::{ObjectName, ObjectReference};
+use crate::report::Standing;
+
+/// Most bytes of a message in a condition, as other APIs have it.
+const MOST_MESSAGE: usize = 4096;
+
+/// How long a TrafficSplit rests whose status could not be written for a reason of its own.
+const RESTS: Duration = Duration::from_secs(60);
+
+/// How many writes are decided on at once.
+const BATCH: usize = 10;
+
+/// The status that the agent writes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Status {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) observed_generation: Option<i64>,
+    pub(super) conditions: Vec<Condition>,
+}
+
+/// One request about one TrafficSplit.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Action {
+    pub(super) object: ObjectName,
+    pub(super) uid: String,
+    /// What to write; `None` asks for what is written, since this process has not led for
+    /// long enough to know.
+    pub(super) write: Option<Status>,
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Outcome {
+    /// The status is this now.
+    Known(Status),
+    /// The object is another now, or gone, or its API does not take this. Most likely
+    /// something else will soon be said about it.
+    Stale,
+}
+
+/// Keeps statuses in step with what is said about TrafficSplits.
+#[derive(Debug)]
+pub(super) struct Statuses {
+    splits: BTreeMap<ObjectName, Split>,
+    bucket: TokenBucket,
+}
+
+#[derive(Debug)]
+struct Split {
+    standing: Standing,
+    known: Option<Status>,
+    /// Whether nothing is to be asked until something else is said.
+    is_done: bool,
+    rests_until: Option<Instant>,
+}
+
+impl Statuses {
+    pub(super) fn new(pace: Pace) -> Self {
+        Self {
+            splits: BTreeMap::new(),
+            bucket: TokenBucket::new(pace.per_second, pace.burst),
+        }
+    }
+
+    /// Takes note that others may have written in the meantime.
+    pub(super) fn lead(&mut self) {
+        for split in self.splits.values_mut() {
+            split.known = None;
+            split.is_done = false;
+            split.rests_until = None;
+        }
+    }
+
+    /// Takes note of how objects have come to stand.
+    pub(super) fn note<'a>(
+        &mut self,
+        settled: impl IntoIterator<Item = &'a (ObjectReference, Option<Standing>)>,
+    ) {
+        for (object, standing) in settled {
+            if object.kind != super::SPLIT_KIND {
+                continue;
+            }
+            let before = self.splits.remove(&object.name);
+            let Some(standing) = standing
+                .as_ref()
+                .filter(|standing| !standing.uid.is_empty())
+            else {
+                continue;
+            };
+            let known = before
+                .filter(|before| before.standing.uid == standing.uid)
+                .and_then(|before| before.known);
+            self.splits.insert(
+                object.name.clone(),
+                Split {
+                    standing: standing.clone(),
+                    known,
+                    is_done: false,
+                    rests_until: None,
+                },
+            );
+        }
+    }
+
+    /// What to ask the API server now; `at` is the time of transitions.
+    pub(super) fn step(&mut self, now: Instant, at: Timestamp) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for (object, split) in &mut self.splits {
+            if actions.len() == BATCH {
+                break;
+            }
+            let write = match &split.known {
+                _ if split.is_done || split.rests_until.is_some_and(|until| now < until) => {
+                    continue;
+                }
+                None => None,
+                Some(known) => {
+                    let status = status(&split.standing, &known.conditions, at);
+                    if status == *known {
+                        split.is_done = true;
+                        continue;
+                    }
+                    Some(status)
+                }
+            };
+            if !self.bucket.take(now) {
+                break;
+            }
+            actions.push(Action {
+                object: object.clone(),
+                uid: split.standing.uid.clone(),
+                write,
+            });
+        }
+        actions
+    }
+
+    /// Takes note of what came of an action.
+    pub(super) fn done(&mut self, action: &Action, outcome: Outcome, now: Instant) {
+        let Some(split) = self.splits.get_mut(&action.object) else {
+            return;
+        };
+        if split.standing.uid != action.uid {
+            return;
+        }
+        match outcome {
+            Outcome::Known(status) => split.known = Some(status),
+            Outcome::Stale => split.rests_until = Some(now + RESTS),
+        }
+    }
+}
+
+/// The status of an object that stands so, and had these conditions.
+fn status(standing: &Standing, before: &[Condition], at: Timestamp) -> Status {
+    let generation = (standing.generation > 0).then_some(standing.generation);
+    let worst = |severities: &[Severity]| {
+        standing
+            .diagnostics
+            .iter()
+            .filter(|diagnostic| severities.contains(&diagnostic.severity))
+            .max_by_key(|diagnostic| {
+                severities
+                    .iter()
+                    .position(|severity| *severity == diagnostic.severity)
+            })
+    };
+    let condition = |name: &str, good: &str, severities: &[Severity], fault: bool| {
+        let (reason, message) = match worst(severities) {
+            Some(worst) => (worst.reason, messages(standing, severities)),
+            None => (good, String::new()),
+        };
+        let holds = worst(severities).is_none() != fault;
+        let status = if holds { "True" } else { "False" };
+        let since = before
+            .iter()
+            .find(|before| before.type_ == name && before.status == status)
+            .map_or(Time(at), |before| before.last_transition_time.clone());
+        Condition {
+            type_: name.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message,
+            observed_generation: generation,
+            last_transition_time: since,
+        }
+    };
+    Status {
+        observed_generation: generation,
+        conditions: vec![
+            condition("Accepted", reason::ACCEPTED, &[Severity::Refused], false),
+            condition(
+                "InForce",
+                "InForce",
+                &[Severity::Inactive, Severity::Refused],
+                false,
+            ),
+            condition("Impaired", "AsWritten", &[Severity::Warning], true),
+        ],
+    }
+}
+
+/// Everything of these severities, for people.
+fn messages(standing: &Standing, severities: &[Severity]) -> String {
+    let text = standing
+        .diagnostics
+        .iter()
+        .filter(|diagnostic| severities.contains(&diagnostic.severity))
+        .map(|Diagnostic { field, message, .. }| {
+            if field.is_empty() {
+                message.clone()
+            } else {
+                format!("{field}: {message}")
+            }
+        })
+        .collect::<Vec<_>>()
+        .join("; ");
+    cut(&text, MOST_MESSAGE).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
+
+    /// Type, status, reason and second of transition of every condition.
+    fn summary(status: &Status) -> Vec<(&str, &str, &str, i64)> {
+        status
+            .conditions
+            .iter()
+            .map(|condition| {
+                (
+                    condition.type_.as_str(),
+                    condition.status.as_str(),
+                    condition.reason.as_str(),
+                    condition.last_transition_time.0.as_second(),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_transition_time_moves_only_when_the_status_of_its_condition_does() {
+        let (_, accepted) = sample::standing("books", 1, &["Accepted"]);
+        let (_, warned) = sample::standing("books", 2, &["LeafNotReady"]);
+        let (_, refused) = sample::standing("books", 3, &["InvalidWeight", "LeafNotReady"]);
+        let first = status(&accepted, &[], at(10));
+        assert_eq!(
+            summary(&first),
+            [
+                ("Accepted", "True", "Accepted", 10),
+                ("InForce", "True", "InForce", 10),
+                ("Impaired", "False", "AsWritten", 10),
+            ]
+        );
+        let second = status(&warned, &first.conditions, at(20));
+        assert_eq!(
+            summary(&second),
+            [
+                ("Accepted", "True", "Accepted", 10),
+                ("InForce", "True", "InForce", 10),
+                ("Impaired", "True", "LeafNotReady", 20),
+            ]
+        );
+        let third = status(&refused, &second.conditions, at(30));
+        assert_eq!(
+            summary(&third),
+            [
+                ("Accepted", "False", "InvalidWeight", 30),
+                ("InForce", "False", "InvalidWeight", 30),
+                ("Impaired", "True", "LeafNotReady", 20),
+            ]
+        );
+        assert_eq!(third.observed_generation, Some(3));
+    }
+
+    #[test]
+    fn a_status_is_asked_for_once_and_written_only_when_it_is_another() {
+        let now = Instant::now();
+        let mut statuses = Statuses::new(Pace::default());
+        let (object, standing) = sample::standing("books", 1, &["Accepted"]);
+        statuses.note(&[(object.clone(), Some(standing))]);
+        let asked = statuses.step(now, at(10));
+        assert_eq!(asked.len(), 1);
+        assert_eq!(asked[0].write, None);
+        statuses.done(&asked[0], Outcome::Known(Status::default()), now);
+        let written = statuses.step(now, at(10));
+        let status = written[0].write.clone().expect("a status");
+        statuses.done(&written[0], Outcome::Known(status.clone()), now);
+        assert!(statuses.step(now, at(20)).is_empty());
+
+        // A new leader finds what the one before has written.
+        statuses.lead();
+        let asked = statuses.step(now, at(30));
+        statuses.done(&asked[0], Outcome::Known(status), now);
+        assert!(statuses.step(now, at(30)).is_empty());
+
+        let (_, standing) = sample::standing("books", 2, &["Accepted"]);
+        statuses.note(&[(object.clone(), Some(standing))]);
+        let written = statuses.step(now, at(40));
+        let status = written[0].write.clone().expect("a status");
+        assert_eq!(status.observed_generation, Some(2));
+        assert_eq!(summary(&status)[0].3, 10);
+
+        statuses.done(&written[0], Outcome::Stale, now);
+        assert!(statuses.step(now, at(50)).is_empty());
+        let later = now + RESTS;
+        assert_eq!(statuses.step(later, at(50)).len(), 1, "it is not lost");
+        statuses.note(&[(object, None)]);
+        assert!(statuses.splits.is_empty());
+    }
+}

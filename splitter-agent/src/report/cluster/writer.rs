@@ -1,0 +1,429 @@
+//! Writes what is due, while this process is the leader.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
+use kube::{Api, Client};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::candidate::Term;
+use super::event;
+use super::findings::{self, Reconciler, Write};
+use super::limit::{Backoff, Jitter};
+use super::metrics::{Failure, Metrics};
+use super::request::{Meaning, RequestError, send};
+use super::settle::Settler;
+use super::status::{self, Status, Statuses};
+use super::{REPORTER, SPLIT_KIND, ServedVersion, Settings};
+use crate::objects::ObjectName;
+use crate::report::Board;
+
+/// How often the leader looks for what is due.
+const TICK: Duration = Duration::from_millis(250);
+
+/// The first pause after a failed request.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Writes Events and statuses.
+pub(super) struct Writer {
+    client: Client,
+    board: Board,
+    changes: watch::Receiver<u64>,
+    served: watch::Receiver<Option<ServedVersion>>,
+    term: watch::Receiver<Term>,
+    settings: Settings,
+    metrics: Metrics,
+    settler: Settler,
+    reconciler: Reconciler,
+    statuses: Statuses,
+    jitter: Jitter,
+    events: Lane,
+    splits: Lane,
+    leads: bool,
+    /// Whether the first look at the board was taken.
+    has_looked: bool,
+}
+
+/// One kind of requests: a failure of one makes the others of its kind wait.
+#[derive(Debug)]
+struct Lane {
+    what: &'static str,
+    remedy: &'static str,
+    backoff: Backoff,
+    rests_until: Option<Instant>,
+    /// Whether its present failure is logged.
+    is_told: bool,
+}
+
+impl Writer {
+    pub(super) fn new(
+        client: Client,
+        board: Board,
+        served: watch::Receiver<Option<ServedVersion>>,
+        term: watch::Receiver<Term>,
+        settings: Settings,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            client,
+            changes: board.subscribe(),
+            board,
+            served,
+            term,
+            metrics,
+            settler: Settler::new(settings.pace.settle),
+            reconciler: Reconciler::new(settings.pace),
+            statuses: Statuses::new(settings.pace),
+            jitter: Jitter::new(),
+            events: Lane::new(
+                "Events",
+                "allow the agent to create and patch `events.events.k8s.io` in all namespaces",
+                settings.longest_pause,
+            ),
+            splits: Lane::new(
+                "statuses of TrafficSplits",
+                "allow the agent to patch `trafficsplits.split.smi-spec.io/status`",
+                settings.longest_pause,
+            ),
+            settings,
+            leads: false,
+            has_looked: false,
+        }
+    }
+
+    /// Writes for ever.
+    pub(super) async fn write(&mut self) {
+        loop {
+            self.look();
+            if self.is_leader() {
+                self.write_events().await;
+                self.write_statuses().await;
+                tokio::time::sleep(TICK).await;
+            } else {
+                self.wait().await;
+            }
+        }
+    }
+
+    /// As a follower: waits until something is to be noted.
+    async fn wait(&mut self) {
+        let settle = self.settings.pace.settle;
+        tokio::select! {
+            // That there is no sender means that there are no more changes.
+            Ok(()) = wait_for_term(&mut self.term) => {}
+            Ok(()) = wait_for_change(&mut self.changes) => tokio::time::sleep(settle).await,
+            () = tokio::time::sleep(settle), if self.settler.is_waiting() => {}
+            else => std::future::pending().await,
+        }
+    }
+
+    /// Takes note of what is found about objects, and of an election.
+    fn look(&mut self) {
+        let now = Instant::now();
+        let changed = self.changes.has_changed().unwrap_or(false);
+        if changed || !self.has_looked {
+            self.has_looked = true;
+            self.changes.mark_unchanged();
+            let settler = &mut self.settler;
+            self.board.read(|standings| settler.observe(standings, now));
+        }
+        let settled = self.settler.settle(now);
+        self.statuses.note(&settled);
+        self.reconciler.note(settled, now);
+        let leads = self.is_leader();
+        if leads && !self.leads {
+            self.reconciler.lead(now);
+            self.statuses.lead();
+        }
+        self.leads = leads;
+        if self.served.has_changed().unwrap_or(false) {
+            self.served.mark_unchanged();
+            self.statuses.lead();
+        }
+    }
+
+    fn is_leader(&self) -> bool {
+        !self.left().is_zero()
+    }
+
+    /// How long this process leads for certain.
+    fn left(&self) -> Duration {
+        self.term.borrow().map_or(Duration::ZERO, |until| {
+            until.saturating_duration_since(Instant::now())
+        })
+    }
+
+    async fn write_events(&mut self) {
+        if self.events.rests(Instant::now()) {
+            return;
+        }
+        for action in self.reconciler.step(Instant::now()) {
+            let left = self.left();
+            if left.is_zero() {
+                return;
+            }
+            let answer = match &action.write {
+                Write::Create {
+                    standing,
+                    diagnostic,
+                } => {
+                    let event = event::event(
+                        &action.event,
+                        standing,
+                        diagnostic,
+                        &self.settings.identity,
+                        Timestamp::now(),
+                    );
+                    self.create(&action.event, &event, left).await
+                }
+                Write::Repeat { count } => self.repeat(&action.event, *count, left).await,
+            };
+            let now = Instant::now();
+            match answer {
+                Ok(outcome) => {
+                    if let findings::Outcome::Written(_) = outcome {
+                        self.metrics.events_written.inc();
+                    }
+                    self.events.succeed();
+                    self.reconciler.done(&action, outcome, now);
+                }
+                Err(error) => {
+                    self.metrics
+                        .events_failed
+                        .get_or_create(&Failure { code: error.code() })
+                        .inc();
+                    if error.meaning() == Meaning::Rejected {
+                        tracing::warn!(event = %action.event, %error, "the Event is rejected");
+                        self.reconciler
+                            .done(&action, findings::Outcome::Rejected, now);
+                        continue;
+                    }
+                    self.events.fail(&error, now, &mut self.jitter);
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn create(
+        &self,
+        name: &ObjectName,
+        event: &Event,
+        left: Duration,
+    ) -> Result<findings::Outcome, RequestError> {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &name.namespace);
+        match send(api.create(&PostParams::default(), event), left).await {
+            Ok(_) => {
+                tracing::debug!(event = %name, "wrote an Event");
+                Ok(findings::Outcome::Written(Some(1)))
+            }
+            Err(error) => match error.meaning() {
+                Meaning::Conflict => Ok(findings::Outcome::Present),
+                // The namespace is gone, and its objects with it.
+                Meaning::NotFound => Ok(findings::Outcome::Rejected),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Says again what an Event says. Its first writer may have been another agent; then
+    /// only the API server knows its count, and gives it with the answer.
+    async fn repeat(
+        &self,
+        name: &ObjectName,
+        count: Option<i32>,
+        left: Duration,
+    ) -> Result<findings::Outcome, RequestError> {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &name.namespace);
+        let parameters = PatchParams::default();
+        let mut series = json!({ "lastObservedTime": MicroTime(Timestamp::now()) });
+        if let Some(count) = count {
+            series["count"] = json!(count.max(2));
+        }
+        let patch = json!({ "series": series });
+        let mut answer = send(
+            api.patch(&name.name, &parameters, &Patch::Merge(&patch)),
+            left,
+        )
+        .await;
+        if count.is_none() && matches!(&answer, Err(error) if error.meaning() == Meaning::Rejected)
+        {
+            // It was no series yet.
+            series["count"] = json!(2);
+            let patch = json!({ "series": series });
+            answer = send(
+                api.patch(&name.name, &parameters, &Patch::Merge(&patch)),
+                left,
+            )
+            .await;
+        }
+        match answer {
+            Ok(event) => {
+                tracing::debug!(event = %name, "wrote an Event again");
+                Ok(findings::Outcome::Written(
+                    event.series.map(|series| series.count),
+                ))
+            }
+            Err(error) if error.meaning() == Meaning::NotFound => Ok(findings::Outcome::Missing),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn write_statuses(&mut self) {
+        let version = match &*self.served.borrow() {
+            Some(served) if served.has_status => served.version.clone(),
+            _ => return,
+        };
+        if self.splits.rests(Instant::now()) {
+            return;
+        }
+        for action in self.statuses.step(Instant::now(), Timestamp::now()) {
+            let left = self.left();
+            if left.is_zero() {
+                return;
+            }
+            match self.write_status(&version, &action, left).await {
+                Ok(outcome) => {
+                    if action.write.is_some() && outcome != status::Outcome::Stale {
+                        tracing::debug!(split = %action.object, "wrote a status");
+                        self.metrics.statuses_written.inc();
+                    }
+                    self.splits.succeed();
+                    self.statuses.done(&action, outcome, Instant::now());
+                }
+                Err(error) => {
+                    self.metrics
+                        .statuses_failed
+                        .get_or_create(&Failure { code: error.code() })
+                        .inc();
+                    if error.meaning() == Meaning::Rejected {
+                        tracing::warn!(split = %action.object, %error, "the status is rejected");
+                        self.statuses
+                            .done(&action, status::Outcome::Stale, Instant::now());
+                        continue;
+                    }
+                    self.splits.fail(&error, Instant::now(), &mut self.jitter);
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn write_status(
+        &self,
+        version: &str,
+        action: &status::Action,
+        left: Duration,
+    ) -> Result<status::Outcome, RequestError> {
+        let kind = GroupVersionKind::gvk("split.smi-spec.io", version, SPLIT_KIND);
+        let resource = ApiResource::from_gvk_with_plural(&kind, "trafficsplits");
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &action.object.namespace, &resource);
+        let name = &action.object.name;
+        // An object of the same name that is another has another uid, which is a conflict.
+        let metadata = json!({ "name": name, "uid": action.uid });
+        let answer = match &action.write {
+            Some(status) => {
+                let patch = json!({
+                    "apiVersion": resource.api_version,
+                    "kind": SPLIT_KIND,
+                    "metadata": metadata,
+                    "status": status,
+                });
+                let parameters = PatchParams::apply(REPORTER).force();
+                send(
+                    api.patch_status(name, &parameters, &Patch::Apply(&patch)),
+                    left,
+                )
+                .await
+            }
+            None => {
+                // Changes nothing and is answered with the object. It needs no permission
+                // but the one to write.
+                let patch = json!({ "metadata": { "uid": action.uid } });
+                let parameters = PatchParams::default();
+                send(
+                    api.patch_status(name, &parameters, &Patch::Merge(&patch)),
+                    left,
+                )
+                .await
+            }
+        };
+        match answer {
+            Ok(object) => Ok(status::Outcome::Known(match &action.write {
+                Some(status) => status.clone(),
+                None => read(&object),
+            })),
+            Err(error) => match error.meaning() {
+                Meaning::Conflict | Meaning::NotFound => Ok(status::Outcome::Stale),
+                _ => Err(error),
+            },
+        }
+    }
+}
+
+/// The status of an object; an empty one if it is none that we could have written.
+fn read(object: &DynamicObject) -> Status {
+    object
+        .data
+        .get("status")
+        .and_then(|status| Status::deserialize(status).ok())
+        .unwrap_or_default()
+}
+
+async fn wait_for_term(term: &mut watch::Receiver<Term>) -> Result<(), watch::error::RecvError> {
+    // A term that is over but not yet taken back is none.
+    let has_begun = |term: &Term| term.is_some_and(|until| until > Instant::now());
+    term.wait_for(has_begun).await.map(drop)
+}
+
+async fn wait_for_change(
+    changes: &mut watch::Receiver<u64>,
+) -> Result<(), watch::error::RecvError> {
+    changes.changed().await?;
+    // Whoever looks must see that there is a change.
+    changes.mark_changed();
+    Ok(())
+}
+
+impl Lane {
+    fn new(what: &'static str, remedy: &'static str, longest: Duration) -> Self {
+        Self {
+            what,
+            remedy,
+            backoff: Backoff::new(FIRST_PAUSE.min(longest), longest),
+            rests_until: None,
+            is_told: false,
+        }
+    }
+
+    fn rests(&self, now: Instant) -> bool {
+        self.rests_until.is_some_and(|until| now < until)
+    }
+
+    fn succeed(&mut self) {
+        self.backoff.reset();
+        self.rests_until = None;
+        if std::mem::take(&mut self.is_told) {
+            tracing::info!("{} can be written again", self.what);
+        }
+    }
+
+    fn fail(&mut self, error: &RequestError, now: Instant, jitter: &mut Jitter) {
+        let pause = self.backoff.fail(jitter);
+        self.rests_until = Some(now + pause);
+        if std::mem::replace(&mut self.is_told, true) {
+            tracing::debug!(%error, ?pause, "{} still cannot be written", self.what);
+        } else if error.meaning() == Meaning::Forbidden {
+            tracing::warn!(%error, "{} are forbidden; {}", self.what, self.remedy);
+        } else {
+            tracing::warn!(%error, "{} cannot be written; trying again", self.what);
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Whether the agent is alive, and whether it does its work: pure judgments.
+//!
+//! *Alive* means that a restart would not help. It depends on nothing outside of the agent:
+//! when the API server is away, or a map is full, restarting agents makes things worse.
+//! *Ready* means that connections are split on this node now, as far as can be known.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::datapath::{AttachedProgram, LoadError};
+
+use super::progress::Status;
+use super::self_test::SelfTestStatus;
+
+/// How long the agent's loop may not turn.
+const TURN_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a change may wait for a publication to take it up.
+const QUEUE_LIMIT: Duration = Duration::from_secs(120);
+
+/// How old the last passed self-test may be.
+const SELF_TEST_LIMIT: Duration = Duration::from_secs(120);
+
+/// What a health endpoint answers.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Health {
+    /// Whether every check passes.
+    pub healthy: bool,
+    /// What was looked at.
+    pub checks: Vec<Check>,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Check {
+    /// Its name, for machines.
+    pub name: &'static str,
+    /// Whether it passes.
+    pub healthy: bool,
+    /// What was seen, in a sentence for people.
+    pub message: String,
+    /// For how many seconds it has not passed; absent if it passes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failing_for_seconds: Option<f64>,
+}
+
+impl Check {
+    fn passes(name: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            name,
+            healthy: true,
+            message: message.into(),
+            failing_for_seconds: None,
+        }
+    }
+
+    fn fails(name: &'static str, since: Duration, message: impl Into<String>) -> Self {
+        Self {
+            name,
+            healthy: false,
+            message: message.into(),
+            failing_for_seconds: Some(since.as_secs_f64()),
+        }
+    }
+}
+
+impl From<Vec<Check>> for Health {
+    fn from(checks: Vec<Check>) -> Self {
+        Self {
+            healthy: checks.iter().all(|check| check.healthy),
+            checks,
+        }
+    }
+}
+
+/// Whether the agent is stuck, so that a restart would help.
+#[must_use]
+pub fn liveness(status: &Status) -> Health {
+    let turned = status.since_turn;
+    let turn = if turned <= TURN_LIMIT {
+        Check::passes("agent-loop", "the agent's loop turns")
+    } else {
+        Check::fails(
+            "agent-loop",
+            turned,
+            format!("the agent's loop last turned {} s ago", turned.as_secs()),
+        )
+    };
+    let queue = match status.oldest_queued {
+        // Before the first publication, changes wait for a source that may be away: no
+        // restart brings it back.
+        Some(age) if age > QUEUE_LIMIT && status.publications > 0 => Check::fails(
+            "publication",
+            age,
+            format!(
+                "a change has been waiting for {} s to be published",
+                age.as_secs()
+            ),
+        ),
+        _ => Check::passes("publication", "no change waits for long to be published"),
+    };
+    vec![turn, queue].into()
+}
+
+/// Whether connections are split. `programs` is what the pinned links say now; the self-test
+/// counts only where there is one.
+#[must_use]
+pub fn readiness(
+    status: &Status,
+    programs: &Result<Vec<AttachedProgram>, LoadError>,
+    self_test: Option<&SelfTestStatus>,
+) -> Health {
+    let mut checks = vec![attachment(status, programs), synchronisation(status)];
+    checks.extend(self_test.map(|test| connection(status, test)));
+    checks.into()
+}
+
+fn attachment(status: &Status, programs: &Result<Vec<AttachedProgram>, LoadError>) -> Check {
+    const NAME: &str = "programs";
+    if !status.attached {
+        return Check::fails(
+            NAME,
+            status.attached_for,
+            "the programs are not attached, so nothing is split",
+        );
+    }
+    // The agent looks once a second; the links themselves know better.
+    match programs {
+        Ok(programs) => {
+            let missing: Vec<&str> = programs
+                .iter()
+                .filter(|program| program.cgroup_id.is_none())
+                .map(|program| program.name)
+                .collect();
+            if missing.is_empty() {
+                Check::passes(NAME, "the programs are attached")
+            } else {
+                Check::fails(
+                    NAME,
+                    Duration::ZERO,
+                    format!("not attached: {}", missing.join(", ")),
+                )
+            }
+        }
+        Err(error) => Check::fails(
+            NAME,
+            Duration::ZERO,
+            format!("cannot tell whether the programs are attached: {error}"),
+        ),
+    }
+}
+
+fn synchronisation(status: &Status) -> Check {
+    if status.synced {
+        Check::passes("sources", "everything was read, and published")
+    } else {
+        Check::fails(
+            "sources",
+            status.age,
+            "not everything has been read and published yet",
+        )
+    }
+}
+
+fn connection(status: &Status, test: &SelfTestStatus) -> Check {
+    const NAME: &str = "self-test";
+    if let Some(failure) = &test.failure {
+        return Check::fails(NAME, failure.since, failure.message.clone());
+    }
+    match test.since_success {
+        None => Check::fails(NAME, status.age, "no connection was tried yet"),
+        Some(age) if age > SELF_TEST_LIMIT => Check::fails(
+            NAME,
+            age,
+            format!("the last connection was tried {} s ago", age.as_secs()),
+        ),
+        Some(_) => Check::passes(NAME, "a connection was split"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::self_test::Failure;
+    use super::*;
+    use crate::report::Progress;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn failing(health: &Health) -> Vec<&'static str> {
+        assert_eq!(health.healthy, health.checks.iter().all(|it| it.healthy));
+        let failing = health.checks.iter().filter(|check| !check.healthy);
+        failing.map(|check| check.name).collect()
+    }
+
+    fn ready() -> Status {
+        let progress = Progress::default();
+        progress.set_attached(true);
+        progress.set_synced();
+        progress.status()
+    }
+
+    fn passed() -> SelfTestStatus {
+        SelfTestStatus {
+            since_success: Some(Duration::ZERO),
+            ..SelfTestStatus::default()
+        }
+    }
+
+    #[test]
+    fn an_agent_that_just_started_is_alive_but_not_ready() {
+        let status = Progress::default().status();
+        assert_eq!(failing(&liveness(&status)), [""; 0]);
+        let health = readiness(&status, &Ok(Vec::new()), Some(&SelfTestStatus::default()));
+        assert_eq!(failing(&health), ["programs", "sources", "self-test"]);
+    }
+
+    #[test]
+    fn a_loop_that_stands_still_is_not_alive() {
+        let mut status = ready();
+        status.since_turn = MINUTE;
+        assert_eq!(failing(&liveness(&status)), ["agent-loop"]);
+        assert_eq!(
+            liveness(&status).checks[0].failing_for_seconds,
+            Some(MINUTE.as_secs_f64())
+        );
+    }
+
+    #[test]
+    fn a_change_that_is_never_published_is_not_alive_but_one_that_fails_is() {
+        let progress = Progress::default();
+        progress.publish(Duration::from_millis(1), 0);
+        progress.queue(3);
+        let mut status = progress.status();
+        assert!(status.oldest_queued.is_some());
+        status.oldest_queued = Some(3 * MINUTE);
+        assert_eq!(failing(&liveness(&status)), ["publication"]);
+
+        progress.publish(Duration::from_millis(1), 2);
+        let status = progress.status();
+        assert_eq!((status.failed, status.oldest_queued), (2, None));
+        assert!(status.failing.is_some());
+        assert!(liveness(&status).healthy);
+
+        progress.publish(Duration::from_millis(1), 0);
+        assert_eq!(progress.status().failing, None);
+    }
+
+    #[test]
+    fn an_agent_whose_source_is_away_from_the_start_is_alive() {
+        let progress = Progress::default();
+        progress.queue(1);
+        let mut status = progress.status();
+        status.oldest_queued = Some(60 * MINUTE);
+        assert!(liveness(&status).healthy);
+    }
+
+    #[test]
+    fn readiness_needs_a_connection_that_was_split_lately() {
+        let status = ready();
+        let judge = |test: &SelfTestStatus| readiness(&status, &Ok(Vec::new()), Some(test));
+        assert!(judge(&passed()).healthy);
+        let old = SelfTestStatus {
+            since_success: Some(5 * MINUTE),
+            ..SelfTestStatus::default()
+        };
+        assert_eq!(failing(&judge(&old)), ["self-test"]);
+        let failed = SelfTestStatus {
+            failure: Some(Failure {
+                since: MINUTE,
+                message: "it was refused".to_owned(),
+            }),
+            ..passed()
+        };
+        let health = judge(&failed);
+        assert_eq!(failing(&health), ["self-test"]);
+        assert_eq!(health.checks[2].message, "it was refused");
+    }
+
+    #[test]
+    fn a_link_without_a_cgroup_is_named() {
+        let programs = Ok(vec![AttachedProgram {
+            name: "connect4",
+            cgroup_id: None,
+            program_id: Some(1),
+        }]);
+        let health = readiness(&ready(), &programs, None);
+        assert_eq!(failing(&health), ["programs"]);
+        assert!(health.checks[0].message.contains("connect4"));
+    }
+}

@@ -1,0 +1,143 @@
+//! What the agent does, and what it finds about objects.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+
+use crate::datapath::{PinDirectory, attached_programs};
+
+use super::super::{Board, Progress, SelfTestState};
+use super::family::{counter, gauge, gauges, timestamp};
+
+/// Shared state, read when it is asked for.
+#[derive(Debug)]
+pub(super) struct Agent {
+    pub(super) pins: PinDirectory,
+    pub(super) progress: Progress,
+    pub(super) board: Board,
+    pub(super) self_test: Option<SelfTestState>,
+}
+
+impl Collector for Agent {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let encoder = &mut encoder;
+        self.encode_progress(encoder)?;
+        self.encode_generations(encoder)?;
+        self.encode_findings(encoder)?;
+        self.encode_self_test(encoder)
+    }
+}
+
+impl Agent {
+    fn encode_progress(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let status = self.progress.status();
+        gauge(
+            encoder,
+            "sync_last_timestamp_seconds",
+            "When the maps were last brought to what the source says, 0 before the first time",
+            &timestamp(status.last_published),
+        )?;
+        gauge(
+            encoder,
+            "sync_last_queued_timestamp_seconds",
+            "When a change of an object last came in, 0 before the first",
+            &timestamp(status.last_queued),
+        )?;
+        counter(
+            encoder,
+            "object_changes",
+            "Changes of objects that came in",
+            &status.changes,
+        )?;
+        gauge(
+            encoder,
+            "publish_failed_frontends",
+            "Frontends that could not be brought to what the source says",
+            &(status.failed as u64),
+        )?;
+        // Counted afresh, since the agent itself looks only once a second.
+        let programs = attached_programs(&self.pins).unwrap_or_default();
+        let attached = programs.iter().filter(|it| it.cgroup_id.is_some()).count();
+        gauge(
+            encoder,
+            "programs_attached",
+            "Programs that are attached to a cgroup; all are if it is 4",
+            &(attached as u64),
+        )
+    }
+
+    fn encode_generations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let programmed = self.progress.programmed();
+        let labels = programmed.iter().map(|(name, generations)| {
+            let labels = [
+                ("destination_namespace", name.namespace.as_str()),
+                ("split", name.name.as_str()),
+            ];
+            (labels, generations)
+        });
+        gauges(
+            encoder,
+            "split_generation",
+            "Generation of the object that was last brought to the maps, 0 before the first",
+            labels.clone().map(|(labels, it)| (labels, it.programmed)),
+        )?;
+        gauges(
+            encoder,
+            "split_desired_generation",
+            "Generation of the object that the source tells",
+            labels.map(|(labels, it)| (labels, it.seen)),
+        )
+    }
+
+    fn encode_findings(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let findings = self.board.read(|standings| {
+            let mut findings = BTreeMap::<_, u64>::new();
+            for (object, standing) in standings {
+                for diagnostic in &standing.diagnostics {
+                    let key = (object.kind.clone(), diagnostic.severity, diagnostic.reason);
+                    *findings.entry(key).or_default() += 1;
+                }
+            }
+            findings
+        });
+        gauges(
+            encoder,
+            "object_findings",
+            "What is found about objects at present, by the reasons that `check` names",
+            findings.iter().map(|((kind, severity, reason), count)| {
+                let labels = [
+                    ("kind", kind.clone()),
+                    ("severity", severity.to_string()),
+                    ("reason", (*reason).to_owned()),
+                ];
+                (labels, *count)
+            }),
+        )
+    }
+
+    fn encode_self_test(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(status) = self.self_test.as_ref().map(SelfTestState::status) else {
+            return Ok(());
+        };
+        gauge(
+            encoder,
+            "self_test_success",
+            "1 if the last connection of the self-test was split, else 0",
+            &u64::from(status.passes()),
+        )?;
+        gauge(
+            encoder,
+            "self_test_last_success_timestamp_seconds",
+            "When a connection of the self-test was last split, 0 before the first",
+            &timestamp(status.last_success),
+        )?;
+        counter(
+            encoder,
+            "self_test_failures",
+            "Runs of the self-test that failed",
+            &status.failures,
+        )
+    }
+}

@@ -1,0 +1,191 @@
+//! Asking every now and then whether the cluster knows TrafficSplits, for an agent that
+//! may not read their definition. What an API server serves, every account may ask.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use http::Request;
+use kube::Client;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info, warn};
+
+use super::backoff::{Backoff, up_to};
+use super::crd::{Definition, ServedVersion};
+use super::failure::{Code, Failure};
+use super::kind::Kind;
+
+/// Time between two questions, and how much of it is random.
+const INTERVAL: Duration = Duration::from_secs(27);
+const SPREAD: Duration = Duration::from_secs(6);
+/// Time until an absence is confirmed.
+const CONFIRMATION: Duration = Duration::from_secs(2);
+
+/// Asks the server's discovery.
+pub(super) struct Discovery {
+    client: Client,
+    next: Instant,
+    backoff: Backoff,
+    failing: bool,
+    absent: bool,
+}
+
+#[derive(Deserialize)]
+struct Group {
+    versions: Vec<GroupVersion>,
+}
+
+#[derive(Deserialize)]
+struct GroupVersion {
+    version: String,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    resources: Vec<Resource>,
+}
+
+#[derive(Deserialize)]
+struct Resource {
+    name: String,
+}
+
+impl Discovery {
+    /// Asks for the first time at once.
+    pub(super) fn new(client: Client) -> Self {
+        Self {
+            client,
+            next: Instant::now(),
+            backoff: Backoff::new(),
+            failing: false,
+            absent: false,
+        }
+    }
+
+    /// The next answer. Nothing is lost when the future is dropped.
+    pub(super) async fn next(&mut self) -> Definition {
+        loop {
+            sleep_until(self.next).await;
+            let answer = self.ask().await;
+            let now = Instant::now();
+            match answer {
+                Ok(Definition::Absent) if !self.absent => {
+                    // An API server that has just started may not know its own resources
+                    // yet. All splits depend on this answer, so it is asked for twice.
+                    self.absent = true;
+                    self.next = now + CONFIRMATION;
+                }
+                Ok(definition) => {
+                    self.absent = definition == Definition::Absent;
+                    self.next = now + INTERVAL + up_to(SPREAD);
+                    self.backoff.reset();
+                    if std::mem::take(&mut self.failing) {
+                        info!("asking for the versions of TrafficSplits again");
+                    }
+                    return definition;
+                }
+                Err(failure) => {
+                    self.next = now + self.backoff.after_failure(now, failure.asked_for);
+                    let error = failure.message;
+                    if std::mem::replace(&mut self.failing, true) {
+                        debug!(error, "still cannot ask for the versions of TrafficSplits");
+                    } else {
+                        warn!(
+                            error,
+                            "cannot ask for the versions of TrafficSplits; what is known stays in force, and \
+                             it is tried again"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    async fn ask(&self) -> Result<Definition, Failure> {
+        let group = format!("/apis/{}", Kind::TrafficSplit.group());
+        let Some(found) = self.get::<Group>(&group).await? else {
+            return Ok(Definition::Absent);
+        };
+        let mut resources = BTreeMap::new();
+        for GroupVersion { version } in found.versions {
+            if let Some(of_version) = self.get::<Version>(&format!("{group}/{version}")).await? {
+                let names = of_version.resources.into_iter();
+                resources.insert(version, names.map(|resource| resource.name).collect());
+            }
+        }
+        Ok(judge(&resources))
+    }
+
+    /// What is at a path; `None` if nothing is.
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Failure> {
+        let request = Request::get(path).body(Vec::new());
+        let request = request.map_err(kube::Error::HttpError);
+        let answer = match request {
+            Ok(request) => self.client.request(request).await,
+            Err(error) => Err(error),
+        };
+        match answer.map_err(|error| Failure::of_client(&error)) {
+            Ok(answer) => Ok(Some(answer)),
+            Err(failure) if failure.code == Code::Status(404) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+/// From the resources of each version to what is served.
+fn judge(resources: &BTreeMap<String, Vec<String>>) -> Definition {
+    let plural = Kind::TrafficSplit.plural();
+    let status = format!("{plural}/status");
+    let served: Vec<_> = resources
+        .iter()
+        .filter(|(_, names)| names.iter().any(|name| name == plural))
+        .map(|(version, names)| ServedVersion {
+            version: version.clone(),
+            has_status: names.contains(&status),
+        })
+        .collect();
+    if served.is_empty() {
+        return Definition::Absent;
+    }
+    // Discovery does not tell which definition it is.
+    Definition::best("", served)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(resources: &[(&str, &[&str])]) -> Definition {
+        let resources = resources.iter().map(|(version, names)| {
+            let names = names.iter().map(|name| (*name).to_owned());
+            ((*version).to_owned(), names.collect())
+        });
+        judge(&resources.collect())
+    }
+
+    #[test]
+    fn the_best_version_that_has_the_resource_is_served() {
+        let splits = ["trafficsplits", "trafficsplits/status"];
+        assert_eq!(
+            judged(&[
+                ("v1alpha1", &splits),
+                ("v1alpha3", &splits[..1]),
+                ("v1alpha4", &["x"])
+            ]),
+            Definition::Served {
+                uid: String::new(),
+                version: ServedVersion {
+                    version: "v1alpha3".to_owned(),
+                    has_status: false,
+                },
+            }
+        );
+    }
+
+    #[test]
+    fn a_group_without_the_resource_is_as_none() {
+        assert_eq!(judged(&[]), Definition::Absent);
+        assert_eq!(judged(&[("v1alpha4", &["x"])]), Definition::Absent);
+    }
+}

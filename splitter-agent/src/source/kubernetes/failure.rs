@@ -1,0 +1,255 @@
+//! What a failure to list or to watch means, and what to do about it.
+
+use std::borrow::Cow;
+use std::error::Error as _;
+use std::fmt;
+use std::time::Duration;
+
+use kube::core::Status;
+use kube::runtime::watcher;
+
+/// The sort of a failure, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Code {
+    /// The server answered with this HTTP status.
+    Status(u16),
+    /// The server could not be reached, or the connection broke.
+    Connection,
+    /// The answer was not what an API server says.
+    Content,
+    /// This client's credentials could not be read.
+    Credentials,
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "{status}"),
+            Self::Connection => f.write_str("connection"),
+            Self::Content => f.write_str("content"),
+            Self::Credentials => f.write_str("credentials"),
+        }
+    }
+}
+
+/// How to go on after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Remedy {
+    /// The same again: from where the watch broke off, if there is one.
+    Again,
+    /// List everything anew.
+    List,
+    /// List everything anew, in pages instead of as a stream: this server cannot
+    /// stream lists.
+    ListInPages,
+}
+
+/// A failure to list or to watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// Its sort.
+    pub(super) code: Code,
+    /// What happened, for people.
+    pub(super) message: String,
+    /// The delay that the server asks for.
+    pub(super) asked_for: Option<Duration>,
+    /// How to go on.
+    pub(super) remedy: Remedy,
+}
+
+impl Failure {
+    /// Judges a watcher's error. `streaming` says whether it lists by streaming, `listing`
+    /// whether its list was not complete yet.
+    pub(super) fn of(error: &watcher::Error, streaming: bool, listing: bool) -> Self {
+        use watcher::Error::{
+            InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed,
+        };
+        let cannot_stream = streaming && listing;
+        match error {
+            InitialListFailed(error) => Self::of_client(error),
+            WatchFailed(error) => {
+                let failure = Self::of_client(error);
+                let remedy = match failure.code {
+                    // The watcher would go on behind what it could not read.
+                    Code::Content => Remedy::List,
+                    _ => Remedy::Again,
+                };
+                Self { remedy, ..failure }
+            }
+            WatchStartFailed(error) => {
+                let failure = Self::of_client(error);
+                let remedy = match failure.code {
+                    // The server does not know, or does not want, the parameters of
+                    // a streamed list.
+                    Code::Status(400 | 422) if cannot_stream => Remedy::ListInPages,
+                    // What is asked for is too old; that this is said before a watch
+                    // rather than in it is not foreseen by the watcher.
+                    Code::Status(410) => Remedy::List,
+                    _ => Remedy::Again,
+                };
+                Self { remedy, ..failure }
+            }
+            WatchError(status) => {
+                let remedy = match status.code {
+                    410 => Remedy::List,
+                    // An etcd without progress notifications shows only here.
+                    code if cannot_stream && !is_busy(code) => Remedy::ListInPages,
+                    _ => Remedy::Again,
+                };
+                Self {
+                    remedy,
+                    ..Self::of_status(status)
+                }
+            }
+            NoResourceVersion => Self {
+                code: Code::Content,
+                message: error.to_string(),
+                asked_for: None,
+                remedy: Remedy::List,
+            },
+        }
+    }
+
+    /// Judges an error of a single request.
+    pub(super) fn of_client(error: &kube::Error) -> Self {
+        use kube::Error::{Api, Auth, FromUtf8, LinesCodecMaxLineLengthExceeded, SerdeError};
+        let code = match error {
+            Api(status) => return Self::of_status(status),
+            SerdeError(_) | FromUtf8(_) | LinesCodecMaxLineLengthExceeded => Code::Content,
+            Auth(_) => Code::Credentials,
+            _ => Code::Connection,
+        };
+        Self {
+            code,
+            message: with_causes(error),
+            asked_for: None,
+            remedy: Remedy::Again,
+        }
+    }
+
+    fn of_status(status: &Status) -> Self {
+        let details = status.details.as_ref();
+        let seconds = details.map_or(0, |details| details.retry_after_seconds);
+        let message = match status.message.trim() {
+            "" => Cow::Owned(format!("HTTP status {} {}", status.code, status.reason)),
+            message => Cow::Borrowed(message),
+        };
+        Self {
+            code: Code::Status(status.code),
+            message: message.into_owned(),
+            asked_for: (seconds > 0).then(|| Duration::from_secs(seconds.into())),
+            remedy: Remedy::Again,
+        }
+    }
+
+    /// Whether the server only asks to wait, as it does for a moment when it starts to
+    /// serve a definition.
+    pub(super) fn is_busy(&self) -> bool {
+        self.code == Code::Status(429)
+    }
+
+    /// Whether this client is not allowed what it asked for.
+    pub(super) fn is_forbidden(&self) -> bool {
+        self.code == Code::Status(403)
+    }
+}
+
+/// Whether the server could do at another moment what it cannot do now.
+const fn is_busy(code: u16) -> bool {
+    matches!(code, 429 | 503 | 504)
+}
+
+/// An error with its causes, each said once.
+fn with_causes(error: &kube::Error) -> String {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !message.contains(&text) {
+            message = format!("{message}: {text}");
+        }
+        cause = error.source();
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(code: u16) -> Box<Status> {
+        Box::new(Status {
+            code,
+            message: "no".to_owned(),
+            ..Status::default()
+        })
+    }
+
+    fn start_failed(code: u16) -> watcher::Error {
+        watcher::Error::WatchStartFailed(kube::Error::Api(status(code)))
+    }
+
+    fn watch_failed(code: u16) -> watcher::Error {
+        watcher::Error::WatchError(status(code))
+    }
+
+    #[test]
+    fn a_server_that_cannot_stream_lists_is_asked_for_pages() {
+        for error in [
+            start_failed(422),
+            start_failed(400),
+            watch_failed(500),
+            watch_failed(400),
+        ] {
+            let remedy = |streaming, listing| Failure::of(&error, streaming, listing).remedy;
+            assert_eq!(remedy(true, true), Remedy::ListInPages, "{error}");
+            assert_eq!(remedy(false, true), Remedy::Again, "{error}");
+            assert_eq!(remedy(true, false), Remedy::Again, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_refuses_or_is_busy_may_be_able_to() {
+        for code in [401, 403, 404, 429, 500, 503] {
+            let failure = Failure::of(&start_failed(code), true, true);
+            assert_eq!(failure.remedy, Remedy::Again, "{code}");
+            assert_eq!(failure.code, Code::Status(code));
+            assert_eq!(failure.is_forbidden(), code == 403);
+        }
+        for code in [429, 503, 504] {
+            let failure = Failure::of(&watch_failed(code), true, true);
+            assert_eq!(failure.remedy, Remedy::Again, "{code}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_old_is_listed_anew_wherever_it_is_said() {
+        for error in [start_failed(410), watch_failed(410)] {
+            for (streaming, listing) in [(true, true), (true, false), (false, false)] {
+                let failure = Failure::of(&error, streaming, listing);
+                assert_eq!(failure.remedy, Remedy::List);
+            }
+        }
+    }
+
+    #[test]
+    fn the_delay_that_the_server_asks_for_is_seen() {
+        let mut busy = status(429);
+        assert_eq!(Failure::of_status(&busy).asked_for, None);
+        busy.details = serde_json::from_str(r#"{"retryAfterSeconds": 7}"#).unwrap();
+        let failure = Failure::of_client(&kube::Error::Api(busy));
+        assert_eq!(failure.asked_for, Some(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn what_is_no_answer_of_an_api_server_is_told_apart() {
+        let garbage = serde_json::from_str::<u8>("<html>").unwrap_err();
+        let garbage = watcher::Error::WatchFailed(kube::Error::SerdeError(garbage));
+        let failure = Failure::of(&garbage, true, false);
+        assert_eq!(failure.code, Code::Content);
+        assert_eq!(failure.remedy, Remedy::List);
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let failure = Failure::of_client(&kube::Error::ReadEvents(refused));
+        assert_eq!(failure.code, Code::Connection);
+    }
+}

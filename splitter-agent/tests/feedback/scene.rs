@@ -1,0 +1,410 @@
+//! A namespace of its own for a test, and agents that write to it.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use splitter_agent::compile::{Diagnostic, Severity};
+use splitter_agent::objects::{ObjectName, ObjectReference};
+use splitter_agent::report::cluster::{self, Metrics, Pace, ServedVersion, Settings};
+use splitter_agent::report::{Board, Standing};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::server::Server;
+
+/// How long anything may take that takes a few seconds on an idle machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long an object must stand still in these tests.
+pub(crate) const SETTLE: Duration = Duration::from_millis(500);
+
+/// The version of the API that has a status here, and the one that has none.
+pub(crate) const WITH_STATUS: &str = "v1alpha3";
+pub(crate) const WITHOUT_STATUS: &str = "v1alpha4";
+
+/// A namespace, and a user that agents are.
+pub(crate) struct Scene {
+    server: Arc<Server>,
+    pub(crate) namespace: String,
+    /// What the administrator sees.
+    pub(crate) admin: Client,
+    agent: Client,
+}
+
+/// An agent's feedback at work.
+pub(crate) struct Agent {
+    pub(crate) board: Board,
+    registry: Registry,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
+    _served: watch::Sender<Option<ServedVersion>>,
+}
+
+impl Scene {
+    pub(crate) async fn new(name: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let namespace = format!("{name}-{number}");
+        let server = tokio::task::spawn_blocking(Server::shared)
+            .await
+            .expect("a server");
+        let user = format!("agent-of-{namespace}");
+        let scene = Self {
+            admin: client(server.port(), None).await,
+            agent: client(server.port(), Some(&user)).await,
+            server,
+            namespace,
+        };
+        scene.server.apply(CRD);
+        scene.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: NAMESPACE}\n");
+        scene.allow_lease();
+        scene.allow_writing();
+        scene
+    }
+
+    /// Applies manifests in which NAMESPACE stands for the namespace.
+    fn apply(&self, manifests: &str) {
+        self.server
+            .apply(&manifests.replace("NAMESPACE", &self.namespace));
+    }
+
+    pub(crate) fn allow_lease(&self) {
+        self.apply(LEASE_ROLE);
+    }
+
+    /// Lets agents write Events and statuses.
+    pub(crate) fn allow_writing(&self) {
+        self.apply(WRITER_ROLE);
+    }
+
+    /// Forbids it again.
+    pub(crate) fn forbid_writing(&self) {
+        self.kubectl(&["delete", "clusterrolebinding", &self.namespace]);
+    }
+
+    /// Runs kubectl in the namespace.
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
+        let mut all = vec!["--namespace", self.namespace.as_str()];
+        all.extend(arguments);
+        let output = self.server.kubectl(&all);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Starts an agent's feedback.
+    pub(crate) fn agent(&self, identity: &str, version: &str) -> Agent {
+        self.agent_with(self.agent.clone(), identity, version)
+    }
+
+    /// Starts an agent's feedback that reaches the API server by a line that can be cut.
+    pub(crate) async fn agent_on_line(&self, identity: &str) -> (Agent, Line) {
+        let line = Line::new(self.server.port()).await;
+        let user = format!("agent-of-{}", self.namespace);
+        let client = client(line.port, Some(&user)).await;
+        (self.agent_with(client, identity, WITHOUT_STATUS), line)
+    }
+
+    fn agent_with(&self, client: Client, identity: &str, version: &str) -> Agent {
+        let mut settings = Settings::new(self.namespace.as_str(), identity);
+        settings.lease_duration = Duration::from_secs(6);
+        settings.longest_pause = Duration::from_secs(2);
+        settings.pace = Pace {
+            settle: SETTLE,
+            repeat: Duration::from_secs(5),
+            ..Pace::default()
+        };
+        let board = Board::default();
+        let metrics = Metrics::default();
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        let (served, is_served) = watch::channel(Some(ServedVersion {
+            version: version.to_owned(),
+            has_status: version == WITH_STATUS,
+        }));
+        let (stop, is_stopped) = oneshot::channel();
+        let task = tokio::spawn(cluster::run(
+            client,
+            board.clone(),
+            is_served,
+            settings,
+            metrics,
+            async {
+                let _: Result<(), _> = is_stopped.await;
+            },
+        ));
+        Agent {
+            board,
+            registry,
+            stop: Some(stop),
+            task,
+            _served: served,
+        }
+    }
+
+    /// TrafficSplits in a version of the API.
+    pub(crate) fn splits(&self, version: &str) -> Api<DynamicObject> {
+        let kind = GroupVersionKind::gvk("split.smi-spec.io", version, "TrafficSplit");
+        let resource = ApiResource::from_gvk_with_plural(&kind, "trafficsplits");
+        Api::namespaced_with(self.admin.clone(), &self.namespace, &resource)
+    }
+
+    /// Creates a TrafficSplit; how it stands if these things are said of it.
+    pub(crate) async fn split(&self, name: &str) -> Split {
+        let api = self.splits(WITHOUT_STATUS);
+        let resource = ApiResource::from_gvk_with_plural(
+            &GroupVersionKind::gvk("split.smi-spec.io", WITHOUT_STATUS, "TrafficSplit"),
+            "trafficsplits",
+        );
+        let object = DynamicObject::new(name, &resource)
+            .data(serde_json::json!({ "spec": { "service": "books", "backends": [] } }));
+        // A definition is not served at the very moment that it is there.
+        let start = Instant::now();
+        let created = loop {
+            match api.create(&PostParams::default(), &object).await {
+                Ok(created) => break created,
+                Err(error) if start.elapsed() > PATIENCE => panic!("{error}"),
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        };
+        Split {
+            object: ObjectReference {
+                kind: "TrafficSplit".to_owned(),
+                name: ObjectName::new(self.namespace.as_str(), name),
+            },
+            uid: created.metadata.uid.expect("a uid"),
+            generation: created.metadata.generation.expect("a generation"),
+        }
+    }
+
+    /// All Events of the namespace.
+    pub(crate) async fn events(&self) -> Vec<Event> {
+        let api: Api<Event> = Api::namespaced(self.admin.clone(), &self.namespace);
+        api.list(&ListParams::default())
+            .await
+            .expect("events")
+            .items
+    }
+
+    /// The reasons of all Events of the namespace, sorted.
+    pub(crate) async fn reasons(&self) -> Vec<String> {
+        let mut reasons: Vec<String> = self
+            .events()
+            .await
+            .into_iter()
+            .filter_map(|event| event.reason)
+            .collect();
+        reasons.sort();
+        reasons
+    }
+
+    /// Who holds the Lease, if anyone.
+    pub(crate) async fn holder(&self) -> Option<String> {
+        use k8s_openapi::api::coordination::v1::Lease;
+        let api: Api<Lease> = Api::namespaced(self.admin.clone(), &self.namespace);
+        let lease = api.get_opt("splitter-agent").await.expect("a Lease");
+        lease?.spec?.holder_identity
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        // What is not in the namespace; the server goes with the last test.
+        for kind in ["clusterrolebinding", "clusterrole"] {
+            self.server
+                .kubectl(&["delete", kind, &self.namespace, "--ignore-not-found"]);
+        }
+    }
+}
+
+impl Agent {
+    /// Ends it as a signal does.
+    pub(crate) async fn stop(mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        (&mut self.task).await.expect("an end without a panic");
+    }
+
+    /// Ends it as a power cut does.
+    pub(crate) fn kill(self) {
+        self.task.abort();
+    }
+
+    /// The value of a metric.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("metrics");
+        text.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+            .unwrap_or(0.0)
+    }
+
+    pub(crate) fn leads(&self) -> bool {
+        self.metric("leader") == 1.0
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Hands connections on to the API server, or leaves them without an answer.
+pub(crate) struct Line {
+    port: u16,
+    is_cut: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Line {
+    async fn new(server: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let port = listener.local_addr().expect("an address").port();
+        let (is_cut, cut) = watch::channel(false);
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((mut client, _)) = listener.accept().await {
+                let mut cut = cut.clone();
+                connections.spawn(async move {
+                    let Ok(mut server) = TcpStream::connect(("127.0.0.1", server)).await else {
+                        return;
+                    };
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut client, &mut server) => {}
+                        _ = cut.wait_for(|cut| *cut) => {}
+                    }
+                    // Silence, as when a network fails, until it is mended.
+                    let _ = cut.wait_for(|cut| !*cut).await;
+                });
+            }
+        });
+        Self { port, is_cut, task }
+    }
+
+    pub(crate) fn cut(&self, is_cut: bool) {
+        self.is_cut.send_replace(is_cut);
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A TrafficSplit at the API server.
+pub(crate) struct Split {
+    pub(crate) object: ObjectReference,
+    pub(crate) uid: String,
+    pub(crate) generation: i64,
+}
+
+impl Split {
+    /// Says these things about it to agents.
+    pub(crate) fn say(&self, agents: &[&Agent], said: &[(Severity, &'static str)]) {
+        let diagnostics: BTreeSet<Diagnostic> = said
+            .iter()
+            .map(|(severity, reason)| Diagnostic {
+                object: self.object.clone(),
+                severity: *severity,
+                reason,
+                field: "spec.service".to_owned(),
+                message: format!("said to be {reason}"),
+            })
+            .collect();
+        let standing = (!diagnostics.is_empty()).then(|| Standing {
+            uid: self.uid.clone(),
+            api_version: format!("split.smi-spec.io/{WITHOUT_STATUS}"),
+            generation: self.generation,
+            diagnostics,
+        });
+        for agent in agents {
+            agent
+                .board
+                .update([(self.object.clone(), standing.clone())]);
+        }
+    }
+}
+
+/// Waits until something is so.
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
+    let start = Instant::now();
+    while !is_so().await {
+        assert!(start.elapsed() < PATIENCE, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn client(port: u16, user: Option<&str>) -> Client {
+    let kubeconfig = Kubeconfig::from_yaml(&Server::kubeconfig(port, user)).expect("a kubeconfig");
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .expect("a configuration");
+    Client::try_from(config).expect("a client")
+}
+
+const LEASE_ROLE: &str = "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: lease, namespace: NAMESPACE}
+rules:
+- {apiGroups: [coordination.k8s.io], resources: [leases], verbs: [create]}
+- {apiGroups: [coordination.k8s.io], resources: [leases], resourceNames: [splitter-agent], verbs: [get, update]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: lease, namespace: NAMESPACE}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: lease}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: agent-of-NAMESPACE}]
+";
+
+const WRITER_ROLE: &str = "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: NAMESPACE}
+rules:
+- {apiGroups: [events.k8s.io], resources: [events], verbs: [create, patch]}
+- {apiGroups: [split.smi-spec.io], resources: [trafficsplits/status], verbs: [patch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: NAMESPACE}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: NAMESPACE}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: agent-of-NAMESPACE}]
+";
+
+const CRD: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: trafficsplits.split.smi-spec.io}
+spec:
+  group: split.smi-spec.io
+  scope: Namespaced
+  names: {kind: TrafficSplit, listKind: TrafficSplitList, plural: trafficsplits, singular: trafficsplit}
+  versions:
+  - name: v1alpha4
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+  - name: v1alpha3
+    served: true
+    storage: false
+    subresources: {status: {}}
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+";

@@ -1,0 +1,73 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde::Deserialize;
+use serde_json::Value;
+use splitter_agent::compile::Severity;
+
+use super::scene::{SETTLE, Scene, WITH_STATUS, WITHOUT_STATUS, until};
+
+/// What the API server has as the status.
+async fn status(scene: &Scene) -> Value {
+    let object = scene
+        .splits(WITH_STATUS)
+        .get("books")
+        .await
+        .expect("a split");
+    object.data["status"].clone()
+}
+
+/// One of its conditions.
+async fn condition(scene: &Scene, name: &str) -> Option<Condition> {
+    let status = status(scene).await;
+    Vec::<Condition>::deserialize(status.get("conditions")?)
+        .expect("conditions")
+        .into_iter()
+        .find(|condition| condition.type_ == name)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_is_written_once_per_change_and_keeps_its_times_across_leaders() {
+    let scene = Scene::new("status").await;
+    let one = scene.agent("one", WITH_STATUS);
+    let split = scene.split("books").await;
+    split.say(&[&one], &[(Severity::Accepted, "Accepted")]);
+    until("a status", async || {
+        condition(&scene, "Accepted").await.is_some()
+    })
+    .await;
+    let accepted = condition(&scene, "Accepted").await.expect("a condition");
+    assert_eq!(accepted.status, "True");
+    assert_eq!(accepted.observed_generation, Some(split.generation));
+    assert_eq!(one.metric("statuses_written_total"), 1.0);
+    one.stop().await;
+
+    let other = scene.agent("other", WITH_STATUS);
+    split.say(&[&other], &[(Severity::Accepted, "Accepted")]);
+    until("another leader", async || other.leads()).await;
+    tokio::time::sleep(SETTLE * 4).await;
+    assert_eq!(other.metric("statuses_written_total"), 0.0);
+
+    split.say(&[&other], &[(Severity::Inactive, "RootMissing")]);
+    until("another status", async || {
+        condition(&scene, "InForce")
+            .await
+            .is_some_and(|condition| condition.status == "False")
+    })
+    .await;
+    assert_eq!(condition(&scene, "Accepted").await, Some(accepted.clone()));
+    let inactive = condition(&scene, "InForce").await.expect("a condition");
+    assert_eq!(inactive.reason, "RootMissing");
+    assert!(inactive.last_transition_time > accepted.last_transition_time);
+    assert_eq!(other.metric("statuses_written_total"), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_status_is_written_where_there_is_none() {
+    let scene = Scene::new("statusless").await;
+    let agent = scene.agent("one", WITHOUT_STATUS);
+    let split = scene.split("books").await;
+    split.say(&[&agent], &[(Severity::Accepted, "Accepted")]);
+    until("an event", async || scene.events().await.len() == 1).await;
+    tokio::time::sleep(SETTLE * 2).await;
+    assert_eq!(status(&scene).await, Value::Null);
+    assert_eq!(agent.metric("statuses_written_total"), 0.0);
+}

@@ -1,0 +1,139 @@
+//! What the account of the source may do: taken away, given back, or not all of it.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::definition::{definition, split};
+use super::listing::service;
+use super::observer::Observer;
+use super::proxy::Proxy;
+use super::server::{AGENT, Server};
+
+fn objects_rule() -> Value {
+    let verbs = json!(["list", "watch"]);
+    json!([
+        {"apiGroups": [""], "resources": ["services"], "verbs": verbs},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": verbs},
+        {"apiGroups": ["split.smi-spec.io"], "resources": ["trafficsplits"], "verbs": verbs},
+    ])
+}
+
+fn definition_rule() -> Value {
+    json!({
+        "apiGroups": ["apiextensions.k8s.io"], "resources": ["customresourcedefinitions"],
+        "resourceNames": ["trafficsplits.split.smi-spec.io"], "verbs": ["list", "watch"],
+    })
+}
+
+/// Lets the agent do what the rules say, and nothing else.
+async fn allow(server: &Server, rules: &Value) {
+    server
+        .apply(&json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+            "metadata": {"name": AGENT}, "rules": rules,
+        }))
+        .await;
+    server
+        .apply(&json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": {"name": AGENT},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": AGENT},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": AGENT}],
+        }))
+        .await;
+}
+
+#[tokio::test]
+async fn rights_that_are_taken_away_take_nothing_away() {
+    let server = Server::start().await;
+    server.apply(&definition(&["v1alpha4"])).await;
+    server.apply(&split("v1alpha4", "web")).await;
+    server.apply(&service("web")).await;
+    let mut rules = objects_rule();
+    rules.as_array_mut().expect("rules").push(definition_rule());
+
+    let mut proxy = Proxy::to(server.address());
+    let client = server.client_at(AGENT, proxy.address()).await;
+    let mut observer = Observer::of(client);
+    // At first it may do nothing.
+    observer
+        .until_metric("splitter_watch_errors_total{kind=\"Service\",code=\"403\"} 2")
+        .await;
+    assert_eq!(observer.completes, 0);
+    allow(&server, &rules).await;
+    observer.until_complete().await;
+    assert_eq!(observer.names("TrafficSplit"), ["web"]);
+
+    allow(&server, &json!([])).await;
+    observer.wait(Duration::from_secs(1)).await;
+    // A watch that has begun is not asked again for its rights.
+    proxy.cut().await;
+    for kind in ["Service", "EndpointSlice", "TrafficSplit"] {
+        observer
+            .until_metric(&format!("splitter_source_synced{{kind=\"{kind}\"}} 0"))
+            .await;
+    }
+    server.delete(&service("web")).await;
+    server.apply(&service("new")).await;
+    observer.wait(Duration::from_secs(3)).await;
+    assert_eq!(observer.deleted, [""; 0]);
+
+    allow(&server, &rules).await;
+    observer
+        .until("told what happened", |it| {
+            it.names("Service") == ["kubernetes", "new"] && !it.deleted.is_empty()
+        })
+        .await;
+    assert_eq!(observer.deleted, ["Service default/web"]);
+    assert_eq!(observer.completes, 1);
+}
+
+#[tokio::test]
+async fn the_rule_for_the_definition_is_enough_to_watch_it() {
+    let server = Server::start().await;
+    let mut rules = objects_rule();
+    rules.as_array_mut().expect("rules").push(definition_rule());
+    allow(&server, &rules).await;
+    let client = server.client_at(AGENT, server.address()).await;
+    let mut observer = Observer::of(client);
+    observer.until_complete().await;
+    server.apply(&definition(&["v1alpha3"])).await;
+    server.apply(&split("v1alpha3", "web")).await;
+    observer
+        .until("told of the split", |it| {
+            it.names("TrafficSplit") == ["web"]
+        })
+        .await;
+    // Nothing was refused. That a server is busy while it takes a definition in is normal.
+    assert!(
+        !observer.metrics().contains("code=\"403\""),
+        "{}",
+        observer.metrics()
+    );
+}
+
+#[tokio::test]
+async fn without_the_definition_the_server_is_asked_what_it_serves() {
+    let server = Server::start().await;
+    allow(&server, &objects_rule()).await;
+    let client = server.client_at(AGENT, server.address()).await;
+    let mut observer = Observer::of(client);
+    // It is absent, and that is enough to be complete.
+    observer.until_complete().await;
+    assert_eq!(observer.version(), None);
+
+    server.apply(&definition(&["v1alpha2", "v1alpha4"])).await;
+    server.apply(&split("v1alpha2", "web")).await;
+    observer
+        .until("told of the split", |it| {
+            it.names("TrafficSplit") == ["web"]
+        })
+        .await;
+    let version = observer.watch.traffic_split_version().borrow().clone();
+    let version = version.expect("a version");
+    assert_eq!(
+        (version.version.as_str(), version.has_status),
+        ("v1alpha4", true)
+    );
+}

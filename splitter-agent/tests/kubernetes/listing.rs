@@ -1,0 +1,121 @@
+//! What is there at first, and what happens to it.
+
+use serde_json::{Value, json};
+use splitter_agent::objects::Object;
+
+use super::definition::{definition, split};
+use super::observer::Observer;
+use super::server::Server;
+
+pub(crate) fn service(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"ports": [{"port": 80}]},
+    })
+}
+
+fn slice(name: &str, endpoints: &Value) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": name, "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "web"},
+        },
+        "addressType": "IPv4", "endpoints": endpoints, "ports": [{"name": "", "port": 8080}],
+    })
+}
+
+/// Everything once, with the API server started as given.
+async fn everything(arguments: &[&str]) -> (Server, Observer) {
+    let server = Server::start_with(arguments).await;
+    server.apply(&definition(&["v1alpha4"])).await;
+    for name in ["web", "web-v1"] {
+        server.apply(&service(name)).await;
+    }
+    let mut headless = service("web-headless");
+    headless["spec"]["clusterIP"] = json!("None");
+    server.apply(&headless).await;
+    let endpoints = json!([
+        {"addresses": ["10.1.0.1"]},
+        {"addresses": ["10.1.0.2"], "conditions": {"ready": false}},
+    ]);
+    server.apply(&slice("web-x", &endpoints)).await;
+    server.apply(&slice("web-empty", &json!([]))).await;
+    server.apply(&split("v1alpha4", "web")).await;
+
+    let mut observer = Observer::of(server.client.clone());
+    observer.until_complete().await;
+    assert_eq!(observer.completes, 1);
+    assert_eq!(
+        observer.names("Service"),
+        ["kubernetes", "web", "web-headless", "web-v1"]
+    );
+    assert_eq!(
+        observer.names("EndpointSlice"),
+        ["kubernetes", "web-empty", "web-x"]
+    );
+    assert_eq!(observer.names("TrafficSplit"), ["web"]);
+    match &observer.known["EndpointSlice default/web-x"] {
+        Ok(Object::EndpointSlice(slice)) => {
+            let endpoints = slice.endpoints.iter();
+            let endpoints: Vec<_> = endpoints
+                .map(|endpoint| (endpoint.address.to_string(), endpoint.ready))
+                .collect();
+            assert_eq!(
+                endpoints,
+                [
+                    ("10.1.0.1".to_owned(), true),
+                    ("10.1.0.2".to_owned(), false)
+                ]
+            );
+            assert_eq!(slice.service.as_deref(), Some("web"));
+        }
+        other => panic!("{other:?}"),
+    }
+
+    // And from then on whatever happens.
+    server.apply(&service("late")).await;
+    observer
+        .until("told of a new Service", |it| {
+            it.names("Service").contains(&"late")
+        })
+        .await;
+    server.delete(&service("late")).await;
+    observer
+        .until("told that it is gone", |it| !it.deleted.is_empty())
+        .await;
+    assert_eq!(observer.deleted, ["Service default/late"]);
+    (server, observer)
+}
+
+#[tokio::test]
+async fn all_that_is_there_is_told_of_before_complete() {
+    let (_server, mut observer) = everything(&[]).await;
+    observer
+        .until_metric("splitter_source_synced{kind=\"TrafficSplit\"} 1")
+        .await;
+    let metrics = observer.metrics();
+    for line in [
+        "splitter_objects{kind=\"Service\"} 4",
+        "splitter_source_synced{kind=\"EndpointSlice\"} 1",
+        "splitter_watch_restarts_total{kind=\"Service\"} 0",
+    ] {
+        assert!(metrics.contains(line), "no {line} in\n{metrics}");
+    }
+    assert!(!metrics.contains("watch_errors_total{"), "{metrics}");
+    assert!(observer.end().await);
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_stream_lists_gives_pages() {
+    let (server, observer) = everything(&["--feature-gates=WatchList=false"]).await;
+    let metrics = observer.metrics();
+    assert!(metrics.contains("code=\"422\""), "{metrics}");
+    // That was found out once. Every kind that asked before it was has one such failure.
+    let refused = metrics.lines().filter(|line| line.contains("code=\"422\""));
+    for line in refused {
+        assert!(line.ends_with(" 1"), "{metrics}");
+    }
+    drop(server);
+}
