@@ -23,6 +23,23 @@ pub struct Program {
     package: &'static str,
 }
 
+impl Program {
+    /// A program by its name, what it is needed for, and its Debian package.
+    #[must_use]
+    pub const fn new(name: &'static str, purpose: &'static str, package: &'static str) -> Self {
+        Self {
+            name,
+            purpose,
+            package,
+        }
+    }
+
+    fn is_in(&self, path: &[PathBuf]) -> bool {
+        path.iter()
+            .any(|directory| directory.join(self.name).is_file())
+    }
+}
+
 /// The lab's networks are made with it.
 pub const IP: Program = Program {
     name: "ip",
@@ -54,6 +71,37 @@ pub fn check(task: &str, programs: &[Program]) -> Result<()> {
         bpf_file_system::ensure_mounted()?;
     }
     Ok(())
+}
+
+/// Looks for programs that are needed in addition.
+///
+/// # Errors
+///
+/// Names all that are missing in one line, with the command that installs them.
+pub fn find_programs(programs: &[Program]) -> Result<()> {
+    let mut path: Vec<PathBuf> = env::var_os("PATH")
+        .map(|path| env::split_paths(&path).collect())
+        .unwrap_or_default();
+    path.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    let missing: Vec<_> = programs
+        .iter()
+        .filter(|program| !program.is_in(&path))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = |text: fn(&Program) -> String, separator| {
+        let texts: Vec<_> = missing.iter().map(|program| text(program)).collect();
+        texts.join(separator)
+    };
+    bail!(
+        "not installed: {}; run `apt-get install {}` (or your distribution's equal)",
+        list(
+            |program| format!("`{}` ({})", program.name, program.purpose),
+            ", "
+        ),
+        list(|program| program.package.to_owned(), " ")
+    )
 }
 
 /// What the checks look at.
@@ -130,11 +178,7 @@ impl Machine {
             ));
         }
         for program in programs {
-            if !self
-                .path
-                .iter()
-                .any(|directory| directory.join(program.name).is_file())
-            {
+            if !program.is_in(&self.path) {
                 problems.push(format!(
                     "`{}` is not installed, needed {}: run `apt-get install {}` (or your distribution's equal)",
                     program.name, program.purpose, program.package

@@ -30,12 +30,12 @@ pub mod cgroup;
 pub mod client;
 pub mod names;
 mod network;
-mod place;
+pub(crate) mod place;
 mod pod;
-mod process;
+pub(crate) mod process;
 pub mod server;
 mod sweep;
-mod sys;
+pub(crate) mod sys;
 
 use std::{
     ffi::OsStr,

@@ -19,7 +19,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, PipeReader, PipeWriter},
     net::TcpListener,
-    os::{fd::AsRawFd as _, unix::ffi::OsStrExt as _},
+    os::{fd::AsRawFd, unix::ffi::OsStrExt as _},
     path::Path,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -73,6 +73,41 @@ pub(crate) fn fork_with_pipe(body: impl FnOnce(PipeWriter)) -> io::Result<(Pid, 
             drop(forking);
             Ok((pid, reader))
         }
+    }
+}
+
+/// Forks a child that is to outlive this process: in a session of its own, without any open file
+/// but `kept` and with nothing to read from or write to. It runs `body` and ends; it never
+/// returns into the caller's code.
+pub(crate) fn fork_apart(kept: &impl AsRawFd, body: impl FnOnce()) -> io::Result<Pid> {
+    let nothing = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    let kept = kept.as_raw_fd().cast_unsigned();
+    let forking = FORKING.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: the module's documentation says what the child may do; it leaves by `exit` only, so
+    // no destructor of the parent's frames runs twice, and nothing uses the files that it closes.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            drop(forking);
+            // SAFETY: all calls take plain numbers.
+            unsafe {
+                libc::setsid();
+                for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+                    libc::signal(signal, libc::SIG_DFL);
+                }
+                for standard in 0..3 {
+                    libc::dup2(nothing.as_raw_fd(), standard);
+                }
+                libc::close_range(3, kept - 1, 0);
+                libc::close_range(kept + 1, libc::c_uint::MAX, 0);
+            }
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+            exit(if outcome.is_ok() { 0 } else { 101 })
+        }
+        pid => Ok(pid),
     }
 }
 
