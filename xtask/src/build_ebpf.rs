@@ -55,14 +55,15 @@ pub fn build() -> Result<PathBuf> {
 ///
 /// # Errors
 ///
-/// When cargo does not tell its target directory.
+/// When cargo does not tell its directories.
 pub fn cargo_for_bpf(subcommand: &str, tools: &Tools) -> Result<Command> {
-    let flags = [
+    let mut flags = tools::without_directories()?;
+    flags.extend([
         "-Cdebuginfo=2".into(), // BTF is made from it
         "-Clink-arg=--btf".into(),
         format!("-Ctarget-cpu={CPU}"),
         format!("-Clinker={}", tools.linker.display()),
-    ];
+    ]);
     let mut command = cargo();
     command
         .args([subcommand, "--package", PACKAGE, "--bins", "--release"])

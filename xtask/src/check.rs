@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     build_ebpf::{PACKAGE, cargo_for_bpf},
-    deny, tools,
+    chart, deny, tools,
     workspace::{cargo, run, say},
 };
 
@@ -18,7 +18,7 @@ use crate::{
 pub fn check() -> Result<()> {
     let tools = tools::ensure()?;
     let bpf = |task| cargo_for_bpf(task, &tools);
-    let checks: [(_, &dyn Fn() -> Result<()>); 6] = [
+    let checks: [(_, &dyn Fn() -> Result<()>); 7] = [
         ("formatting", &|| {
             run(cargo().args(["fmt", "--all", "--check"])).context("run `cargo fmt`")
         }),
@@ -42,6 +42,7 @@ pub fn check() -> Result<()> {
                 .env("RUSTDOCFLAGS", "-D warnings"))
         }),
         ("dependencies", &deny::check),
+        ("chart", &chart::check),
     ];
     let mut failed = Vec::new();
     for (name, check) in checks {

@@ -3,9 +3,12 @@
 pub mod btf_text;
 pub mod build_agent;
 pub mod build_ebpf;
+pub mod chart;
 pub mod check;
+pub mod cluster;
 pub mod demo;
 pub mod deny;
+pub mod image;
 pub mod lab;
 pub mod mounts;
 pub mod ownership;

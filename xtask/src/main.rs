@@ -5,9 +5,12 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::{
-    build_agent, build_ebpf, check,
+    build_agent, build_ebpf, chart, check,
+    cluster::{self, ClusterArgs},
     demo::{self, DemoArgs},
-    deny, ownership, test,
+    deny,
+    image::{self, ImageArgs},
+    ownership, test,
 };
 
 /// Builds, checks and tests splitter
@@ -42,6 +45,21 @@ enum Task {
     /// Build the kernel programs, then the agent in release
     Build,
 
+    /// Build container images into target/image, without a container engine
+    ///
+    /// Compiles static programs, adding their targets to the toolchain, and packs each as an OCI
+    /// image for all platforms.
+    #[command(after_help = "\
+Examples:
+  cargo xtask image
+  cargo xtask image agent --platform linux/amd64
+  ctr --namespace k8s.io images import target/image/splitter-agent.tar
+  skopeo copy --all oci-archive:target/image/splitter-agent.tar docker://REGISTRY/splitter-agent:TAG")]
+    Image(ImageArgs),
+
+    /// Write the Helm chart's templates and values from the manifests in deploy/
+    Chart,
+
     /// Run all tests; needs root
     ///
     /// Checks what the machine has, builds the kernel programs and runs `cargo test`
@@ -65,6 +83,20 @@ Examples:
     /// Builds the kernel programs and the agent in release first.
     Demo(DemoArgs),
 
+    /// Run a Kubernetes cluster on this machine; needs root
+    ///
+    /// Its nodes are namespaces, so it is up in seconds and needs no Docker. The programs are
+    /// built from source the first time, which takes some minutes and Go.
+    #[command(after_help = "\
+Examples:
+  cargo xtask cluster up
+  cargo xtask cluster up --nodes 3 --kube-proxy iptables
+  cargo xtask cluster kubectl get pods --all-namespaces
+  cargo xtask cluster load shop.tar
+  cargo xtask cluster node node-1 ip route
+  cargo xtask cluster down")]
+    Cluster(ClusterArgs),
+
     /// Check formatting, lints, documentation and dependencies
     ///
     /// Lints are checked for the host and, in the kernel programs, for their own target.
@@ -79,20 +111,24 @@ Examples:
 }
 
 fn main() -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
     let result = match Cli::parse().task {
         Task::BuildEbpf => build_ebpf::build().map(drop),
         Task::Build => build_agent::build().map(drop),
+        Task::Image(arguments) => image::run(&arguments),
+        Task::Chart => chart::write(),
         Task::Test {
             cargo_arguments,
             arguments,
         } => test::test(&cargo_arguments, &arguments),
         Task::Demo(arguments) => run_demo(&arguments),
+        Task::Cluster(arguments) => cluster::run(arguments).map(|it| code = it),
         Task::Check => check::check(),
         Task::Deny => deny::check(),
     };
     ownership::give_back();
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => code,
         Err(error) => {
             eprintln!("xtask: error: {error:#}");
             ExitCode::FAILURE

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use anyhow::Result;
 
 use crate::{
-    build_ebpf, preflight,
+    build_ebpf, cluster, preflight,
     workspace::{cargo, run, say},
 };
 
@@ -22,6 +22,8 @@ pub fn test(cargo_arguments: &[String], arguments: &[String]) -> Result<()> {
     let mut test = cargo();
     test.arg("test");
     if !names_a_package(cargo_arguments) {
+        // Where a test has them built, nobody sees why it takes so long.
+        cluster::tools::ensure()?;
         test.arg("--workspace");
     }
     test.args(cargo_arguments);

@@ -37,13 +37,57 @@ pub struct Tools {
 ///
 /// When the toolchain does not fit or something cannot be installed; each with the remedy.
 pub fn ensure() -> Result<Tools> {
-    let sysroot = PathBuf::from(output(rustc().args(["--print", "sysroot"]))?.trim());
+    let sysroot = sysroot()?;
     check_llvm(&output(rustc().arg("-vV"))?)?;
     ensure_rust_src(&sysroot)?;
     Ok(Tools {
         linker: ensure_bpf_linker()?,
         llvm: sysroot.join("lib"),
     })
+}
+
+/// The directory of the compiler that cargo will use in the workspace.
+///
+/// # Errors
+///
+/// When there is no compiler.
+pub fn sysroot() -> Result<PathBuf> {
+    let path = output(rustc().args(["--print", "sysroot"]))?;
+    Ok(PathBuf::from(path.trim()))
+}
+
+/// Flags that keep the directories of whoever builds a program out of it, where panics, logs and
+/// debug information name source files: then everyone who builds it gets the same.
+///
+/// # Errors
+///
+/// When it is not known where cargo keeps its packages.
+pub fn without_directories() -> Result<Vec<String>> {
+    let packages = env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")))
+        .context("neither CARGO_HOME nor HOME is set")?;
+    let library = sysroot()?.join("lib/rustlib/src/rust");
+    // Of several that fit, the last one counts, so that it may lie in one before it.
+    let places = [
+        (packages, "/cargo"),
+        (library, "/rust"),
+        (root().to_owned(), "/splitter"),
+    ];
+    Ok(places
+        .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
+        .into())
+}
+
+/// Adds what is needed to compile for a target to the toolchain, if it is not there.
+///
+/// # Errors
+///
+/// When it cannot be added.
+pub fn ensure_target(target: &str) -> Result<()> {
+    let sysroot = sysroot()?;
+    let library = sysroot.join("lib/rustlib").join(target).join("lib");
+    ensure_component(&sysroot, target, &library, &["target", "add", target])
 }
 
 /// The compiler that cargo will use in the workspace.
@@ -72,30 +116,37 @@ fn check_llvm(version: &str) -> Result<()> {
 
 fn ensure_rust_src(sysroot: &Path) -> Result<()> {
     let library = sysroot.join("lib/rustlib/src/rust/library");
-    let present = || library.join("core/Cargo.toml").exists();
-    if present() {
+    let manifest = library.join("core/Cargo.toml");
+    ensure_component(
+        sysroot,
+        "rust-src",
+        &manifest,
+        &["component", "add", "rust-src"],
+    )
+}
+
+/// Has rustup add a part of the toolchain, unless the file that tells of it is there.
+fn ensure_component(sysroot: &Path, name: &str, file: &Path, add: &[&str]) -> Result<()> {
+    if file.exists() {
         return Ok(());
     }
     let Some(toolchain) = rustup_toolchain(sysroot) else {
         bail!(
-            "the source of Rust's core library is not in {}: install your distribution's \
-             rust-src package, or Rust by rustup",
-            library.display()
+            "{name} is not part of this Rust ({} is missing): install your distribution's package \
+             for it, or Rust by rustup",
+            file.display()
         );
     };
-    say(format_args!("adding rust-src to the toolchain {toolchain}"));
-    let add = ["component", "add", "rust-src", "--toolchain", &toolchain];
-    run(Command::new("rustup").args(add)).with_context(|| {
+    say(format_args!("adding {name} to the toolchain {toolchain}"));
+    let add = [add, &["--toolchain", &toolchain]].concat();
+    run(Command::new("rustup").args(&add)).with_context(|| {
         format!(
-            "rust-src is needed; `rustup {}` adds it when online",
+            "{name} is needed; `rustup {}` adds it when online",
             add.join(" ")
         )
     })?;
-    if !present() {
-        bail!(
-            "rustup added rust-src, yet {} is not there",
-            library.display()
-        );
+    if !file.exists() {
+        bail!("rustup added {name}, yet {} is not there", file.display());
     }
     Ok(())
 }

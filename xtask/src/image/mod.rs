@@ -1,0 +1,236 @@
+//! Container images, made without a container engine: each holds one static program and nothing
+//! else, for every platform, in a file that containerd, podman and skopeo read.
+//!
+//! - `platform`: what the images are built for;
+//! - `program`: compiling a program that needs no file beside itself;
+//! - `layer`: the file system of an image;
+//! - `oci`: the documents around it, and the archive;
+//! - `revision`: what the source says about itself.
+
+mod layer;
+mod oci;
+mod platform;
+mod program;
+mod revision;
+
+use std::{path::PathBuf, time::Instant};
+
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum};
+
+pub use layer::Layer;
+pub use oci::{Image, Variant, pack};
+pub use platform::Platform;
+
+use crate::{
+    build_ebpf, preflight,
+    workspace::{replace_file, say, short, target_directory},
+};
+
+/// The version that images are tagged with, unless another is asked for.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What `cargo xtask image` takes.
+#[derive(Args, Clone, Debug)]
+pub struct ImageArgs {
+    /// Which images to build [default: all]
+    #[arg(value_enum, value_name = "IMAGE")]
+    images: Vec<Kind>,
+
+    /// Where to put the archives [default: target/image]
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+
+    /// Platforms, separated by commas
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "OS/ARCH",
+        default_values = ["linux/amd64", "linux/arm64"]
+    )]
+    platform: Vec<Platform>,
+
+    /// Tag of the images
+    #[arg(long, default_value = VERSION, value_parser = oci::tag)]
+    tag: String,
+}
+
+/// An image that this repository makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// The node agent
+    Agent,
+    /// The servers and the client of `deploy/examples`
+    Examples,
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Agent => "splitter-agent",
+            Self::Examples => "splitter-examples",
+        }
+    }
+
+    const fn program(self) -> program::Source {
+        match self {
+            Self::Agent => program::Source {
+                package: "splitter-agent",
+                binary: "splitter-agent",
+            },
+            Self::Examples => program::Source {
+                package: "splitter-examples",
+                binary: "example",
+            },
+        }
+    }
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Agent => "splitter-agent",
+            Self::Examples => "splitter examples",
+        }
+    }
+
+    const fn description(self) -> &'static str {
+        match self {
+            Self::Agent => {
+                "Weighted canaries for Kubernetes Services, in the kernel: the node agent"
+            }
+            Self::Examples => "Servers that tell their identity, and a client that counts them",
+        }
+    }
+
+    const fn command(self) -> &'static [&'static str] {
+        match self {
+            Self::Agent => &["run"],
+            Self::Examples => &["serve"],
+        }
+    }
+}
+
+/// What to build.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which image.
+    pub kind: Kind,
+    /// For what; each platform once.
+    pub platforms: Vec<Platform>,
+    /// The directory for the archive; `target/image` if none is named.
+    pub output: Option<PathBuf>,
+    /// The tag.
+    pub tag: String,
+}
+
+impl Options {
+    /// An image for this machine alone, with the tag that the manifests in `deploy` name.
+    #[must_use]
+    pub fn for_this_machine(kind: Kind) -> Self {
+        Self {
+            kind,
+            platforms: vec![Platform::host()],
+            output: None,
+            tag: VERSION.to_owned(),
+        }
+    }
+}
+
+/// What was built.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The archive, for `ctr --namespace k8s.io images import`.
+    pub archive: PathBuf,
+    /// The name that manifests call the image by, such as `splitter-agent:0.1.0`.
+    pub reference: String,
+    /// The digest of the image, with `sha256:` before it.
+    pub digest: String,
+}
+
+/// Builds the images that the command line asks for.
+///
+/// # Errors
+///
+/// When a tool is missing, or something cannot be compiled or written.
+pub fn run(arguments: &ImageArgs) -> Result<()> {
+    let kinds: &[Kind] = if arguments.images.is_empty() {
+        Kind::value_variants()
+    } else {
+        &arguments.images
+    };
+    preflight::find_programs(&program::needed(&arguments.platform))?;
+    for kind in kinds {
+        build(&Options {
+            kind: *kind,
+            platforms: arguments.platform.clone(),
+            output: arguments.output.clone(),
+            tag: arguments.tag.clone(),
+        })?;
+    }
+    Ok(())
+}
+
+/// Compiles the program of an image for each platform, and packs them into one archive.
+///
+/// The same source gives the same digest, whoever builds it and wherever.
+///
+/// # Errors
+///
+/// When a tool is missing, or something cannot be compiled or written.
+pub fn build(options: &Options) -> Result<Built> {
+    let Options {
+        kind,
+        tag,
+        platforms,
+        ..
+    } = options;
+    let mut platforms = platforms.clone();
+    platforms.sort_unstable();
+    platforms.dedup();
+    preflight::find_programs(&program::needed(&platforms))?;
+    if *kind == Kind::Agent {
+        build_ebpf::build()?;
+    }
+    let started = Instant::now();
+    let source = kind.program();
+    let mut variants = Vec::new();
+    for platform in platforms {
+        let program = program::build(&source, platform)?;
+        variants.push(Variant {
+            platform,
+            layer: Layer::of_program(source.binary, &program)?,
+        });
+    }
+    let image = Image {
+        name: kind.name(),
+        tag,
+        program: source.binary,
+        command: kind.command(),
+        labels: revision::labels(kind.title(), kind.description(), tag),
+        variants: &variants,
+    };
+    let (archive, digest) = pack(&image)?;
+    let directory = match &options.output {
+        Some(directory) => std::path::absolute(directory)
+            .with_context(|| format!("cannot use {}", directory.display()))?,
+        None => target_directory()?.join("image"),
+    };
+    let path = directory.join(format!("{}.tar", kind.name()));
+    replace_file(&path, &archive)?;
+    let built = Built {
+        archive: path,
+        reference: image.reference(),
+        digest,
+    };
+    say(format_args!(
+        "{} is {} ({}; {:.1} s)",
+        short(&built.archive),
+        built.reference,
+        variants
+            .iter()
+            .map(|variant| format!("{} {}", variant.platform, variant.layer.size_text()))
+            .collect::<Vec<_>>()
+            .join(", "),
+        started.elapsed().as_secs_f32(),
+    ));
+    Ok(built)
+}

@@ -1,0 +1,98 @@
+//! Compiling programs that need no file beside themselves: no C library, no loader.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use anyhow::Result;
+
+use super::Platform;
+use crate::{
+    preflight::Program,
+    tools,
+    workspace::{build_program, cargo, say},
+};
+
+/// The profile in the workspace's `Cargo.toml`.
+const PROFILE: &str = "dist";
+
+/// TLS has parts in C and assembly. This machine's compiler does for programs of its own
+/// architecture: the parts need no C library, so it matters not that it is made for another.
+const CC: &str = "cc";
+
+/// Compiles for any architecture.
+const CLANG: &str = "clang";
+
+/// Where a program comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source {
+    /// The package.
+    pub(super) package: &'static str,
+    /// The program in it.
+    pub(super) binary: &'static str,
+}
+
+/// What has to be installed to compile for these platforms.
+pub(super) fn needed(platforms: &[Platform]) -> Vec<Program> {
+    let mut needed = vec![Program::new(
+        CC,
+        "to compile the cryptography of images for this machine's architecture",
+        "gcc libc6-dev",
+    )];
+    if platforms.iter().any(|platform| !platform.is_host()) {
+        needed.push(Program::new(
+            CLANG,
+            "to compile the cryptography of images for the other architecture; not needed for \
+             this machine's alone, see --platform",
+            "clang",
+        ));
+    }
+    needed
+}
+
+/// Compiles a program for a platform and returns its path.
+pub(super) fn build(source: &Source, platform: Platform) -> Result<PathBuf> {
+    let target = platform.target();
+    tools::ensure_target(target)?;
+    say(format_args!("building {} for {platform}", source.binary));
+    let mut flags = tools::without_directories()?;
+    flags.push("-Ctarget-feature=+crt-static".to_owned());
+    let compiler = if platform.is_host() { CC } else { CLANG };
+    let mut build = cargo();
+    build
+        .args(["build", "--quiet", "--locked", "--profile", PROFILE])
+        .args(["--package", source.package, "--bin", source.binary])
+        .args(["--target", target])
+        // Ships with rustc and links for every architecture; start files and C library come with
+        // the target.
+        .env(variable("CARGO_TARGET_", target, "_LINKER"), "rust-lld")
+        .env(format!("CC_{}", underscored(target)), compiler)
+        // What some distributions add by default calls into their own C library.
+        .env(
+            format!("CFLAGS_{}", underscored(target)),
+            "-U_FORTIFY_SOURCE -fno-stack-protector",
+        )
+        .env(format!("AR_{}", underscored(target)), "ar")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    build.env_remove("RUSTFLAGS");
+    let program = build_program(&mut build, source.binary)?;
+    Ok(program)
+}
+
+fn underscored(target: &str) -> String {
+    target.replace('-', "_")
+}
+
+/// A variable by which cargo is told about a target.
+fn variable(before: &str, target: &str, after: &str) -> OsString {
+    format!("{before}{}{after}", underscored(target).to_uppercase()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_compiler_is_needed_for_another_architecture_alone() {
+        assert_eq!(needed(&[Platform::host()]).len(), 1);
+        assert_eq!(needed(&Platform::ALL).len(), 2);
+    }
+}

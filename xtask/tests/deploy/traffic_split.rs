@@ -1,0 +1,108 @@
+//! What the CRD lets through, and what it keeps.
+
+use serde_json::{Value, json};
+
+use super::api_server::ApiServer;
+
+fn split(version: &str, weight: &Value) -> Value {
+    json!({
+        "apiVersion": format!("split.smi-spec.io/{version}"),
+        "kind": "TrafficSplit",
+        "metadata": {"name": "it", "namespace": "default"},
+        "spec": {"service": "web", "backends": [{"service": "web-v1", "weight": weight}]},
+    })
+}
+
+#[test]
+fn the_crd_accepts_what_each_version_allows_and_nothing_else() {
+    let Some(server) = ApiServer::start() else {
+        return;
+    };
+    server.create_crd();
+    let again = server.kubectl(&["create", "-k", "deploy/crd"], "");
+    assert!(!again.status.success(), "one that is there was replaced");
+
+    let judge = |object: &Value, wanted: bool| {
+        let output = server.kubectl(
+            &["create", "--dry-run=server", "--filename=-"],
+            &object.to_string(),
+        );
+        assert_eq!(output.status.success(), wanted, "{object}: {output:?}");
+    };
+    for weight in [
+        json!(0),
+        json!(90),
+        json!("0"),
+        json!("1"),
+        json!("500m"),
+        json!("1e2"),
+        json!("0.5"),
+    ] {
+        judge(&split("v1alpha1", &weight), true);
+    }
+    for weight in [
+        json!(-1),
+        json!("-1"),
+        json!(0.5),
+        json!("many"),
+        json!(""),
+        json!(null),
+    ] {
+        judge(&split("v1alpha1", &weight), false);
+    }
+    for version in ["v1alpha2", "v1alpha3", "v1alpha4"] {
+        for weight in [json!(0), json!(100), json!("100")] {
+            judge(&split(version, &weight), true);
+        }
+        for weight in [json!(-1), json!(0.5), json!("500m"), json!(null)] {
+            judge(&split(version, &weight), false);
+        }
+        let mut without = split(version, &json!(1));
+        without["spec"]["backends"] = json!([]);
+        judge(&without, false);
+        without["spec"] = json!({"backends": [{"service": "web-v1", "weight": 1}]});
+        judge(&without, false);
+    }
+    for version in ["v1alpha3", "v1alpha4"] {
+        let mut some = split(version, &json!(1));
+        some["spec"]["matches"] = json!([{"kind": "HTTPRouteGroup", "name": "those"}]);
+        judge(&some, true);
+        some["spec"]["matches"][0]["kind"] = json!("Pod");
+        judge(&some, false);
+    }
+    keeps_matches(&server);
+    shows_weights_in_every_version(&server);
+}
+
+/// A split for some requests must not become one for all because a tool touched it through a version
+/// that has no such thing.
+fn keeps_matches(server: &ApiServer) {
+    let mut some = split("v1alpha4", &json!(1));
+    let matches = json!([{
+        "apiGroup": "specs.smi-spec.io", "kind": "HTTPRouteGroup", "name": "those",
+    }]);
+    some["spec"]["matches"] = matches.clone();
+    server.succeed(&["create", "--filename=-"], &some.to_string());
+    for version in ["v1alpha1", "v1alpha2", "v1alpha3"] {
+        let kind = format!("trafficsplits.{version}.split.smi-spec.io");
+        let patch = json!({"metadata": {"labels": {"seen": version}}}).to_string();
+        server.succeed(
+            &["patch", &kind, "it", "--type=merge", "--patch", &patch],
+            "",
+        );
+        let now = server.get("trafficsplits.v1alpha4.split.smi-spec.io", "it");
+        assert_eq!(now["metadata"]["labels"]["seen"], version);
+        assert_eq!(now["spec"]["matches"], matches, "after {version}");
+    }
+    server.succeed(&["delete", "trafficsplits", "it"], "");
+}
+
+fn shows_weights_in_every_version(server: &ApiServer) {
+    let old = split("v1alpha1", &json!("500m")).to_string();
+    server.succeed(&["create", "--filename=-"], &old);
+    for version in ["v1alpha2", "v1alpha4"] {
+        let kind = format!("trafficsplits.{version}.split.smi-spec.io");
+        let now = server.get(&kind, "it");
+        assert_eq!(now["spec"]["backends"][0]["weight"], "500m");
+    }
+}

@@ -1,0 +1,9 @@
+//! The agent on a real cluster: real nodes, kubelets, containers, kube-proxy and name server, and
+//! real connections between pods. Nothing of Kubernetes is imitated.
+//!
+//! All tests share one cluster and take turns on it: a cluster is up in seconds, but not in no
+//! time, and some tests stop parts of it. Whatever a test changes, the next one finds as
+//! [`Site::enter`](site::Site::enter) promises.
+
+mod canary;
+mod site;

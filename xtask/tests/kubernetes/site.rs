@@ -1,0 +1,468 @@
+//! The cluster that the tests share, with the agent on it as `kubectl apply -k deploy/` puts it
+//! there, and clients on every node.
+
+use std::{
+    collections::BTreeMap,
+    io::Write as _,
+    process::{Output, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use xtask::{
+    cluster::{Cluster, Component, Node, NodeComponent, Options},
+    image::{self, Kind},
+    workspace,
+};
+
+/// How long anything may take that takes seconds on an idle machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The namespace of the agents.
+pub(crate) const SYSTEM: &str = "splitter-system";
+
+/// The namespace of the clients: a pod on each node in which commands are run.
+const CLIENTS: &str = "clients";
+
+static SITE: Mutex<Option<Site>> = Mutex::new(None);
+
+/// The cluster that all tests of this program share.
+pub(crate) struct Site {
+    pub(crate) cluster: Cluster,
+}
+
+/// The turn of a test on the cluster.
+pub(crate) struct Turn(MutexGuard<'static, Option<Site>>);
+
+impl std::ops::Deref for Turn {
+    type Target = Site;
+
+    fn deref(&self) -> &Site {
+        self.0.as_ref().expect("a site is there during a turn")
+    }
+}
+
+/// What came of a number of requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Answers, by who gave them.
+    pub(crate) identities: BTreeMap<String, u64>,
+    /// Failures, by kind.
+    pub(crate) errors: BTreeMap<String, u64>,
+}
+
+impl Counts {
+    /// So many answers of each.
+    pub(crate) fn of<const N: usize>(identities: [(&str, u64); N]) -> Self {
+        Self {
+            identities: identities
+                .into_iter()
+                .filter(|(_, count)| *count > 0)
+                .map(|(identity, count)| (identity.to_owned(), count))
+                .collect(),
+            errors: BTreeMap::new(),
+        }
+    }
+
+    /// How many answers one gave.
+    pub(crate) fn count(&self, identity: &str) -> u64 {
+        self.identities.get(identity).copied().unwrap_or(0)
+    }
+
+    /// How many requests failed.
+    pub(crate) fn failed(&self) -> u64 {
+        self.errors.values().sum()
+    }
+}
+
+impl Site {
+    /// Waits for this test's turn. Then the control plane and all nodes are up, the CRD of
+    /// `deploy/crd` is installed, every agent is ready, and there is a client on every node.
+    pub(crate) fn enter() -> Turn {
+        // A test that failed has let go of the cluster in whatever state; that is mended below.
+        let mut site = SITE.lock().unwrap_or_else(PoisonError::into_inner);
+        let ready = site.get_or_insert_with(Self::new);
+        ready.mend();
+        Turn(site)
+    }
+
+    fn new() -> Self {
+        let name = format!("test-{}", std::process::id());
+        Self::up(&Options {
+            name,
+            ..Options::default()
+        })
+    }
+
+    /// A cluster of a test's own, for what cannot be tried on the one that all share.
+    pub(crate) fn up(options: &Options) -> Self {
+        let cluster = Cluster::up(options).expect("a cluster");
+        for kind in [Kind::Agent, Kind::Examples] {
+            let built = image::build(&image::Options::for_this_machine(kind)).expect("an image");
+            cluster.load(&built.archive).expect("an image on the nodes");
+        }
+        let site = Self { cluster };
+        site.start_clients();
+        site
+    }
+
+    /// Puts back what an earlier test may have taken away.
+    pub(crate) fn mend(&self) {
+        for component in [
+            Component::Etcd,
+            Component::ApiServer,
+            Component::ControllerManager,
+            Component::Scheduler,
+        ] {
+            self.cluster.start(component).expect("a control plane");
+        }
+        for node in self.cluster.nodes() {
+            for component in [NodeComponent::Kubelet, NodeComponent::KubeProxy] {
+                node.start(component).expect("a node");
+            }
+        }
+        wait_for("the API server", || {
+            let ready = self.try_kubectl(&["get", "--raw", "/readyz"], None);
+            ready.status.success().then_some(())
+        });
+        let crd = ["get", "crd", "trafficsplits.split.smi-spec.io"];
+        if !self.try_kubectl(&crd, None).status.success() {
+            self.kubectl(&["create", "-k", "deploy/crd"]);
+        }
+        self.kubectl(&["apply", "-k", "deploy/"]);
+        self.wait_for_agents();
+    }
+
+    /// Waits until every node's agent is the one that is wanted now, and ready.
+    pub(crate) fn wait_for_agents(&self) {
+        let target = "daemonset/splitter-agent";
+        self.kubectl(&["-n", SYSTEM, "rollout", "status", target, "--timeout=90s"]);
+    }
+
+    fn start_clients(&self) {
+        self.apply(
+            &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": CLIENTS}}),
+        );
+        let labels = json!({"app": "client"});
+        self.apply(&json!({
+            "apiVersion": "apps/v1", "kind": "DaemonSet",
+            "metadata": {"name": "client", "namespace": CLIENTS},
+            "spec": {
+                "selector": {"matchLabels": labels},
+                "template": {
+                    "metadata": {"labels": labels},
+                    "spec": {"terminationGracePeriodSeconds": 1, "containers": [{
+                        "name": "client", "image": examples_image(), "args": ["idle"],
+                    }]},
+                },
+            },
+        }));
+        let target = "daemonset/client";
+        self.kubectl(&["-n", CLIENTS, "rollout", "status", target, "--timeout=90s"]);
+    }
+
+    /// Runs kubectl in the workspace, and returns what it prints; panics if it fails.
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
+        let output = self.try_kubectl(arguments, None);
+        assert!(
+            output.status.success(),
+            "kubectl {arguments:?} failed: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).expect("kubectl prints text")
+    }
+
+    /// Runs kubectl, whatever comes of it.
+    pub(crate) fn try_kubectl(&self, arguments: &[&str], input: Option<&str>) -> Output {
+        let mut child = self
+            .cluster
+            .kubectl()
+            .expect("a kubectl")
+            .current_dir(workspace::root())
+            .args(arguments)
+            .stdin(if input.is_some() {
+                Stdio::piped()
+            } else {
+                Stdio::null()
+            })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kubectl starts");
+        if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
+            // If kubectl has ended by then, its status tells.
+            let _ = stdin.write_all(input.as_bytes());
+        }
+        child.wait_with_output().expect("kubectl ends")
+    }
+
+    /// What kubectl prints as JSON.
+    pub(crate) fn get(&self, arguments: &[&str]) -> Value {
+        let text = self.kubectl(&[arguments, &["-o", "json"]].concat());
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// Applies an object, or a List of some.
+    pub(crate) fn apply(&self, object: &Value) {
+        let output = self.try_apply(object);
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    /// Applies an object, whatever comes of it.
+    pub(crate) fn try_apply(&self, object: &Value) -> Output {
+        self.try_kubectl(&["apply", "-f", "-"], Some(&object.to_string()))
+    }
+
+    /// Applies a file of the workspace.
+    pub(crate) fn apply_file(&self, path: &str) {
+        self.kubectl(&["apply", "-f", path]);
+    }
+
+    /// The nodes.
+    pub(crate) fn nodes(&self) -> &[Node] {
+        self.cluster.nodes()
+    }
+
+    /// The name of the pod on a node that has a label.
+    pub(crate) fn pod_on(&self, node: &Node, namespace: &str, selector: &str) -> String {
+        let field = format!("spec.nodeName={}", node.name());
+        let pods = self.get(&[
+            "-n",
+            namespace,
+            "get",
+            "pods",
+            "-l",
+            selector,
+            "--field-selector",
+            &field,
+        ]);
+        let running = |pod: &&Value| {
+            pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null()
+        };
+        pods["items"]
+            .as_array()
+            .and_then(|pods| pods.iter().find(running))
+            .and_then(|pod| pod["metadata"]["name"].as_str())
+            .unwrap_or_else(|| panic!("no pod {selector} of {namespace} runs on {}", node.name()))
+            .to_owned()
+    }
+
+    /// The name of a node's agent pod.
+    pub(crate) fn agent(&self, node: &Node) -> String {
+        self.pod_on(node, SYSTEM, "app.kubernetes.io/name=splitter-agent")
+    }
+
+    /// What a node's agent prints as JSON.
+    pub(crate) fn agent_json(&self, node: &Node, arguments: &[&str]) -> Value {
+        let pod = self.agent(node);
+        let command = [
+            &["-n", SYSTEM, "exec", &pod, "--", "/splitter-agent"],
+            arguments,
+            &["-o", "json"],
+        ]
+        .concat();
+        serde_json::from_str(&self.kubectl(&command)).expect("JSON")
+    }
+
+    /// The split of a root on a node, as `status` tells it.
+    pub(crate) fn split_on(&self, node: &Node, namespace: &str, root: &str) -> Option<Value> {
+        let status = self.agent_json(node, &["status"]);
+        let splits = status["splits"].as_array()?;
+        let wanted = |split: &&Value| split["namespace"] == namespace && split["root"] == root;
+        splits.iter().find(wanted).cloned()
+    }
+
+    /// Waits until on every node the split of a root is as wanted.
+    pub(crate) fn wait_for_split(
+        &self,
+        what: &str,
+        namespace: &str,
+        root: &str,
+        wanted: impl Fn(Option<&Value>) -> bool,
+    ) {
+        for node in self.nodes() {
+            wait_for(&format!("{what} on {}", node.name()), || {
+                wanted(self.split_on(node, namespace, root).as_ref()).then_some(())
+            });
+        }
+    }
+
+    /// Waits until on every node the leaves of a root have these weights, in this order.
+    pub(crate) fn wait_for_weights(&self, namespace: &str, root: &str, weights: &[u64]) {
+        self.wait_for_split(&format!("weights {weights:?}"), namespace, root, |split| {
+            let leaves = split.and_then(|split| split["leaves"].as_array());
+            leaves.is_some_and(|leaves| {
+                leaves
+                    .iter()
+                    .map(|leaf| leaf["weight"].as_u64().unwrap_or(u64::MAX))
+                    .eq(weights.iter().copied())
+            })
+        });
+    }
+
+    /// Asks an URL a number of times from a pod on a node, each time over a new connection.
+    pub(crate) fn ask_from(&self, node: &Node, url: &str, count: u64) -> Counts {
+        let pod = self.pod_on(node, CLIENTS, "app=client");
+        let count = count.to_string();
+        let output = self.try_kubectl(
+            &[
+                "-n", CLIENTS, "exec", &pod, "--", "/example", "get", url, "--count", &count,
+                "--json",
+            ],
+            None,
+        );
+        let text = String::from_utf8_lossy(&output.stdout);
+        let mut counts = Counts::default();
+        let mut is_whole = false;
+        for line in text.lines() {
+            let line: Value = serde_json::from_str(line).expect("lines of JSON");
+            let count = line["count"].as_u64().unwrap_or(0);
+            if let Some(identity) = line["identity"].as_str() {
+                counts.identities.insert(identity.to_owned(), count);
+            } else if let Some(error) = line["error"].as_str() {
+                counts.errors.insert(error.to_owned(), count);
+            }
+            is_whole |= line["total"].is_u64();
+        }
+        assert!(is_whole, "asking {url} from {}: {output:?}", node.name());
+        counts
+    }
+
+    /// Makes an empty namespace that vanishes with the test.
+    pub(crate) fn namespace(&self, name: &str) -> Namespace<'_> {
+        self.kubectl(&["create", "namespace", name]);
+        Namespace {
+            site: self,
+            name: name.to_owned(),
+        }
+    }
+}
+
+/// A namespace that is deleted when this is dropped.
+pub(crate) struct Namespace<'a> {
+    site: &'a Site,
+    name: String,
+}
+
+impl Namespace<'_> {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Applies a Service with one TCP port, which selects the pods with these labels.
+    pub(crate) fn service(&self, name: &str, port: u16, selector: &Value) {
+        self.site.apply(&json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": name, "namespace": self.name},
+            "spec": {"selector": selector, "ports": [{"name": "http", "port": port, "targetPort": "http"}]},
+        }));
+    }
+
+    /// Applies a Deployment of servers with the labels `app: shop` and `version`, which tell
+    /// `version` as their identity; does not wait for it.
+    pub(crate) fn servers(&self, version: &str, replicas: u32) {
+        let labels = json!({"app": "shop", "version": version});
+        self.site.apply(&json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": version, "namespace": self.name},
+            "spec": {
+                "replicas": replicas,
+                "selector": {"matchLabels": labels},
+                "template": {
+                    "metadata": {"labels": labels},
+                    "spec": {"terminationGracePeriodSeconds": 2, "containers": [{
+                        "name": "server", "image": examples_image(), "args": ["serve"],
+                        "env": [{"name": "IDENTITY", "value": version}, {"name": "PORT", "value": "8080"}],
+                        "ports": [{"name": "http", "containerPort": 8080}],
+                        "readinessProbe": {
+                            "httpGet": {"path": "/healthz", "port": "http"},
+                            "periodSeconds": 1, "failureThreshold": 1,
+                        },
+                    }]},
+                },
+            },
+        }));
+    }
+
+    /// Waits until a Deployment has all its pods ready and no others.
+    pub(crate) fn wait_for_servers(&self, version: &str) {
+        let target = format!("deployment/{version}");
+        self.site.kubectl(&[
+            "-n",
+            &self.name,
+            "rollout",
+            "status",
+            &target,
+            "--timeout=90s",
+        ]);
+    }
+
+    /// A root `shop` on port 80 with leaves `shop-v1` and `shop-v2`, so many pods each, ready.
+    pub(crate) fn shop(&self, replicas: u32) {
+        self.service("shop", 80, &json!({"app": "shop"}));
+        for version in ["v1", "v2"] {
+            self.service(
+                &format!("shop-{version}"),
+                80,
+                &json!({"app": "shop", "version": version}),
+            );
+            self.servers(version, replicas);
+        }
+        for version in ["v1", "v2"] {
+            self.wait_for_servers(version);
+        }
+    }
+
+    /// Applies a TrafficSplit of `shop` over `shop-v1`, `shop-v2`, ... with these weights, and
+    /// waits until every node has it.
+    pub(crate) fn split(&self, weights: &[u64]) {
+        self.site.apply(&self.split_object("canary", weights));
+        self.site.wait_for_weights(&self.name, "shop", weights);
+    }
+
+    /// The same object, not applied.
+    pub(crate) fn split_object(&self, name: &str, weights: &[u64]) -> Value {
+        let backends: Vec<Value> = (1..)
+            .zip(weights)
+            .map(|(number, weight)| json!({"service": format!("shop-v{number}"), "weight": weight}))
+            .collect();
+        json!({
+            "apiVersion": "split.smi-spec.io/v1alpha2", "kind": "TrafficSplit",
+            "metadata": {"name": name, "namespace": self.name},
+            "spec": {"service": "shop", "backends": backends},
+        })
+    }
+
+    /// The URL of `shop`, by its name.
+    pub(crate) fn url(&self) -> String {
+        format!("http://shop.{}/", self.name)
+    }
+}
+
+impl Drop for Namespace<'_> {
+    fn drop(&mut self) {
+        let arguments = ["delete", "namespace", &self.name, "--wait=false"];
+        // A test may be on its way down because nothing works any more.
+        let _ = self.site.try_kubectl(&arguments, None);
+    }
+}
+
+/// The image of the example servers and clients.
+pub(crate) fn examples_image() -> String {
+    format!("splitter-examples:{}", image::VERSION)
+}
+
+/// Polls until there is something.
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "never: {what}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
