@@ -132,6 +132,7 @@ impl Observer {
                 self.deleted.push(name);
             }
             Change::Complete => self.completes += 1,
+            other => panic!("only a directory of manifests tells {other:?}"),
         }
     }
 }

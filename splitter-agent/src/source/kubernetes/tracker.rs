@@ -158,6 +158,7 @@ mod tests {
                 Change::Refused(error) => format!("refused {}", error.object),
                 Change::Deleted(object) => format!("deleted {object}"),
                 Change::Complete => "complete".to_owned(),
+                other => panic!("only a directory of manifests tells {other:?}"),
             });
         }
         told
