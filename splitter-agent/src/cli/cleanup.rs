@@ -1,7 +1,6 @@
 //! `cleanup`: detach every program and remove every pin.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Common, Outcome, print};
 use crate::datapath::{PinDirectory, PinError};
-use crate::report::Server;
+use crate::report::{Listen, Server};
 
 /// How long with `--stay` an agent that is about to end is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -26,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[command(after_help = "\
 Examples:
   splitter-agent cleanup
-  splitter-agent cleanup --stay --listen 0.0.0.0:9464        (as a DaemonSet, on every node)
+  splitter-agent cleanup --stay --listen 9464                (as a DaemonSet, on every node)
   splitter-agent cleanup --pin-dir /sys/fs/bpf/splitter -o json")]
 pub(super) struct CleanupArgs {
     /// Stay when all is removed, until told to end, so that a DaemonSet can clean up every node
@@ -35,8 +34,8 @@ pub(super) struct CleanupArgs {
     stay: bool,
 
     /// With --stay: address and port to answer /livez and /readyz at, once all is removed.
-    #[arg(long, env = "SPLITTER_LISTEN", value_name = "ADDRESS:PORT")]
-    listen: Option<SocketAddr>,
+    #[arg(long, env = "SPLITTER_LISTEN", value_name = "[ADDRESS:]PORT")]
+    listen: Option<Listen>,
 }
 
 #[derive(Serialize)]
@@ -92,7 +91,7 @@ fn remove(pins: &PinDirectory) -> Result<Vec<PathBuf>, PinError> {
 }
 
 /// Answers probes until told to end.
-async fn stay(listen: Option<SocketAddr>) -> anyhow::Result<()> {
+async fn stay(listen: Option<Listen>) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let server = listen.map(Server::bind).transpose()?;

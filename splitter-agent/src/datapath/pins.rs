@@ -14,10 +14,16 @@ use std::path::{Path, PathBuf};
 
 use splitter_common::layout::LAYOUT_VERSION;
 
+use rustix::io::Errno;
+use rustix::mount::MountFlags;
+
 use super::syscall;
 
 /// `BPF_FS_MAGIC` in `include/uapi/linux/magic.h`.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// Where the BPF file system is mounted by custom.
+const BPF_FS: &str = "/sys/fs/bpf";
 
 /// Every program, in the order in which they are attached: what undoes a rewrite for the
 /// application is in place before what rewrites.
@@ -138,6 +144,32 @@ impl PinDirectory {
                 .map_err(PinError::io("create", &path))?;
         }
         Ok(())
+    }
+
+    /// Mounts the BPF file system at its usual place, if pins shall be made there and it is
+    /// not mounted, as on machines without systemd. `true` if that was done. In a container
+    /// the node sees it if the place is shared with the node in both directions.
+    ///
+    /// # Errors
+    ///
+    /// If it is missing and cannot be mounted.
+    pub fn mount_if_missing(&self) -> Result<bool, PinError> {
+        if !self.0.starts_with(BPF_FS) {
+            return Ok(false);
+        }
+        let place = Path::new(BPF_FS);
+        let magic = syscall::file_system_magic(place).map_err(PinError::io("examine", place))?;
+        if magic == BPF_FS_MAGIC {
+            return Ok(false);
+        }
+        match rustix::mount::mount("bpf", place, "bpf", MountFlags::empty(), None) {
+            Ok(()) => Ok(true),
+            // Then what is missing is told, with its remedy, by whoever needs it.
+            Err(Errno::PERM | Errno::ACCESS) => Ok(false),
+            Err(errno) => Err(PinError::io("mount the BPF file system at", place)(
+                errno.into(),
+            )),
+        }
     }
 
     /// Whether pins may be made, and removed, here: below the root of a BPF file system.

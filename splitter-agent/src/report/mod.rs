@@ -25,4 +25,4 @@ pub use board::{Board, Standing};
 pub use metrics::Telemetry;
 pub use progress::{Programmed, Progress, Status};
 pub use self_test::{SelfTest, SelfTestError, SelfTestState};
-pub use server::{Server, ServerError};
+pub use server::{Listen, Server, ServerError};

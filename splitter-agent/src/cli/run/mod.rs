@@ -5,7 +5,6 @@ mod source;
 
 use std::future;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,7 @@ use crate::datapath::{
     find_cgroup, preflight,
 };
 use crate::report::log::{self, LogControl, LogForm};
-use crate::report::{Board, Progress};
+use crate::report::{Board, Listen, Progress};
 
 use super::{ClusterArgs, Common, Outcome, Output};
 use reports::Reports;
@@ -87,11 +86,11 @@ pub(super) struct RunArgs {
         value_name = "true|false")]
     peer_names: bool,
 
-    /// Address and port to answer HTTP requests at: /livez, /readyz, /metrics, /version and
+    /// Address and port, or port on all addresses, to answer HTTP requests at: /livez, /readyz, /metrics, /version and
     /// /log-level. Also tries, every ten seconds, whether a connection of the agent's own is
     /// split. Off unless given.
-    #[arg(long, env = "SPLITTER_LISTEN", value_name = "ADDRESS:PORT")]
-    listen: Option<SocketAddr>,
+    #[arg(long, env = "SPLITTER_LISTEN", value_name = "[ADDRESS:]PORT")]
+    listen: Option<Listen>,
 
     /// Log level: a level, or filters such as `splitter_agent=debug`.
     #[arg(
@@ -127,6 +126,9 @@ pub(super) fn run(args: &RunArgs, common: &Common) -> anyhow::Result<Outcome> {
 
 async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::Result<()> {
     preflight()?;
+    if pins.mount_if_missing()? {
+        tracing::info!("mounted the BPF file system, which was not");
+    }
     let cgroup = find_cgroup(args.cgroup.as_deref())?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;

@@ -1,7 +1,6 @@
 //! The HTTP server and the self-test of a running agent.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -11,7 +10,7 @@ use tokio::task::JoinHandle;
 use crate::datapath::PinDirectory;
 use crate::plan::{Frontend, PlannedSplit};
 use crate::report::log::LogControl;
-use crate::report::{Board, Progress, SelfTest, Server, Telemetry, metrics};
+use crate::report::{Board, Listen, Progress, SelfTest, Server, Telemetry, metrics};
 
 /// The HTTP server and the self-test, not yet at work.
 pub(super) struct Reports {
@@ -20,7 +19,7 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    pub(super) fn start(address: SocketAddr, peer_names: bool) -> anyhow::Result<Self> {
+    pub(super) fn start(address: Listen, peer_names: bool) -> anyhow::Result<Self> {
         Ok(Self {
             server: Server::bind(address)?,
             self_test: SelfTest::start(peer_names)

@@ -13,9 +13,10 @@
 //! pinned maps. Each connection serves one request and lasts a few seconds at most.
 
 mod connections;
+mod listen;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -37,6 +38,7 @@ use super::metrics::{self, Metrics, Telemetry};
 use super::{Progress, SelfTestState};
 
 use connections::{Bounded, Peer};
+pub use listen::Listen;
 
 /// Longest body of a request, in bytes.
 const BODY_LIMIT: usize = 4096;
@@ -45,10 +47,10 @@ const BODY_LIMIT: usize = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address} for HTTP requests; give --listen another address")]
+    #[error("cannot listen on {listen} for HTTP requests; give --listen another address")]
     Bind {
         /// Which address.
-        address: SocketAddr,
+        listen: Listen,
         /// What came of it.
         #[source]
         source: io::Error,
@@ -73,20 +75,19 @@ struct Shared {
 }
 
 impl Server {
-    /// Listens on an address. Must be called in a tokio runtime.
+    /// Listens. Must be called in a tokio runtime.
     ///
     /// # Errors
     ///
     /// If the address is not the machine's, or in use.
-    pub fn bind(address: SocketAddr) -> Result<Self, ServerError> {
+    pub fn bind(listen: Listen) -> Result<Self, ServerError> {
         let bind = || {
-            // With SO_REUSEADDR, so that connections of the agent before us are no obstacle.
-            let listener = TcpListener::bind(address)?;
+            let listener = listen.bind()?;
             listener.set_nonblocking(true)?;
             let address = listener.local_addr()?;
             Ok((tokio::net::TcpListener::from_std(listener)?, address))
         };
-        let (listener, address) = bind().map_err(|source| ServerError::Bind { address, source })?;
+        let (listener, address) = bind().map_err(|source| ServerError::Bind { listen, source })?;
         Ok(Self { listener, address })
     }
 
