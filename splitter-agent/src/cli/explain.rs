@@ -191,8 +191,8 @@ fn text(report: &Report, args: &ExplainArgs) -> Result<String, std::fmt::Error> 
         if args.manifests.is_none() {
             writeln!(
                 text,
-                "To see what is wrong with a TrafficSplit that should split it, add --manifests \
-                 DIR or use `splitter-agent check`."
+                "What is wrong with a TrafficSplit that should split it, `kubectl describe \
+                 trafficsplit` tells on a cluster, and --manifests DIR without one."
             )?;
         }
     } else if !report.attached {
