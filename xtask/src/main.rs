@@ -81,6 +81,12 @@ Examples:
     /// Show a split at work on this machine; needs root
     ///
     /// Builds the kernel programs and the agent in release first.
+    #[command(after_help = "\
+Examples:
+  cargo xtask demo
+  cargo xtask demo httpbin --keep
+  cargo xtask demo --cluster
+  cargo xtask demo --cluster httpbin --keep")]
     Demo(DemoArgs),
 
     /// Run a Kubernetes cluster on this machine; needs root
@@ -137,6 +143,9 @@ fn main() -> ExitCode {
 }
 
 fn run_demo(arguments: &DemoArgs) -> Result<()> {
+    if arguments.wants_cluster() {
+        return demo::run_on_cluster(arguments);
+    }
     demo::check(arguments)?;
     demo::run(arguments, &build_agent::build()?)
 }

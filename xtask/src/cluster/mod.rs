@@ -158,6 +158,16 @@ impl Cluster {
     /// When the machine lacks something, the name is taken or a program of the cluster fails; then
     /// everything is down again.
     pub fn up(options: &Options) -> Result<Self> {
+        Self::up_unless(options, &|| false)
+    }
+
+    /// The same, but gives up as soon as it becomes `unwanted`, which is asked several times a
+    /// second.
+    ///
+    /// # Errors
+    ///
+    /// As for [`up`](Self::up), and when it became unwanted; then everything is down again, too.
+    pub fn up_unless(options: &Options, unwanted: &dyn Fn() -> bool) -> Result<Self> {
         ensure!(
             sys::is_root(),
             "a cluster has namespaces and control groups, which only root may make; remedy: sudo"
@@ -170,7 +180,7 @@ impl Cluster {
         let directory = Directory::of(&options.name)?;
         let programs = tools::ensure()?;
         let supervisor = Supervisor::start(&directory, options, &programs)?;
-        supervisor.wait_until_ready()?;
+        supervisor.wait_until_ready(unwanted)?;
         let mut cluster = Self::open(directory, programs)?;
         cluster.supervisor = Some(supervisor);
         Ok(cluster)

@@ -6,7 +6,11 @@ use std::{
     os::unix::net::UnixStream,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
 
 use super::{
     Options,
@@ -18,6 +22,12 @@ use super::{
 use crate::{
     lab::sys::{self, Pid},
     workspace::say,
+};
+
+/// How often whoever waits is asked whether it still does.
+const MOMENT: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
 };
 
 /// The process that holds a cluster. Dropping has it take the cluster down.
@@ -50,16 +60,29 @@ impl Supervisor {
         })
     }
 
-    /// Waits until the cluster can be used, and says what is done meanwhile.
-    pub(super) fn wait_until_ready(&self) -> Result<()> {
+    /// Waits until the cluster can be used or becomes `unwanted`, and says what is done meanwhile.
+    pub(super) fn wait_until_ready(&self, unwanted: &dyn Fn() -> bool) -> Result<()> {
         let mut reader = BufReader::new(&self.channel);
         loop {
+            while reader.buffer().is_empty() && !self.has_news()? {
+                ensure!(!unwanted(), "the cluster is not wanted any more");
+            }
             match request::receive(&mut reader)? {
                 Some(News::Progress(text)) => say(text),
                 Some(News::Ready) => return Ok(()),
                 Some(News::Failed(message)) => bail!("{message}"),
                 None => bail!("the supervisor of the cluster was killed"),
             }
+        }
+    }
+
+    /// Waits for news, but not for long.
+    fn has_news(&self) -> Result<bool> {
+        let mut sources = [PollFd::new(&self.channel, PollFlags::IN)];
+        match poll(&mut sources, Some(&MOMENT)) {
+            // A signal, which may be why the cluster is not wanted any more.
+            Err(Errno::INTR) => Ok(false),
+            ready => Ok(ready.context("cannot wait for the supervisor")? > 0),
         }
     }
 

@@ -2,14 +2,16 @@
 //! and this one cleans up when whoever wanted the cluster is gone.
 
 use std::{
-    env, fs,
+    env,
+    error::Error,
+    fmt, fs,
     io::{BufReader, ErrorKind, Read as _},
     os::unix::net::{UnixListener, UnixStream},
     panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     mount::{MountPropagationFlags, mount_change},
@@ -31,6 +33,18 @@ use super::{
 
 /// What the owner writes when it wants the cluster to stay after its own end.
 pub(super) const DETACH: &[u8] = b"detach\n";
+
+/// Why a cluster was not brought up to the end.
+#[derive(Debug)]
+struct Unwanted;
+
+impl fmt::Display for Unwanted {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the process that wanted the cluster has ended")
+    }
+}
+
+impl Error for Unwanted {}
 
 /// What a supervisor does until the cluster's end.
 pub(super) fn run(owner: UnixStream, directory: &Directory, options: &Options, tools: &Tools) {
@@ -89,6 +103,8 @@ impl Supervisor<'_> {
                 send(&client, &answer)
             }
             Ok(None) => cleaned_up,
+            // Whoever gave up knows why; whether anything is left is what matters then.
+            Err(error) if error.is::<Unwanted>() => cleaned_up,
             Err(error) => {
                 cleaned_up?;
                 Err(error)
@@ -252,7 +268,7 @@ impl Supervisor<'_> {
 
     pub(super) fn check_owner(&mut self) -> Result<()> {
         if self.owner_is_gone() {
-            bail!("the process that wanted the cluster has ended");
+            return Err(Unwanted.into());
         }
         Ok(())
     }

@@ -67,6 +67,12 @@ impl Tools {
     }
 }
 
+/// What has to be installed before a cluster can be made; its own programs are built.
+#[must_use]
+pub fn needed() -> &'static [Program] {
+    &SYSTEM
+}
+
 /// Finds the programs of a cluster, and builds what is missing: some eight minutes on two
 /// processors, once for each change of versions.
 ///

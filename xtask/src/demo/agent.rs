@@ -9,9 +9,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use serde::Deserialize;
 
-use super::{interrupt, manifests::Manifests, scenario::Scenario};
+use super::{interrupt, manifests::Manifests, scenario::Scenario, status::Status};
 use crate::lab::Lab;
 
 /// How long a change may take to be in force. It takes milliseconds, but a first start loads
@@ -114,12 +113,7 @@ impl Agent {
     }
 
     fn status(&self) -> Result<Status> {
-        let output = self.status_command().args(["-o", "json"]).output()?;
-        if !output.status.success() {
-            let complaint = String::from_utf8_lossy(&output.stderr);
-            bail!("`status` failed: {}", complaint.trim());
-        }
-        serde_json::from_slice(&output.stdout).context("`status` did not print what was expected")
+        Status::of(self.status_command().args(["-o", "json"]))
     }
 
     /// The end of its log, to be put after a sentence about what went wrong.
@@ -140,101 +134,5 @@ impl Drop for Agent {
         // Fails only if it has ended by itself.
         let _ = self.process.kill();
         let _ = self.process.wait();
-    }
-}
-
-/// The part of `status -o json` that matters here.
-#[derive(Debug, Deserialize)]
-struct Status {
-    /// Whether the programs are; the maps are filled before that.
-    attached: bool,
-    splits: Vec<Split>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Split {
-    namespace: String,
-    name: String,
-    verdict: String,
-    leaves: Vec<Leaf>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Leaf {
-    service: String,
-    weight: u64,
-}
-
-impl Status {
-    /// Whether the scenario's split is there with weights in this proportion.
-    fn shows(&self, scenario: &Scenario, weights: [u64; 2]) -> bool {
-        let splits = self
-            .splits
-            .iter()
-            .filter(|split| split.namespace == scenario.namespace && split.name == scenario.split);
-        let total: u64 = weights.iter().sum();
-        let mut splits = splits.peekable();
-        self.attached
-            && splits.peek().is_some()
-            && splits.all(|split| {
-                let total_now: u64 = split.leaves.iter().map(|leaf| leaf.weight).sum();
-                let weight_now = |leaf: &str| -> u64 {
-                    let leaves = split.leaves.iter().filter(|it| it.service == leaf);
-                    leaves.map(|it| it.weight).sum()
-                };
-                // In proportion, because weights may be shown as divided by what they have in common.
-                split.verdict == "split"
-                    && total_now > 0
-                    && scenario.leaves.iter().zip(weights).all(|(leaf, weight)| {
-                        u128::from(weight_now(leaf)) * u128::from(total)
-                            == u128::from(weight) * u128::from(total_now)
-                    })
-            })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::demo::scenario::BOOKSTORE;
-
-    fn status(verdict: &str, weights: [u64; 2]) -> Status {
-        let [one, two] = weights;
-        let json = format!(
-            r#"{{"attached": true, "splits": [{{"frontend": "10.96.0.10:14001/TCP", "namespace": "bookstore",
-            "root": "bookstore", "kind": "TrafficSplit", "name": "bookstore-split",
-            "verdict": "{verdict}", "reason": null, "generation": 12, "connections": 10,
-            "leaves": [{{"service": "bookstore-v1", "weight": {one}}},
-                       {{"service": "bookstore-v2", "weight": {two}}}]}}]}}"#
-        );
-        serde_json::from_str(&json).expect("valid JSON")
-    }
-
-    #[test]
-    fn weights_are_in_force_when_they_are_in_the_same_proportion() {
-        assert!(status("split", [50, 50]).shows(&BOOKSTORE, [50, 50]));
-        assert!(status("split", [9, 1]).shows(&BOOKSTORE, [90, 10]));
-        assert!(status("split", [1, 0]).shows(&BOOKSTORE, [100, 0]));
-        assert!(!status("split", [100, 0]).shows(&BOOKSTORE, [50, 50]));
-        assert!(!status("split", [0, 0]).shows(&BOOKSTORE, [50, 50]));
-    }
-
-    #[test]
-    fn nothing_is_in_force_while_no_program_is_attached() {
-        let status = Status {
-            attached: false,
-            ..status("split", [50, 50])
-        };
-        assert!(!status.shows(&BOOKSTORE, [50, 50]));
-    }
-
-    #[test]
-    fn a_split_that_is_refused_or_missing_is_not_in_force() {
-        assert!(!status("refused", [50, 50]).shows(&BOOKSTORE, [50, 50]));
-        let status = Status {
-            attached: true,
-            splits: Vec::new(),
-        };
-        assert!(!status.shows(&BOOKSTORE, [50, 50]));
     }
 }

@@ -29,11 +29,19 @@ pub(crate) struct Tally {
 impl Tally {
     /// Counts one more request.
     pub(crate) fn add(&mut self, outcome: Result<String, String>) {
+        self.add_many(outcome, 1);
+    }
+
+    /// Counts some more requests of which the same came.
+    pub(crate) fn add_many(&mut self, outcome: Result<String, String>, more: u64) {
+        if more == 0 {
+            return;
+        }
         let count = match outcome {
             Ok(identity) => self.answers.entry(identity),
             Err(error) => self.errors.entry(error),
         };
-        *count.or_default() += 1;
+        *count.or_default() += more;
     }
 
     /// Counts what another one has counted.
@@ -44,6 +52,15 @@ impl Tally {
         for (error, count) in other.errors {
             *self.errors.entry(error).or_default() += count;
         }
+    }
+
+    /// What several have counted together.
+    pub(crate) fn sum<Place>(tallies: &[(Place, Self)]) -> Self {
+        let mut sum = Self::default();
+        for (_, tally) in tallies {
+            sum.merge(tally.clone());
+        }
+        sum
     }
 
     /// How many requests were counted.

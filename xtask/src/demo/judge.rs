@@ -2,13 +2,37 @@
 
 use std::fmt;
 
-use super::{client::Tally, screen::grouped};
+use super::{client::Tally, text::grouped};
+
+/// Where connections were made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The only place that there is.
+    Only,
+    /// One of several.
+    One(String),
+    /// Two of them, taken together.
+    Both,
+}
+
+impl Place {
+    /// What it is called, if it needs a name.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Only => "",
+            Self::One(name) => name,
+            Self::Both => "both",
+        }
+    }
+}
 
 /// One line of the final table.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     /// The step, counted from one.
     pub(crate) step: usize,
+    /// Where its requests were made.
+    pub(crate) place: Place,
     /// Its weights.
     pub(crate) weights: [u64; 2],
     /// The leaf that this line is about: its name and which it is.
@@ -51,7 +75,8 @@ impl Outcome {
             failed: 0,
             off: 0,
         };
-        for row in rows {
+        // What is wrong with both places together is wrong with one of them.
+        for row in rows.iter().filter(|row| row.place != Place::Both) {
             if row.verdict == Verdict::Off {
                 outcome.off += 1;
             }
@@ -88,43 +113,70 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Judges a step.
+/// Judges a step by what each place has counted; where there are two, also by both together. The
+/// lines of a leaf follow each other.
 pub(crate) fn judge(
     step: usize,
     leaves: [&'static str; 2],
     weights: [u64; 2],
+    tallies: &[(Place, Tally)],
+) -> Vec<Row> {
+    let mut counted: Vec<_> = tallies
+        .iter()
+        .map(|(place, tally)| {
+            let allowed = allowed_error(weights, tally.requests());
+            (place.clone(), tally.clone(), allowed)
+        })
+        .collect();
+    if tallies.len() > 1 {
+        let allowed = counted.iter().map(|(_, _, allowed)| allowed).sum();
+        counted.push((Place::Both, Tally::sum(tallies), allowed));
+    }
+    let of_leaf = |index| {
+        counted.iter().map(move |(place, tally, allowed)| {
+            judge_leaf(step, place, leaves, index, weights, tally, *allowed)
+        })
+    };
+    (0..leaves.len()).flat_map(of_leaf).collect()
+}
+
+fn judge_leaf(
+    step: usize,
+    place: &Place,
+    leaves: [&'static str; 2],
+    index: usize,
+    weights: [u64; 2],
     tally: &Tally,
-) -> [Row; 2] {
+    allowed: f64,
+) -> Row {
     let total: u64 = weights.iter().sum();
     let requests = tally.requests();
-    let allowed = allowed_error(weights, requests);
     let answered: u64 = leaves.iter().map(|leaf| tally.answers_of(leaf)).sum();
     let failures = requests - answered;
-    [0, 1].map(|index| {
-        let observed = tally.answers_of(leaves[index]);
-        let configured = share(weights[index], total);
-        let error = (observed as f64 - configured * requests as f64).abs();
-        // A weight of nothing is a promise of its own.
-        let unwanted = weights[index] == 0 && observed > 0;
-        let verdict = if failures > 0 {
-            Verdict::Failures(failures)
-        } else if unwanted || error > allowed + 1e-6 {
-            Verdict::Off
-        } else {
-            Verdict::Good
-        };
-        Row {
-            step,
-            weights,
-            leaf: leaves[index],
-            index,
-            configured,
-            observed,
-            requests,
-            allowed,
-            verdict,
-        }
-    })
+    let observed = tally.answers_of(leaves[index]);
+    let configured = share(weights[index], total);
+    let error = (observed as f64 - configured * requests as f64).abs();
+    // A weight of nothing is a promise of its own.
+    let unwanted = weights[index] == 0 && observed > 0;
+    let verdict = if failures > 0 {
+        Verdict::Failures(failures)
+    } else if unwanted || error > allowed + 1e-6 {
+        Verdict::Off
+    } else {
+        Verdict::Good
+    };
+    Row {
+        step,
+        place: place.clone(),
+        weights,
+        leaf: leaves[index],
+        index,
+        configured,
+        observed,
+        requests,
+        allowed,
+        verdict,
+    }
 }
 
 /// `part` of `total`, between 0 and 1.
@@ -162,17 +214,19 @@ mod tests {
 
     const LEAVES: [&str; 2] = ["v1", "v2"];
 
-    fn verdicts(weights: [u64; 2], counts: [u64; 2], failed: u64) -> [Verdict; 2] {
+    fn tally(counts: [u64; 2], failed: u64) -> Tally {
         let mut tally = Tally::default();
         for (leaf, count) in LEAVES.iter().zip(counts) {
-            for _ in 0..count {
-                tally.add(Ok((*leaf).to_owned()));
-            }
+            tally.add_many(Ok((*leaf).to_owned()), count);
         }
-        for _ in 0..failed {
-            tally.add(Err("refused".to_owned()));
-        }
-        judge(1, LEAVES, weights, &tally).map(|row| row.verdict)
+        tally.add_many(Err("refused".to_owned()), failed);
+        tally
+    }
+
+    fn verdicts(weights: [u64; 2], counts: [u64; 2], failed: u64) -> Vec<Verdict> {
+        let tallies = [(Place::Only, tally(counts, failed))];
+        let rows = judge(1, LEAVES, weights, &tallies);
+        rows.iter().map(|row| row.verdict).collect()
     }
 
     #[test]
@@ -197,10 +251,8 @@ mod tests {
 
     #[test]
     fn the_outcome_counts_each_step_once() {
-        let mut tally = Tally::default();
-        tally.add(Ok("v1".to_owned()));
-        tally.add(Err("refused".to_owned()));
-        let outcome = Outcome::of(&judge(1, LEAVES, [100, 0], &tally));
+        let tallies = [(Place::Only, tally([1, 0], 1))];
+        let outcome = Outcome::of(&judge(1, LEAVES, [100, 0], &tallies));
         assert_eq!((outcome.requests, outcome.failed, outcome.off), (2, 1, 0));
         assert!(!outcome.is_good());
     }
@@ -211,5 +263,44 @@ mod tests {
             verdicts([100, 0], [10, 0], 2),
             [Verdict::Failures(2), Verdict::Failures(2)]
         );
+    }
+
+    /// The lines of two nodes that counted so, as the place, what was observed and the verdict.
+    fn of_nodes(counts: [[u64; 2]; 2]) -> Vec<Row> {
+        let places = ["node-1", "node-2"].map(|name| Place::One(name.to_owned()));
+        let tallies = counts.map(|counts| tally(counts, 0));
+        let tallies: Vec<_> = places.into_iter().zip(tallies).collect();
+        judge(1, LEAVES, [50, 50], &tallies)
+    }
+
+    #[test]
+    fn each_leaf_has_a_line_for_each_node_and_one_for_both() {
+        let rows = of_nodes([[5, 5], [10, 10]]);
+        let seen: Vec<_> = rows
+            .iter()
+            .map(|row| (row.leaf, row.place.name(), row.observed, row.requests))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("v1", "node-1", 5, 10),
+                ("v1", "node-2", 10, 20),
+                ("v1", "both", 15, 30),
+                ("v2", "node-1", 5, 10),
+                ("v2", "node-2", 10, 20),
+                ("v2", "both", 15, 30),
+            ]
+        );
+        let outcome = Outcome::of(&rows);
+        assert!(outcome.is_good());
+        assert_eq!(outcome.requests, 30);
+    }
+
+    #[test]
+    fn nodes_that_make_up_for_each_other_are_off_nevertheless() {
+        let rows = of_nodes([[6, 4], [4, 6]]);
+        let both = rows.iter().filter(|row| row.place == Place::Both);
+        assert!(both.clone().all(|row| row.verdict == Verdict::Good));
+        assert_eq!(Outcome::of(&rows).off, 4);
     }
 }

@@ -2,10 +2,12 @@
 //! is edited while a client keeps buying.
 //!
 //! Every pod is a process with a network namespace and a cgroup of its own; the manifests are
-//! ordinary Kubernetes YAML in a directory that the agent watches; no cluster is involved.
+//! ordinary Kubernetes YAML in a directory that the agent watches; no cluster is involved. With
+//! `--cluster` one is: the same is played by `kubectl apply` on two nodes.
 
 mod agent;
 mod client;
+mod cluster;
 mod interrupt;
 mod judge;
 mod look_around;
@@ -13,9 +15,12 @@ mod manifests;
 mod scenario;
 mod scene;
 mod screen;
+mod status;
 mod steps;
+mod table;
+mod text;
 
-use std::{env, num::NonZeroU64, path::Path};
+use std::{env, num::NonZeroU64, path::Path, time::Duration};
 
 use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
@@ -25,6 +30,7 @@ use self::{
     scenario::{BOOKSTORE, HTTPBIN, Scenario},
     scene::Scene,
     screen::Screen,
+    steps::Pace,
 };
 use crate::preflight;
 
@@ -35,15 +41,24 @@ pub struct DemoArgs {
     #[arg(value_enum, default_value_t = Name::Bookstore)]
     scenario: Name,
 
-    /// Requests per step, each over a new connection [default: 1000; httpbin: 10]
+    /// On a Kubernetes cluster of two nodes, made for it on this machine
+    ///
+    /// The agent, the scenario and its steps are put there with `kubectl apply`, from the files in
+    /// deploy/, and a client asks on each node. The images are built first. The cluster's programs
+    /// are built once, which takes some minutes and Go.
+    #[arg(long)]
+    cluster: bool,
+
+    /// Requests per step and client, each over a new connection [default: 1000; httpbin: 10]
     #[arg(long, value_name = "NUMBER")]
     requests: Option<NonZeroU64>,
 
-    /// Requests per second; 0 is as fast as possible [default: on a terminal slow enough to watch]
+    /// Requests per second and client; 0 is as fast as possible [default: on a terminal slow enough to watch]
     #[arg(long, value_name = "NUMBER")]
     rate: Option<u64>,
 
-    /// Leave everything running after the last step, until Ctrl-C, to look around
+    /// Leave everything running after the last step, to look around; until Ctrl-C, or, with
+    /// --cluster, until it is taken down
     #[arg(long)]
     keep: bool,
 }
@@ -62,6 +77,27 @@ impl DemoArgs {
         match self.scenario {
             Name::Bookstore => &BOOKSTORE,
             Name::Httpbin => &HTTPBIN,
+        }
+    }
+
+    /// Whether it shall be shown on a cluster: then [`run_on_cluster`] does.
+    #[must_use]
+    pub fn wants_cluster(&self) -> bool {
+        self.cluster
+    }
+
+    /// How many requests to make, and how fast. Where nobody watches a step has `parts`.
+    fn pace(&self, screen: &Screen, frame: Duration, parts: u64) -> Pace {
+        let scenario = self.scenario();
+        Pace {
+            requests: self.requests.map_or(scenario.requests, NonZeroU64::get),
+            rate: match self.rate {
+                Some(rate) => NonZeroU64::new(rate),
+                None if screen.is_live() => NonZeroU64::new(scenario.watchable_rate),
+                None => None,
+            },
+            frame,
+            parts,
         }
     }
 }
@@ -94,14 +130,7 @@ pub fn run(args: &DemoArgs, agent_binary: &Path) -> Result<()> {
     interrupt::watch()?;
     let mut screen = Screen::new();
     let scenario = args.scenario();
-    let pace = steps::Pace {
-        requests: args.requests.map_or(scenario.requests, NonZeroU64::get),
-        rate: match args.rate {
-            Some(rate) => NonZeroU64::new(rate),
-            None if screen.is_live() => NonZeroU64::new(scenario.watchable_rate),
-            None => None,
-        },
-    };
+    let pace = args.pace(&screen, Duration::from_millis(40), 20);
 
     let mut scene = Scene::set(scenario, agent_binary)?;
     screen.introduce(&scene.description())?;
@@ -115,4 +144,20 @@ pub fn run(args: &DemoArgs, agent_binary: &Path) -> Result<()> {
     let outcome = Outcome::of(&rows);
     ensure!(outcome.is_good(), "the demo failed: {outcome}");
     Ok(())
+}
+
+/// Shows the demo on a cluster, which it makes. Fails if a node's share is not as configured or a
+/// request fails. However it ends, everything is cleaned up, unless it was to be kept.
+///
+/// # Errors
+///
+/// Also when the machine lacks something, with the remedy.
+pub fn run_on_cluster(args: &DemoArgs) -> Result<()> {
+    let scenario = args.scenario();
+    cluster::check(scenario)?;
+    interrupt::watch()?;
+    let mut screen = Screen::new();
+    // A command in a pod takes a while to start, so there are fewer of them.
+    let pace = args.pace(&screen, Duration::from_millis(100), 1);
+    cluster::run(scenario, pace, args.keep, &mut screen)
 }

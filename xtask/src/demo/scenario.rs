@@ -16,6 +16,11 @@ pub(crate) const BOOKSTORE: Scenario = Scenario {
     steps: &[[100, 0], [50, 50], [90, 10], [0, 100]],
     requests: 1_000,
     watchable_rate: 750,
+    on_cluster: OnCluster {
+        directory: "deploy/examples/bookstore",
+        manifest: "00-bookstore.yaml",
+        url: "http://bookstore.bookstore:14001/books-bought",
+    },
 };
 
 /// The canary: curl shows the headers.
@@ -32,6 +37,11 @@ pub(crate) const HTTPBIN: Scenario = Scenario {
     steps: &[[100, 0], [50, 50]],
     requests: 10,
     watchable_rate: 6,
+    on_cluster: OnCluster {
+        directory: "deploy/examples/httpbin",
+        manifest: "00-httpbin.yaml",
+        url: "http://httpbin.httpbin:8000/ip",
+    },
 };
 
 /// The port of every Service of the demo.
@@ -64,6 +74,19 @@ pub(crate) struct Scenario {
     pub(crate) requests: u64,
     /// How many a second make a step that people can follow.
     pub(crate) watchable_rate: u64,
+    /// The same on a cluster.
+    pub(crate) on_cluster: OnCluster,
+}
+
+/// A scenario as files that `kubectl apply` takes.
+#[derive(Debug)]
+pub(crate) struct OnCluster {
+    /// Where they are. Those that are called `NN-split-A-B.yaml` are the steps.
+    pub(crate) directory: &'static str,
+    /// The one with the Services and the pods behind them.
+    pub(crate) manifest: &'static str,
+    /// The address that clients ask.
+    pub(crate) url: &'static str,
 }
 
 /// What makes the requests.

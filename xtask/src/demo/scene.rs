@@ -11,9 +11,12 @@ use anyhow::{Context as _, Result};
 
 use super::{
     agent::Agent,
-    client::Client,
+    client::{Client, Tally},
+    judge::Place,
     manifests::Manifests,
     scenario::{PORT, Scenario},
+    screen::Wording,
+    steps::{Stage, Step},
 };
 use crate::lab::{Lab, Pod, Process, names::Published, server};
 
@@ -127,6 +130,45 @@ impl Scene {
             ),
         ));
         Description { title, parts }
+    }
+}
+
+impl Stage for Scene {
+    fn scenario(&self) -> &'static Scenario {
+        self.scenario
+    }
+
+    fn steps(&self) -> Vec<Step> {
+        let step = |weights: &[u64; 2]| Step {
+            weights: *weights,
+            command: None,
+        };
+        self.scenario.steps.iter().map(step).collect()
+    }
+
+    fn wording(&self) -> Wording {
+        Wording {
+            changed: "edited, waiting for the agent",
+            change: "the edit",
+        }
+    }
+
+    fn places(&self) -> Vec<Place> {
+        vec![Place::Only]
+    }
+
+    fn change(&mut self, step: &Step) -> Result<Instant> {
+        let edited = Instant::now();
+        self.manifests.set_weights(step.weights)?;
+        Ok(edited)
+    }
+
+    fn wait_in_force(&mut self, weights: [u64; 2]) -> Result<()> {
+        self.agent.wait_in_force(self.scenario, weights)
+    }
+
+    fn request(&mut self, count: u64) -> Result<Vec<Tally>> {
+        Ok(vec![self.client.request(&self.client_pod, count)?])
     }
 }
 

@@ -8,12 +8,10 @@ use std::{
 
 use super::{
     client::Tally,
-    judge::{Outcome, Row, Verdict, share},
+    judge::{Place, Row, Verdict, share},
     scene::Description,
+    text::{bar, grouped, milliseconds, percent, weights},
 };
-
-/// How many characters a bar has.
-const BAR: usize = 32;
 
 /// The standard output.
 #[derive(Debug)]
@@ -31,18 +29,42 @@ pub(crate) struct Progress {
     /// The step, counted from one, of how many.
     pub(crate) step: usize,
     pub(crate) steps: usize,
+    pub(crate) wording: Wording,
+    /// The command that makes the change, if one does.
+    pub(crate) command: Option<String>,
     pub(crate) leaves: [&'static str; 2],
     pub(crate) weights: [u64; 2],
-    /// How many requests will be made.
+    /// How many requests will be made, in all places.
     pub(crate) requests: u64,
-    /// How long after the edit the weights were in force; `None` while they are not.
+    /// How long after the change the weights were in force; `None` while they are not.
     pub(crate) in_force_after: Option<Duration>,
-    pub(crate) tally: Tally,
+    /// What each place has counted.
+    pub(crate) tallies: Vec<(Place, Tally)>,
+}
+
+/// How changes of the TrafficSplit are spoken of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wording {
+    /// While one is not in force.
+    pub(crate) changed: &'static str,
+    /// What it was, to be put after "after".
+    pub(crate) change: &'static str,
+}
+
+impl Progress {
+    /// What was counted, and together if there are several places.
+    fn counts(&self) -> Vec<(Place, Tally)> {
+        let mut counts = self.tallies.clone();
+        if counts.len() > 1 {
+            counts.push((Place::Both, Tally::sum(&self.tallies)));
+        }
+        counts
+    }
 }
 
 /// A colour or weight of text.
 #[derive(Clone, Copy, Debug)]
-enum Style {
+pub(crate) enum Style {
     Bold,
     Dim,
     Green,
@@ -60,6 +82,16 @@ impl Screen {
         Self {
             live,
             colour: live && !no_colour,
+            drawn: 0,
+        }
+    }
+
+    /// One for logs.
+    #[cfg(test)]
+    pub(crate) fn plain() -> Self {
+        Self {
+            live: false,
+            colour: false,
             drawn: 0,
         }
     }
@@ -91,64 +123,15 @@ impl Screen {
     }
 
     /// Shows how a step went.
-    pub(crate) fn finish(&mut self, progress: &Progress, rows: &[Row; 2]) -> io::Result<()> {
+    pub(crate) fn finish(&mut self, progress: &Progress, rows: &[Row]) -> io::Result<()> {
         if !self.live {
-            return self.print(&[plain_line(progress, rows)]);
+            return self.print(&plain_lines(progress, rows));
         }
         let mut lines = self.block(progress, Some(rows));
         lines.push(String::new());
         self.replace(&lines)?;
         self.drawn = 0;
         Ok(())
-    }
-
-    /// Prints the table of everything.
-    pub(crate) fn summarise(&mut self, rows: &[Row]) -> io::Result<()> {
-        let width = rows.iter().map(|row| row.leaf.len()).max().unwrap_or(0);
-        let head = format!(
-            "step  weights  {:width$}  configured  observed    share  allowed error  verdict",
-            "leaf"
-        );
-        let mut lines = Vec::new();
-        if !self.live {
-            lines.push(String::new());
-        }
-        lines.push(self.paint(Style::Bold, &head));
-        for row in rows {
-            let first = row.index == 0;
-            let step = if first {
-                row.step.to_string()
-            } else {
-                String::new()
-            };
-            let weights = if first {
-                weights(row.weights)
-            } else {
-                String::new()
-            };
-            let allowed = if row.allowed == 0.0 {
-                "exact".to_owned()
-            } else {
-                format!("± {:.1}", row.allowed)
-            };
-            let verdict = match row.verdict {
-                Verdict::Good => self.paint(Style::Green, "ok"),
-                Verdict::Off => self.paint(Style::Red, "OFF"),
-                Verdict::Failures(count) => {
-                    self.paint(Style::Red, &format!("{} FAILED", grouped(count)))
-                }
-            };
-            lines.push(format!(
-                "{step:>4}  {weights:>7}  {:width$}  {:>10}  {:>8}  {:>7}  {allowed:>13}  {verdict}",
-                row.leaf,
-                percent(row.configured),
-                grouped(row.observed),
-                percent(share(row.observed, row.requests)),
-            ));
-        }
-        lines.push(String::new());
-        lines.push(self.verdict(rows));
-        self.print(&lines)
     }
 
     /// Prints lines that stay.
@@ -170,20 +153,10 @@ impl Screen {
         self.paint(Style::Dim, text)
     }
 
-    /// The last line.
-    fn verdict(&self, rows: &[Row]) -> String {
-        let outcome = Outcome::of(rows);
-        let style = if outcome.is_good() {
-            Style::Green
-        } else {
-            Style::Red
-        };
-        self.paint(style, &format!("{outcome}."))
-    }
-
     /// The lines of a step.
-    fn block(&self, progress: &Progress, rows: Option<&[Row; 2]>) -> Vec<String> {
-        let made = progress.tally.requests();
+    fn block(&self, progress: &Progress, rows: Option<&[Row]>) -> Vec<String> {
+        let counts = progress.counts();
+        let all = Tally::sum(&progress.tallies);
         let title = format!(
             "Step {} of {}   {:<6}",
             progress.step,
@@ -191,11 +164,12 @@ impl Screen {
             weights(progress.weights)
         );
         let state = match progress.in_force_after {
-            None => "edited, waiting for the agent".to_owned(),
+            None => progress.wording.changed.to_owned(),
             Some(time) => format!(
-                "in force {} after the edit   {} of {} requests",
+                "in force {} after {}   {} of {} requests",
                 milliseconds(time),
-                grouped(made),
+                progress.wording.change,
+                grouped(all.requests()),
                 grouped(progress.requests)
             ),
         };
@@ -204,36 +178,41 @@ impl Screen {
             self.paint(Style::Bold, &title),
             self.paint(Style::Dim, &state)
         )];
-        let width = progress
-            .leaves
-            .iter()
-            .map(|leaf| leaf.len())
-            .max()
-            .unwrap_or(0);
+        if let Some(command) = &progress.command {
+            lines.push(format!("  {command}"));
+        }
+        let width = progress.leaves.iter().map(|leaf| leaf.len()).max();
+        let width = width.unwrap_or(0);
         let total: u64 = progress.weights.iter().sum();
         for (index, leaf) in progress.leaves.into_iter().enumerate() {
             let configured = share(progress.weights[index], total);
-            let count = progress.tally.answers_of(leaf);
-            let observed = share(count, made);
-            let mark = match rows.map(|rows| rows[index].verdict) {
-                None => String::new(),
-                Some(Verdict::Good) => self.paint(Style::Green, " ✓"),
-                Some(_) => self.paint(Style::Red, " ✗"),
-            };
             lines.push(format!(
                 "  {leaf:width$}  configured {:>7}  {}",
                 percent(configured),
                 self.paint(Style::Dim, &bar(configured)),
             ));
-            lines.push(format!(
-                "  {:width$}  observed   {:>7}  {} {:>6}{mark}",
-                "",
-                percent(observed),
-                self.paint(Style::Leaf(index), &bar(observed)),
-                grouped(count),
-            ));
+            for (place, tally) in &counts {
+                let count = tally.answers_of(leaf);
+                let observed = share(count, tally.requests());
+                let row = rows
+                    .into_iter()
+                    .flatten()
+                    .find(|row| row.index == index && row.place == *place);
+                let mark = match row.map(|row| row.verdict) {
+                    None => String::new(),
+                    Some(Verdict::Good) => self.paint(Style::Green, " ✓"),
+                    Some(_) => self.paint(Style::Red, " ✗"),
+                };
+                lines.push(format!(
+                    "  {:>width$}  observed   {:>7}  {} {:>6}{mark}",
+                    place.name(),
+                    percent(observed),
+                    self.paint(Style::Leaf(index), &bar(observed)),
+                    grouped(count),
+                ));
+            }
         }
-        for (error, count) in progress.tally.errors() {
+        for (error, count) in all.errors() {
             let text = format!("  {} failed: {error}", grouped(count));
             lines.push(self.paint(Style::Red, &text));
         }
@@ -260,7 +239,8 @@ impl Screen {
         output.flush()
     }
 
-    fn paint(&self, style: Style, text: &str) -> String {
+    /// Text in a style, if there are any.
+    pub(crate) fn paint(&self, style: Style, text: &str) -> String {
         if !self.colour {
             return text.to_owned();
         }
@@ -276,98 +256,137 @@ impl Screen {
     }
 }
 
-/// A step in one line, for logs.
-fn plain_line(progress: &Progress, rows: &[Row; 2]) -> String {
-    let mut line = format!(
+/// A step for logs: in one line, or one for each place.
+fn plain_lines(progress: &Progress, rows: &[Row]) -> Vec<String> {
+    let mut lines = vec![format!(
         "step {} of {}: {} in force after {};",
         progress.step,
         progress.steps,
         weights(progress.weights),
         milliseconds(progress.in_force_after.unwrap_or_default()),
-    );
-    for row in rows {
-        let comma = if row.index == 0 { "" } else { "," };
-        line += &format!(
-            "{comma} {} {} of {} ({}, configured {})",
-            row.leaf,
-            grouped(row.observed),
-            grouped(row.requests),
-            percent(share(row.observed, row.requests)),
-            percent(row.configured),
-        );
+    )];
+    if let Some(command) = &progress.command {
+        lines[0] += &format!(" {command}");
     }
-    for (error, count) in progress.tally.errors() {
-        line += &format!("; {} failed: {error}", grouped(count));
-    }
-    line
-}
-
-/// A bar that is full at 1.
-fn bar(share: f64) -> String {
-    // An eighth of a character is as fine as it gets.
-    const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
-    let eighths = (share.clamp(0.0, 1.0) * (BAR * 8) as f64).round() as usize;
-    let (full, part) = (eighths / 8, PARTS[eighths % 8]);
-    let rest = BAR - full - usize::from(!part.is_empty());
-    format!("{}{part}{}", "█".repeat(full), "·".repeat(rest))
-}
-
-fn weights([one, two]: [u64; 2]) -> String {
-    format!("{one}/{two}")
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1} %", share * 100.0)
-}
-
-fn milliseconds(time: Duration) -> String {
-    format!("{} ms", time.as_millis().max(1))
-}
-
-/// A number with its thousands set apart.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
+    for (place, _) in progress.counts() {
+        let texts: Vec<_> = rows
+            .iter()
+            .filter(|row| row.place == place)
+            .map(|row| {
+                format!(
+                    " {} {} of {} ({}, configured {})",
+                    row.leaf,
+                    grouped(row.observed),
+                    grouped(row.requests),
+                    percent(share(row.observed, row.requests)),
+                    percent(row.configured),
+                )
+            })
+            .collect();
+        let text = texts.join(",");
+        match place {
+            Place::Only => lines[0] += &text,
+            place => lines.push(format!("  {}:{text}", place.name())),
         }
-        text.push(digit);
     }
-    text
+    if let Some(last) = lines.last_mut() {
+        for (error, count) in Tally::sum(&progress.tallies).errors() {
+            *last += &format!("; {} failed: {error}", grouped(count));
+        }
+    }
+    lines
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bars_are_as_long_as_the_share_and_all_of_one_width() {
-        for (share, full) in [(0.0, 0), (0.5, 16), (0.9, 28), (1.0, 32)] {
-            let bar = bar(share);
-            assert_eq!(bar.chars().count(), BAR, "{bar}");
-            assert_eq!(bar.matches('█').count(), full, "{bar}");
-        }
-    }
-
-    #[test]
-    fn thousands_are_set_apart() {
-        let texts = [0, 999, 1_000, 1_234_567].map(grouped);
-        assert_eq!(texts, ["0", "999", "1,000", "1,234,567"]);
-    }
+    use crate::demo::judge::judge;
 
     #[test]
     fn without_a_terminal_there_is_nothing_to_draw_over_and_no_colour() {
-        let screen = Screen {
-            live: false,
-            colour: false,
-            drawn: 0,
-        };
+        let screen = Screen::plain();
         assert_eq!(screen.paint(Style::Red, "text"), "text");
         let screen = Screen {
             colour: true,
             ..screen
         };
         assert_eq!(screen.paint(Style::Red, "text"), "\x1b[31mtext\x1b[0m");
+    }
+
+    fn progress(tallies: Vec<(Place, Tally)>) -> Progress {
+        Progress {
+            step: 1,
+            steps: 3,
+            wording: Wording {
+                changed: "edited, waiting for the agent",
+                change: "the edit",
+            },
+            command: None,
+            leaves: ["shop-v1", "shop-v2"],
+            weights: [50, 50],
+            requests: 4,
+            in_force_after: Some(Duration::from_millis(6)),
+            tallies,
+        }
+    }
+
+    fn tally(count: u64) -> Tally {
+        let mut tally = Tally::default();
+        for leaf in ["shop-v1", "shop-v2"] {
+            tally.add_many(Ok(leaf.to_owned()), count);
+        }
+        tally
+    }
+
+    #[test]
+    fn a_step_in_a_single_place_is_one_plain_line() {
+        let progress = progress(vec![(Place::Only, tally(2))]);
+        let rows = judge(1, progress.leaves, progress.weights, &progress.tallies);
+        assert_eq!(
+            plain_lines(&progress, &rows),
+            [
+                "step 1 of 3: 50/50 in force after 6 ms; shop-v1 2 of 4 (50.0 %, configured 50.0 %), \
+                 shop-v2 2 of 4 (50.0 %, configured 50.0 %)"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_step_on_two_nodes_shows_each_and_both() {
+        let nodes = ["node-1", "node-2"].map(|name| Place::One(name.to_owned()));
+        let tallies = nodes.into_iter().map(|node| (node, tally(1))).collect();
+        let mut progress = progress(tallies);
+        progress.command = Some("kubectl apply -f step.yaml".to_owned());
+        let rows = judge(1, progress.leaves, progress.weights, &progress.tallies);
+        let starts = |lines: Vec<String>, expected: &[&str]| {
+            assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+            for (line, start) in lines.iter().zip(expected) {
+                assert!(line.starts_with(start), "{line}");
+            }
+        };
+        starts(
+            plain_lines(&progress, &rows),
+            &[
+                "step 1 of 3: 50/50 in force after 6 ms; kubectl apply -f step.yaml",
+                "  node-1: shop-v1 1 of 2 (50.0 %, configured 50.0 %), shop-v2 1 of 2",
+                "  node-2: shop-v1 1 of 2",
+                "  both: shop-v1 2 of 4",
+            ],
+        );
+        starts(
+            Screen::plain().block(&progress, Some(&rows)),
+            &[
+                "Step 1 of 3   50/50    in force 6 ms after the edit   4 of 4 requests",
+                "  kubectl apply -f step.yaml",
+                "  shop-v1  configured  50.0 %",
+                "   node-1  observed    50.0 %",
+                "   node-2  observed    50.0 %",
+                "     both  observed    50.0 %",
+                "  shop-v2  configured  50.0 %",
+                "   node-1  observed    50.0 %",
+                "   node-2  observed    50.0 %",
+                "     both  observed    50.0 %",
+            ],
+        );
     }
 }

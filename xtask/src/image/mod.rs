@@ -13,7 +13,10 @@ mod platform;
 mod program;
 mod revision;
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
@@ -23,7 +26,8 @@ pub use oci::{Image, Variant, pack};
 pub use platform::Platform;
 
 use crate::{
-    build_ebpf, preflight,
+    build_ebpf,
+    preflight::{self, Program},
     workspace::{replace_file, say, short, target_directory},
 };
 
@@ -135,15 +139,33 @@ impl Options {
     }
 }
 
+/// What has to be installed to build images for this machine alone.
+#[must_use]
+pub fn needed_for_this_machine() -> Vec<Program> {
+    program::needed(&[Platform::host()])
+}
+
 /// What was built.
 #[derive(Clone, Debug)]
 pub struct Built {
     /// The archive, for `ctr --namespace k8s.io images import`.
     pub archive: PathBuf,
+    /// The program in the image, for each platform.
+    pub programs: Vec<(Platform, PathBuf)>,
     /// The name that manifests call the image by, such as `splitter-agent:0.1.0`.
     pub reference: String,
     /// The digest of the image, with `sha256:` before it.
     pub digest: String,
+}
+
+impl Built {
+    /// The program for this machine, if the image is for this machine too.
+    #[must_use]
+    pub fn program_for_this_machine(&self) -> Option<&Path> {
+        let mut programs = self.programs.iter();
+        let found = programs.find(|(platform, _)| platform.is_host());
+        found.map(|(_, program)| program.as_path())
+    }
 }
 
 /// Builds the images that the command line asks for.
@@ -193,12 +215,14 @@ pub fn build(options: &Options) -> Result<Built> {
     let started = Instant::now();
     let source = kind.program();
     let mut variants = Vec::new();
+    let mut programs = Vec::new();
     for platform in platforms {
         let program = program::build(&source, platform)?;
         variants.push(Variant {
             platform,
             layer: Layer::of_program(source.binary, &program)?,
         });
+        programs.push((platform, program));
     }
     let image = Image {
         name: kind.name(),
@@ -218,6 +242,7 @@ pub fn build(options: &Options) -> Result<Built> {
     replace_file(&path, &archive)?;
     let built = Built {
         archive: path,
+        programs,
         reference: image.reference(),
         digest,
     };

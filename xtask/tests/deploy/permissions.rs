@@ -111,9 +111,9 @@ fn the_agent_may_do_what_it_does_and_nothing_more() {
     // Again, over what is there.
     server.succeed(&["apply", "-k", "deploy/overlays/capabilities"], "");
     server.succeed(&["apply", "-k", "deploy/uninstall"], "");
-    for example in ["bookstore", "httpbin"] {
-        let directory = format!("deploy/examples/{example}");
-        server.succeed(&["apply", "--filename", &directory], "");
+    for example in ["bookstore", "httpbin", "clients.yaml"] {
+        let path = format!("deploy/examples/{example}");
+        server.succeed(&["apply", "--filename", &path], "");
     }
 
     let may = |verb: &str, resource: &str, place: &[&str]| {
