@@ -6,7 +6,9 @@ use std::ffi::OsStr;
 use anyhow::Result;
 
 use crate::{
-    build_ebpf, cluster, preflight,
+    build_ebpf, cluster,
+    image::{self, Kind},
+    preflight,
     workspace::{cargo, run, say},
 };
 
@@ -22,8 +24,11 @@ pub fn test(cargo_arguments: &[String], arguments: &[String]) -> Result<()> {
     let mut test = cargo();
     test.arg("test");
     if !names_a_package(cargo_arguments) {
-        // Where a test has them built, nobody sees why it takes so long.
+        // Where a test has these built, nobody sees why it takes so long.
         cluster::tools::ensure()?;
+        for kind in [Kind::Agent, Kind::Examples] {
+            image::build(&image::Options::for_this_machine(kind))?;
+        }
         test.arg("--workspace");
     }
     test.args(cargo_arguments);
