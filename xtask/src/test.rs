@@ -26,6 +26,7 @@ pub fn test(cargo_arguments: &[String], arguments: &[String]) -> Result<()> {
     if !names_a_package(cargo_arguments) {
         // Where a test has these built, nobody sees why it takes so long.
         cluster::tools::ensure()?;
+        cluster::tools::helm()?;
         for kind in [Kind::Agent, Kind::Examples] {
             image::build(&image::Options::for_this_machine(kind))?;
         }

@@ -2,7 +2,7 @@
 //! lets do what needs none.
 
 use std::{
-    env, fs,
+    fs,
     io::Write as _,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
@@ -13,6 +13,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use xtask::cluster::tools;
 
 /// The longest that it may take to come up, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -34,23 +35,13 @@ impl Drop for ApiServer {
     }
 }
 
-/// A program: one that `cargo xtask cluster` has built, or else one on the `PATH`.
-pub(crate) fn program(name: &str) -> Option<PathBuf> {
-    let variable = |name| env::var_os(name).filter(|value| !value.is_empty());
-    let cache = variable("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".cache")));
-    let built = cache
-        .and_then(|cache| fs::read_dir(cache.join("splitter/cluster")).ok())
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path().join("bin"));
-    let path = variable("PATH").unwrap_or_default();
-    built
-        .chain(env::split_paths(&path))
-        .map(|directory| directory.join(name))
-        .find(|file| file.is_file())
+/// A program of the control plane, or Helm; built if it is not yet.
+pub(crate) fn program(name: &str) -> PathBuf {
+    if name == "helm" {
+        return tools::helm().expect("a Helm");
+    }
+    let tools = tools::ensure().expect("the programs of a cluster");
+    tools.program(name).expect("a program of a cluster")
 }
 
 fn free_port() -> u16 {
@@ -68,16 +59,9 @@ fn run(program: &str, arguments: &[&str], directory: &Path) {
 }
 
 impl ApiServer {
-    /// Starts one; none, if its programs have not been built.
-    pub(crate) fn start() -> Option<Self> {
-        let (Some(etcd), Some(server), Some(kubectl)) = (
-            program("etcd"),
-            program("kube-apiserver"),
-            program("kubectl"),
-        ) else {
-            eprintln!("no API server: not checked; `cargo xtask cluster up` builds one");
-            return None;
-        };
+    /// Starts one.
+    pub(crate) fn start() -> Self {
+        let [etcd, server, kubectl] = ["etcd", "kube-apiserver", "kubectl"].map(program);
         let directory = tempfile::tempdir().unwrap();
         let at = directory.path();
         run("openssl", &["genrsa", "-out", "key", "2048"], at);
@@ -146,7 +130,7 @@ impl ApiServer {
             directory,
         };
         server.wait_for(&["get", "--raw", "/readyz"]);
-        Some(server)
+        server
     }
 
     /// Waits until a command succeeds.

@@ -28,10 +28,7 @@ fn objects(command: &mut Command) -> Objects {
 
 #[test]
 fn helm_renders_what_the_manifests_say() {
-    let (Some(helm), Some(kubectl)) = (program("helm"), program("kubectl")) else {
-        eprintln!("no helm or kubectl: not checked; `cargo xtask cluster` builds them");
-        return;
-    };
+    let (helm, kubectl) = (program("helm"), program("kubectl"));
     let render = |settings: &str| {
         objects(
             Command::new(&helm)

@@ -6,4 +6,9 @@
 //! [`Site::enter`](site::Site::enter) promises.
 
 mod canary;
+mod life;
+mod load;
+mod on_node;
+mod outage;
 mod site;
+mod uninstall;

@@ -24,7 +24,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 pub(crate) const SYSTEM: &str = "splitter-system";
 
 /// The namespace of the clients: a pod on each node in which commands are run.
-const CLIENTS: &str = "clients";
+pub(crate) const CLIENTS: &str = "clients";
 
 static SITE: Mutex<Option<Site>> = Mutex::new(None);
 
@@ -88,6 +88,11 @@ impl Site {
         Turn(site)
     }
 
+    /// Waits for this test's turn without the shared cluster, for a test with one of its own.
+    pub(crate) fn alone() -> impl Drop {
+        SITE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn new() -> Self {
         let name = format!("test-{}", std::process::id());
         Self::up(&Options {
@@ -119,7 +124,11 @@ impl Site {
             self.cluster.start(component).expect("a control plane");
         }
         for node in self.cluster.nodes() {
-            for component in [NodeComponent::Kubelet, NodeComponent::KubeProxy] {
+            for component in [
+                NodeComponent::Containerd,
+                NodeComponent::Kubelet,
+                NodeComponent::KubeProxy,
+            ] {
                 node.start(component).expect("a node");
             }
         }
@@ -127,6 +136,8 @@ impl Site {
             let ready = self.try_kubectl(&["get", "--raw", "/readyz"], None);
             ready.status.success().then_some(())
         });
+        // A node that was drained takes pods again.
+        self.kubectl(&["uncordon", "-l", "kubernetes.io/os=linux"]);
         let crd = ["get", "crd", "trafficsplits.split.smi-spec.io"];
         if !self.try_kubectl(&crd, None).status.success() {
             self.kubectl(&["create", "-k", "deploy/crd"]);
@@ -380,6 +391,8 @@ impl Namespace<'_> {
                         "readinessProbe": {
                             "httpGet": {"path": "/healthz", "port": "http"},
                             "periodSeconds": 1, "failureThreshold": 1,
+                            // A machine that is busy is no server that is not ready.
+                            "timeoutSeconds": 10,
                         },
                     }]},
                 },
