@@ -6,6 +6,8 @@
 //! [`Site::enter`](site::Site::enter) promises.
 
 mod canary;
+mod kube_proxy;
+mod leaves;
 mod life;
 mod load;
 mod on_node;

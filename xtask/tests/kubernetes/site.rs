@@ -75,6 +75,34 @@ impl Counts {
     pub(crate) fn failed(&self) -> u64 {
         self.errors.values().sum()
     }
+
+    /// Counts what another has counted, too.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (ours, theirs) in [
+            (&mut self.identities, &other.identities),
+            (&mut self.errors, &other.errors),
+        ] {
+            for (name, count) in theirs {
+                *ours.entry(name.clone()).or_default() += count;
+            }
+        }
+    }
+
+    /// The same, with the pods of a Deployment taken together: by what is before the first dash.
+    pub(crate) fn by_deployment(&self) -> Self {
+        let mut together = Self {
+            errors: self.errors.clone(),
+            ..Self::default()
+        };
+        for (identity, count) in &self.identities {
+            let deployment = identity.split('-').next().unwrap_or_default();
+            *together
+                .identities
+                .entry(deployment.to_owned())
+                .or_default() += count;
+        }
+        together
+    }
 }
 
 impl Site {
@@ -350,6 +378,60 @@ impl Site {
             name: name.to_owned(),
         }
     }
+
+    /// The addresses and ports that connections to a root may be sent to on a node, by leaf, as
+    /// `explain` tells them of the root's port.
+    pub(crate) fn endpoints_on(
+        &self,
+        node: &Node,
+        namespace: &str,
+        root: &str,
+        port: u16,
+    ) -> BTreeMap<String, Vec<String>> {
+        let target = format!("{root}.{namespace}:{port}");
+        let explained = self.agent_json(node, &["explain", &target]);
+        let leaves = explained["frontends"][0]["endpoints"].as_array();
+        let addresses = |leaf: &Value| -> Vec<String> {
+            let addresses = leaf["addresses"].as_array().into_iter().flatten();
+            let texts = addresses.filter_map(Value::as_str);
+            texts.map(str::to_owned).collect()
+        };
+        leaves
+            .into_iter()
+            .flatten()
+            .filter_map(|leaf| Some((leaf["service"].as_str()?.to_owned(), addresses(leaf))))
+            .collect()
+    }
+
+    /// Waits until on every node a leaf of a root is in this state.
+    pub(crate) fn wait_for_leaf(&self, namespace: &str, root: &str, leaf: &str, state: &str) {
+        self.wait_for_split(&format!("{leaf} {state}"), namespace, root, |split| {
+            let mut leaves = split
+                .and_then(|split| split["leaves"].as_array())
+                .into_iter()
+                .flatten();
+            leaves.any(|one| one["service"] == leaf && one["state"] == state)
+        });
+    }
+
+    /// Waits until on every node this is what becomes of connections to a root.
+    pub(crate) fn wait_for_verdict(&self, namespace: &str, root: &str, verdict: &str) {
+        self.wait_for_split(&format!("verdict {verdict}"), namespace, root, |split| {
+            split.is_some_and(|split| split["verdict"] == verdict)
+        });
+    }
+
+    /// Waits for an Event about a TrafficSplit.
+    pub(crate) fn wait_for_event(&self, namespace: &str, reason: &str) {
+        wait_for(&format!("Event {reason}"), || {
+            let events = self.get(&["-n", namespace, "get", "events.v1.events.k8s.io"]);
+            let mut events = events["items"].as_array()?.iter();
+            let is_it = |event: &Value| {
+                event["reason"] == reason && event["regarding"]["kind"] == "TrafficSplit"
+            };
+            events.any(is_it).then_some(())
+        });
+    }
 }
 
 /// A namespace that is deleted when this is dropped.
@@ -452,6 +534,91 @@ impl Namespace<'_> {
     /// The URL of `shop`, by its name.
     pub(crate) fn url(&self) -> String {
         format!("http://shop.{}/", self.name)
+    }
+
+    /// Runs kubectl in this namespace.
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
+        let arguments = [&["-n", &self.name], arguments].concat();
+        self.site.kubectl(&arguments)
+    }
+
+    /// The cluster that it is in.
+    pub(crate) fn site(&self) -> &Site {
+        self.site
+    }
+
+    /// Like [`servers`](Self::servers), but each pod tells its own name, which begins with
+    /// `version` and a dash, and serves on for so many seconds after it was told to end.
+    pub(crate) fn named_servers(&self, version: &str, replicas: u32, drain_seconds: u32) {
+        let labels = json!({"app": "shop", "version": version});
+        self.site.apply(&json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": version, "namespace": self.name},
+            "spec": {
+                "replicas": replicas,
+                "selector": {"matchLabels": labels},
+                "template": {
+                    "metadata": {"labels": labels},
+                    "spec": {"terminationGracePeriodSeconds": drain_seconds + 20, "containers": [{
+                        "name": "server", "image": examples_image(), "args": ["serve"],
+                        "env": [
+                            {"name": "PORT", "value": "8080"},
+                            {"name": "DRAIN_SECONDS", "value": drain_seconds.to_string()},
+                        ],
+                        "ports": [{"name": "http", "containerPort": 8080}],
+                        "readinessProbe": {
+                            "httpGet": {"path": "/healthz", "port": "http"},
+                            "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 5,
+                        },
+                    }]},
+                },
+            },
+        }));
+    }
+
+    /// The pods of a Deployment that are not about to go: names and addresses.
+    pub(crate) fn pods_of(&self, version: &str) -> BTreeMap<String, String> {
+        let selector = format!("version={version}");
+        let pods = self
+            .site
+            .get(&["-n", &self.name, "get", "pods", "-l", &selector]);
+        let pods = pods["items"].as_array().into_iter().flatten();
+        pods.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
+            .filter_map(|pod| {
+                let name = pod["metadata"]["name"].as_str()?.to_owned();
+                Some((name, pod["status"]["podIP"].as_str()?.to_owned()))
+            })
+            .collect()
+    }
+
+    /// Sets how many pods a Deployment has, and does not wait.
+    pub(crate) fn scale(&self, version: &str, replicas: u32) {
+        let target = format!("deployment/{version}");
+        self.kubectl(&["scale", &target, &format!("--replicas={replicas}")]);
+    }
+
+    /// Panics unless on every node the next connections to `shop` are answered in exactly these
+    /// shares, twice. A block that others have begun is finished first.
+    pub(crate) fn assert_exact<const N: usize>(&self, shares: [(&str, u64); N]) {
+        let block: u64 = shares.iter().map(|(_, share)| share).sum();
+        for node in self.site.nodes() {
+            let split = self.site.split_on(node, &self.name, "shop");
+            let begun = split.and_then(|split| split["connections"].as_u64());
+            let begun = begun.expect("a split") % block;
+            if begun > 0 {
+                self.site.ask_from(node, &self.url(), block - begun);
+            }
+            let counts = self.site.ask_from(node, &self.url(), 2 * block);
+            let expected = Counts::of(shares.map(|(version, share)| (version, 2 * share)));
+            assert_eq!(counts.by_deployment(), expected, "on {}", node.name());
+        }
+    }
+
+    /// Has a server say from now on whether it is ready.
+    pub(crate) fn set_ready(&self, pod: &str, ready: bool) {
+        let path = format!("pods/{pod}:8080/proxy/ready?value={ready}");
+        let path = format!("/api/v1/namespaces/{}/{path}", self.name);
+        self.kubectl(&["create", "--raw", &path, "-f", "/dev/null"]);
     }
 }
 
