@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::compile::{Compiler, Diagnostic, Severity};
-use crate::objects::{DecodeError, ObjectReference};
+use crate::objects::{DecodeError, Identity, ObjectReference};
 use crate::report::{Board, Standing};
 
 /// More findings at once than this that nothing is wrong are told in one line.
@@ -14,7 +14,7 @@ const MANY: usize = 100;
 pub(super) struct Findings {
     board: Board,
     /// Objects that cannot be read.
-    refusals: BTreeMap<ObjectReference, Diagnostic>,
+    refusals: BTreeMap<ObjectReference, (Identity, Diagnostic)>,
     /// What the source cannot read.
     problems: BTreeMap<ObjectReference, BTreeSet<Diagnostic>>,
     /// What could not be published.
@@ -45,7 +45,9 @@ impl Findings {
     /// An object cannot be read.
     pub(super) fn refuse(&mut self, error: DecodeError) {
         let object = error.object.clone();
-        self.refusals.insert(object.clone(), error.into());
+        let identity = Identity::clone(&error.identity);
+        self.refusals
+            .insert(object.clone(), (identity, error.into()));
         self.touched.insert(object);
     }
 
@@ -91,15 +93,18 @@ impl Findings {
                 log(diagnostic);
             }
             let standing = (!found.is_empty()).then(|| {
-                let split = compiler
-                    .traffic_split(&object.name)
-                    .filter(|_| object.kind == "TrafficSplit");
+                let refused = self.refusals.get(&object);
+                let identity = refused.map(|(identity, _)| identity.clone());
+                let identity = identity.or_else(|| compiler.identity(&object));
+                let Identity {
+                    api_version,
+                    uid,
+                    generation,
+                } = identity.unwrap_or_default();
                 Standing {
-                    uid: split.map(|split| split.uid.clone()).unwrap_or_default(),
-                    api_version: split
-                        .map(|split| split.api_version.clone())
-                        .unwrap_or_default(),
-                    generation: split.map_or(0, |split| split.generation),
+                    uid,
+                    api_version,
+                    generation,
                     diagnostics: found.clone(),
                 }
             });
@@ -120,7 +125,7 @@ impl Findings {
     fn found(&self, compiler: &Compiler, object: &ObjectReference) -> BTreeSet<Diagnostic> {
         let mut found: BTreeSet<Diagnostic> = compiler
             .diagnostics(object)
-            .chain(self.refusals.get(object))
+            .chain(self.refusals.get(object).map(|(_, diagnostic)| diagnostic))
             .chain(self.problems.get(object).into_iter().flatten())
             .cloned()
             .collect();

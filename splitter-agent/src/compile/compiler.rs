@@ -14,7 +14,7 @@ use super::resolve::{self, Resolved, Taker};
 use super::split::Claim;
 use super::store::{Concern, Store};
 use super::{Settings, smi};
-use crate::objects::{Object, ObjectName, ObjectReference, TrafficSplit};
+use crate::objects::{Identity, Object, ObjectName, ObjectReference, TrafficSplit};
 use crate::plan::{Frontend, Origin, Plan, PlannedSplit};
 
 /// Compiles objects to a plan, change by change. The same objects come to the same plan and
@@ -173,6 +173,25 @@ impl Compiler {
     #[must_use]
     pub fn traffic_split(&self, name: &ObjectName) -> Option<&TrafficSplit> {
         self.askers.get(name).map(|asker| &asker.object)
+    }
+
+    /// Which state of which object a finding is about; `None` if it is not known, or has no
+    /// identity.
+    #[must_use]
+    pub fn identity(&self, object: &ObjectReference) -> Option<Identity> {
+        match object.kind.as_str() {
+            smi::KIND => self.traffic_split(&object.name).map(|split| Identity {
+                api_version: split.api_version.clone(),
+                uid: split.uid.clone(),
+                generation: split.generation,
+            }),
+            "EndpointSlice" => self.store.slice(&object.name).map(|slice| Identity {
+                api_version: "discovery.k8s.io/v1".to_owned(),
+                uid: slice.uid.to_string(),
+                generation: 0,
+            }),
+            _ => None,
+        }
     }
 
     /// Brings plan and diagnostics to what is known, and tells what that changed.

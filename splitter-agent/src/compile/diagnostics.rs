@@ -71,7 +71,7 @@ impl From<DecodeError> for Diagnostic {
             object: error.object,
             severity: Severity::Refused,
             reason: reason::UNREADABLE,
-            field: error.field,
+            field: error.field.into(),
             message: error.message,
         }
     }

@@ -140,7 +140,8 @@ impl Store {
         }
     }
 
-    fn slice(&self, name: &ObjectName) -> Option<&EndpointSlice> {
+    /// An EndpointSlice by its name.
+    pub(super) fn slice(&self, name: &ObjectName) -> Option<&EndpointSlice> {
         match self.owners.get(name)? {
             Some(service) => {
                 let service = ObjectName::new(&*name.namespace, &**service);

@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use super::field::{self, FieldError, Fields, shown};
-use super::{EndpointSlice, Object, ObjectName, ObjectReference, Service, TrafficSplit, dns};
+use super::{
+    EndpointSlice, Identity, Object, ObjectName, ObjectReference, Service, TrafficSplit, dns,
+};
 
 /// An object that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -11,8 +13,10 @@ use super::{EndpointSlice, Object, ObjectName, ObjectReference, Service, Traffic
 pub struct DecodeError {
     /// The object, as far as it is known.
     pub object: ObjectReference,
+    /// `apiVersion` and `metadata.uid`, each empty where there is none.
+    pub identity: Box<Identity>,
     /// The field that is the cause; empty if it is the object as a whole.
-    pub field: String,
+    pub field: Box<str>,
     /// What is the matter and what to do about it.
     pub message: String,
 }
@@ -34,6 +38,12 @@ pub(super) struct Metadata<'a> {
 }
 
 impl Metadata<'_> {
+    /// `uid`; empty where there is none.
+    pub(super) fn uid(&self) -> &str {
+        let uid = self.fields.get("uid").and_then(Value::as_str);
+        uid.unwrap_or_default()
+    }
+
     /// The value of a label.
     pub(super) fn label(&self, key: &str) -> Result<Option<String>, FieldError> {
         let Some(labels) = field::object(self.fields, "labels").map_err(in_metadata)? else {
@@ -195,7 +205,16 @@ fn failure(object: &Fields, error: FieldError) -> DecodeError {
         }
     };
     let metadata = object.get("metadata").and_then(Value::as_object);
+    let text = |fields: Option<&Fields>, name| {
+        let value = fields.and_then(|fields| fields.get(name));
+        value.and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
     DecodeError {
+        identity: Box::new(Identity {
+            api_version: text(Some(object), "apiVersion"),
+            uid: text(metadata, "uid"),
+            generation: 0,
+        }),
         object: ObjectReference {
             kind: known(Some(object), "kind", "Object", is_kind),
             name: ObjectName::new(
@@ -203,7 +222,7 @@ fn failure(object: &Fields, error: FieldError) -> DecodeError {
                 known(metadata, "name", "(unnamed)", dns::is_subdomain),
             ),
         },
-        field: error.field,
+        field: error.field.into(),
         message: error.message,
     }
 }
@@ -241,7 +260,7 @@ mod tests {
         }))
         .unwrap_err();
         assert_eq!(error.object.to_string(), "TrafficSplit shop/web");
-        assert_eq!(error.field, "apiVersion");
+        assert_eq!(&*error.field, "apiVersion");
         for version in ["v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"] {
             assert!(error.message.contains(version), "{}", error.message);
         }
@@ -250,7 +269,7 @@ mod tests {
             ("discovery.k8s.io/v1beta1", "EndpointSlice"),
         ] {
             let error = decode(json!({"apiVersion": api_version, "kind": kind})).unwrap_err();
-            assert_eq!(error.field, "apiVersion");
+            assert_eq!(&*error.field, "apiVersion");
         }
     }
 
@@ -285,7 +304,7 @@ mod tests {
                 "metadata.namespace",
             ),
         ] {
-            assert_eq!(decode(value.clone()).unwrap_err().field, field, "{value}");
+            assert_eq!(&*decode(value.clone()).unwrap_err().field, field, "{value}");
         }
     }
 

@@ -19,6 +19,8 @@ pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub struct EndpointSlice {
     /// Namespace and name.
     pub name: ObjectName,
+    /// `metadata.uid`; empty where there is none.
+    pub uid: Box<str>,
     /// The Service that it belongs to, in its own namespace; `None` without the label
     /// [`SERVICE_NAME`].
     pub service: Option<String>,
@@ -136,6 +138,7 @@ impl EndpointSlice {
             without_address,
             ignored: flaws.ignored(address_family).into(),
             name: metadata.name.clone(),
+            uid: metadata.uid().into(),
         })
     }
 }
@@ -500,7 +503,7 @@ mod tests {
                 "ports[0].protocol",
             ),
         ] {
-            assert_eq!(slice(value.clone()).unwrap_err().field, field, "{value}");
+            assert_eq!(&*slice(value.clone()).unwrap_err().field, field, "{value}");
         }
     }
 }

@@ -71,6 +71,17 @@ impl fmt::Display for ObjectReference {
     }
 }
 
+/// What tells an object from others that had its name before, and one state of it from others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Identity {
+    /// `apiVersion` as it was read.
+    pub api_version: String,
+    /// `metadata.uid`; empty where there is none.
+    pub uid: String,
+    /// `metadata.generation`, 0 where there is none, or where it does not matter.
+    pub generation: i64,
+}
+
 /// An object that the agent keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {

@@ -256,7 +256,7 @@ mod tests {
             ),
             (json!([]), "spec"),
         ] {
-            assert_eq!(service(&spec).unwrap_err().field, field, "{spec}");
+            assert_eq!(&*service(&spec).unwrap_err().field, field, "{spec}");
         }
     }
 }

@@ -5,12 +5,18 @@
 //! time, and some tests stop parts of it. Whatever a test changes, the next one finds as
 //! [`Site::enter`](site::Site::enter) promises.
 
+mod access;
 mod canary;
+mod crd;
+mod definition;
+mod garbage;
 mod kube_proxy;
 mod leaves;
 mod life;
 mod load;
+mod observe;
 mod on_node;
 mod outage;
 mod site;
+mod traffic;
 mod uninstall;

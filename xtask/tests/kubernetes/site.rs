@@ -169,6 +169,7 @@ impl Site {
         let crd = ["get", "crd", "trafficsplits.split.smi-spec.io"];
         if !self.try_kubectl(&crd, None).status.success() {
             self.kubectl(&["create", "-k", "deploy/crd"]);
+            self.wait_for_definition();
         }
         self.kubectl(&["apply", "-k", "deploy/"]);
         self.wait_for_agents();

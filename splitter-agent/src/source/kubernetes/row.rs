@@ -147,7 +147,8 @@ fn decode(mut value: Value, api_version: &str, kind: &str) -> Result<Object, Dec
             kind: kind.to_owned(),
             name: objects::ObjectName::new("(unknown)", "(unnamed)"),
         },
-        field: "kind".to_owned(),
+        identity: Box::default(),
+        field: "kind".into(),
         message: format!("the server gave something else than a {kind}"),
     })
 }

@@ -163,6 +163,9 @@ struct Watched {
     feed: Feed<Definition>,
     /// Whether the list that began last has had it so far.
     found: bool,
+    /// Whether watching has worked before: then a refusal is a right taken away, which may be
+    /// given back.
+    worked: bool,
 }
 
 impl Definitions {
@@ -173,6 +176,7 @@ impl Definitions {
             feed: Feed::new(server.clone(), kind, "v1", Some(SELECTOR)),
             server,
             found: false,
+            worked: false,
         }))
     }
 
@@ -207,9 +211,13 @@ impl Watched {
                     return Some(row.content);
                 }
                 Ok(Event::Delete(_)) => return Some(Definition::Absent),
-                Ok(Event::InitDone) if !self.found => return Some(Definition::Absent),
-                Ok(Event::InitDone) => {}
-                Err(failure) if failure.is_forbidden() => return None,
+                Ok(Event::InitDone) => {
+                    self.worked = true;
+                    if !self.found {
+                        return Some(Definition::Absent);
+                    }
+                }
+                Err(failure) if failure.is_forbidden() && !self.worked => return None,
                 Err(_) => {}
             }
         }
