@@ -1,5 +1,6 @@
 //! Everything a developer runs, as a library: the lab that demo, tests and benchmarks share.
 
+pub mod bench;
 pub mod btf_text;
 pub mod build_agent;
 pub mod build_ebpf;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::{
+    bench::{self, BenchArgs},
     build_agent, build_ebpf, chart, check,
     cluster::{self, ClusterArgs},
     demo::{self, DemoArgs},
@@ -103,6 +104,15 @@ Examples:
   cargo xtask cluster down")]
     Cluster(ClusterArgs),
 
+    /// Measure the agent; needs root
+    ///
+    /// Builds the kernel programs, the programs of a cluster and the agent in release first.
+    #[command(after_help = "\
+Examples:
+  cargo xtask bench scale
+  cargo xtask bench scale --splits 1000 --endpoints 20000")]
+    Bench(BenchArgs),
+
     /// Check formatting, lints, documentation and dependencies
     ///
     /// Lints are checked for the host and, in the kernel programs, for their own target.
@@ -129,6 +139,7 @@ fn main() -> ExitCode {
         } => test::test(&cargo_arguments, &arguments),
         Task::Demo(arguments) => run_demo(&arguments),
         Task::Cluster(arguments) => cluster::run(arguments).map(|it| code = it),
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::Check => check::check(),
         Task::Deny => deny::check(),
     };

@@ -2,6 +2,7 @@
 //! changes, and put on the board.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::compile::{Compiler, Diagnostic, Severity};
 use crate::objects::{DecodeError, Identity, ObjectReference};
@@ -22,7 +23,7 @@ pub(super) struct Findings {
     /// Objects of which something may have to be said.
     touched: BTreeSet<ObjectReference>,
     /// What has been said, so that it is said once.
-    said: BTreeMap<ObjectReference, BTreeSet<Diagnostic>>,
+    said: BTreeMap<ObjectReference, Arc<BTreeSet<Diagnostic>>>,
 }
 
 impl Findings {
@@ -75,14 +76,14 @@ impl Findings {
         let mut accepted = 0_usize;
         let mut standings = Vec::with_capacity(touched.len());
         for object in touched {
-            let found = self.found(compiler, &object);
+            let found = Arc::new(self.found(compiler, &object));
             let said = self.said.get(&object);
-            for diagnostic in said.into_iter().flatten() {
+            for diagnostic in said.into_iter().flat_map(|said| said.iter()) {
                 if !found.contains(diagnostic) && diagnostic.severity != Severity::Accepted {
                     tracing::info!(object = %diagnostic.object, reason = diagnostic.reason, "no longer so");
                 }
             }
-            for diagnostic in &found {
+            for diagnostic in &*found {
                 if said.is_some_and(|said| said.contains(diagnostic)) {
                     continue;
                 }
@@ -105,7 +106,7 @@ impl Findings {
                     uid,
                     api_version,
                     generation,
-                    diagnostics: found.clone(),
+                    diagnostics: Arc::clone(&found),
                 }
             });
             standings.push((object.clone(), standing));

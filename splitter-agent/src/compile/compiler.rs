@@ -8,6 +8,7 @@
 //! among ten.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::diagnostics::{Diagnostic, Report};
 use super::resolve::{self, Resolved, Taker};
@@ -29,7 +30,7 @@ pub struct Compiler {
     /// The roots whose claims name a Service, themselves included.
     users: HashMap<ObjectName, BTreeSet<ObjectName>>,
     /// Who wants a frontend; the first of them has it.
-    wanted: BTreeMap<Frontend, BTreeSet<Want>>,
+    wanted: BTreeMap<Frontend, BTreeSet<Arc<Want>>>,
     plan: Plan,
     diagnostics: Diagnostics,
     /// Roots to compile.
@@ -56,7 +57,7 @@ struct Asker {
     /// What it asks for; `None` if not even its root is known.
     claim: Option<Claim>,
     /// What its translation said.
-    said: BTreeSet<Diagnostic>,
+    said: Said,
 }
 
 /// A root that some claim is about.
@@ -67,11 +68,11 @@ struct Root {
     /// The Services that their claims name, itself included.
     uses: BTreeSet<ObjectName>,
     /// The frontends that it wants, and as whom.
-    wants: Option<(Want, BTreeSet<Frontend>)>,
+    wants: Option<(Arc<Want>, BTreeSet<Frontend>)>,
     /// The frontends that it has.
     has: BTreeSet<Frontend>,
     /// What was said about it and its objects.
-    said: BTreeSet<Diagnostic>,
+    said: Said,
 }
 
 /// A wish for a frontend; the least one is granted: no refused claim stands in the way of
@@ -83,8 +84,13 @@ struct Want {
     root: ObjectName,
 }
 
+/// What one of those who say something says. Large, and kept in trees whose nodes have room for
+/// eleven though there is mostly one: so it is kept apart, once for whoever says it and for
+/// [`Diagnostics`].
+type Said = BTreeSet<Arc<Diagnostic>>;
+
 /// What is said of each object, and by how many.
-type Diagnostics = BTreeMap<ObjectReference, BTreeMap<Diagnostic, usize>>;
+type Diagnostics = BTreeMap<ObjectReference, BTreeMap<Arc<Diagnostic>, usize>>;
 
 impl Compiler {
     /// A compiler that knows nothing yet.
@@ -145,7 +151,8 @@ impl Compiler {
         };
         self.dirty
             .extend(self.rivals(&frontend).collect::<Vec<_>>());
-        self.wanted.entry(frontend).or_default().insert(want);
+        let wants = self.wanted.entry(frontend).or_default();
+        wants.insert(Arc::new(want));
         self.plan.frontends.insert(frontend, split);
         self.reserved.insert(frontend);
     }
@@ -162,11 +169,13 @@ impl Compiler {
             .get(object)
             .into_iter()
             .flat_map(BTreeMap::keys)
+            .map(Arc::as_ref)
     }
 
     /// What is said of every object, sorted.
     pub(super) fn all_diagnostics(&self) -> impl Iterator<Item = &Diagnostic> {
-        self.diagnostics.values().flat_map(BTreeMap::keys)
+        let said = self.diagnostics.values().flat_map(BTreeMap::keys);
+        said.map(Arc::as_ref)
     }
 
     /// The TrafficSplit of a name.
@@ -272,7 +281,7 @@ impl Compiler {
     }
 
     fn replace_asker(&mut self, name: &ObjectName, asker: Option<Asker>) {
-        let none = BTreeSet::new();
+        let none = Said::new();
         let root_of = |asker: &Option<Asker>| Some(asker.as_ref()?.claim.as_ref()?.root.clone());
         let new_root = root_of(&asker);
         let is_there = asker.is_some();
@@ -366,7 +375,7 @@ impl Compiler {
                 origin: owner.origin.clone(),
                 root: name.clone(),
             };
-            (want, resolve::frontends_of(&self.store, name))
+            (Arc::new(want), resolve::frontends_of(&self.store, name))
         });
         if wants == root.wants {
             return BTreeSet::new();
@@ -388,7 +397,7 @@ impl Compiler {
                 self.wanted
                     .entry(*frontend)
                     .or_default()
-                    .insert(want.clone());
+                    .insert(Arc::clone(want));
                 touched.insert(*frontend);
             }
         }
@@ -405,7 +414,7 @@ impl Compiler {
     }
 
     /// What a root comes to.
-    fn resolve(&self, name: &ObjectName) -> (Resolved, BTreeSet<Diagnostic>) {
+    fn resolve(&self, name: &ObjectName) -> (Resolved, Said) {
         let Some(root) = self.roots.get(name) else {
             return Default::default();
         };
@@ -445,12 +454,12 @@ fn claims<'a>(
 fn say(
     diagnostics: &mut Diagnostics,
     touched: &mut BTreeSet<ObjectReference>,
-    said: &BTreeSet<Diagnostic>,
-    unsaid: &BTreeSet<Diagnostic>,
+    said: &Said,
+    unsaid: &Said,
 ) {
     for diagnostic in said.difference(unsaid) {
         let of_object = diagnostics.entry(diagnostic.object.clone()).or_default();
-        let count = of_object.entry(diagnostic.clone()).or_default();
+        let count = of_object.entry(Arc::clone(diagnostic)).or_default();
         *count += 1;
         if *count == 1 {
             touched.insert(diagnostic.object.clone());

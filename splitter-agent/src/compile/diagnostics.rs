@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -215,7 +216,7 @@ impl Report {
     }
 
     /// Everything that was said.
-    pub(super) fn into_diagnostics(self) -> BTreeSet<Diagnostic> {
-        self.diagnostics.into_iter().collect()
+    pub(super) fn into_diagnostics(self) -> BTreeSet<Arc<Diagnostic>> {
+        self.diagnostics.into_iter().map(Arc::new).collect()
     }
 }

@@ -1,6 +1,6 @@
 //! What is known of the cluster, laid out as the resolver asks for it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use crate::objects::{EndpointSlice, ObjectName, ObjectReference, Service};
 
@@ -8,14 +8,19 @@ use crate::objects::{EndpointSlice, ObjectName, ObjectReference, Service};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Store {
     services: HashMap<ObjectName, Service>,
-    /// By Service, then by name.
-    slices: HashMap<ObjectName, BTreeMap<String, EndpointSlice>>,
-    /// Slices that belong to no Service, by namespace, then by name.
-    stray: HashMap<String, BTreeMap<String, EndpointSlice>>,
+    /// By Service.
+    slices: HashMap<ObjectName, Slices>,
+    /// Slices that belong to no Service, by namespace.
+    stray: HashMap<String, Slices>,
     /// The Service of each slice.
     owners: HashMap<ObjectName, Option<String>>,
     refused: BTreeSet<ObjectReference>,
 }
+
+/// EndpointSlices of one namespace in the order of their names. Most Services have one, for
+/// which a tree would take the memory of eleven.
+#[derive(Clone, Debug, Default)]
+struct Slices(Vec<EndpointSlice>);
 
 /// Whose splits a change may concern.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +29,35 @@ pub(super) enum Concern {
     Service(ObjectName),
     /// All of a namespace.
     Namespace(String),
+}
+
+impl Slices {
+    fn find(&self, name: &str) -> Result<usize, usize> {
+        self.0
+            .binary_search_by(|slice| slice.name.name.as_str().cmp(name))
+    }
+
+    fn get(&self, name: &str) -> Option<&EndpointSlice> {
+        self.0.get(self.find(name).ok()?)
+    }
+
+    fn insert(&mut self, slice: EndpointSlice) {
+        match self.find(&slice.name.name) {
+            Ok(index) => self.0[index] = slice,
+            Err(index) => {
+                if self.0.is_empty() {
+                    self.0.reserve_exact(1);
+                }
+                self.0.insert(index, slice);
+            }
+        }
+    }
+
+    fn remove(&mut self, name: &str) {
+        if let Ok(index) = self.find(name) {
+            self.0.remove(index);
+        }
+    }
 }
 
 impl Store {
@@ -37,7 +71,7 @@ impl Store {
         self.slices
             .get(service)
             .into_iter()
-            .flat_map(BTreeMap::values)
+            .flat_map(|slices| &slices.0)
     }
 
     /// The EndpointSlices of a namespace that belong to no Service.
@@ -45,7 +79,7 @@ impl Store {
         self.stray
             .get(namespace)
             .into_iter()
-            .flat_map(BTreeMap::values)
+            .flat_map(|slices| &slices.0)
     }
 
     /// Whether a Service of this name exists but cannot be read.
@@ -82,7 +116,7 @@ impl Store {
             return Vec::new();
         }
         let mut concerns = self.remove_slice(&slice.name);
-        let ObjectName { namespace, name } = slice.name.clone();
+        let namespace = slice.name.namespace.clone();
         self.owners
             .insert(slice.name.clone(), slice.service.clone());
         let concern = match &slice.service {
@@ -91,14 +125,14 @@ impl Store {
                 self.slices
                     .entry(service.clone())
                     .or_default()
-                    .insert(name, slice);
+                    .insert(slice);
                 Concern::Service(service)
             }
             None => {
                 self.stray
                     .entry(namespace.clone())
                     .or_default()
-                    .insert(name, slice);
+                    .insert(slice);
                 Concern::Namespace(namespace)
             }
         };
@@ -160,7 +194,7 @@ impl Store {
                 let service = ObjectName::new(&*name.namespace, service);
                 if let Some(slices) = self.slices.get_mut(&service) {
                     slices.remove(&name.name);
-                    if slices.is_empty() {
+                    if slices.0.is_empty() {
                         self.slices.remove(&service);
                     }
                 }
@@ -169,7 +203,7 @@ impl Store {
             None => {
                 if let Some(slices) = self.stray.get_mut(&name.namespace) {
                     slices.remove(&name.name);
-                    if slices.is_empty() {
+                    if slices.0.is_empty() {
                         self.stray.remove(&name.namespace);
                     }
                 }

@@ -332,7 +332,7 @@ impl Split {
             uid: self.uid.clone(),
             api_version: format!("split.smi-spec.io/{WITHOUT_STATUS}"),
             generation: self.generation,
-            diagnostics,
+            diagnostics: diagnostics.into(),
         });
         for agent in agents {
             agent

@@ -83,7 +83,12 @@ impl Server {
 
     /// A client of this user, made as the agent makes it, that finds the server at `address`.
     pub(crate) async fn client_at(&self, user: &str, address: SocketAddr) -> Client {
-        client(self.directory.path(), user, address).await
+        client_with(&self.kubeconfig_at(user, address)).await
+    }
+
+    /// A kubeconfig of this user that finds the server at `address`.
+    pub(crate) fn kubeconfig_at(&self, user: &str, address: SocketAddr) -> PathBuf {
+        kubeconfig(self.directory.path(), user, address)
     }
 
     /// Kills the API server and starts it again: it then knows nothing of what was before.
@@ -187,6 +192,15 @@ async fn is_up(etcd: &mut Program, server: &mut Program, directory: &Path, port:
 }
 
 async fn client(directory: &Path, user: &str, address: SocketAddr) -> Client {
+    client_with(&kubeconfig(directory, user, address)).await
+}
+
+async fn client_with(kubeconfig: &Path) -> Client {
+    let client = kubernetes::client(Some(kubeconfig)).await;
+    client.unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn kubeconfig(directory: &Path, user: &str, address: SocketAddr) -> PathBuf {
     let path = directory.join(format!("{user}-{}.kubeconfig", address.port()));
     let kubeconfig = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "test",
@@ -198,8 +212,7 @@ async fn client(directory: &Path, user: &str, address: SocketAddr) -> Client {
         "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
     });
     fs::write(&path, kubeconfig.to_string()).expect("a kubeconfig");
-    let client = kubernetes::client(Some(&path)).await;
-    client.unwrap_or_else(|error| panic!("{error}"))
+    path
 }
 
 /// The key signs no token in these tests, but the server wants one.

@@ -6,6 +6,7 @@
 //! well or no longer stands.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::event;
@@ -193,7 +194,7 @@ impl Reconciler {
         if standing.uid.is_empty() {
             return names;
         }
-        for diagnostic in &standing.diagnostics {
+        for diagnostic in &*standing.diagnostics {
             // Others are not ours to accept.
             if diagnostic.severity == Severity::Accepted && object.kind != super::SPLIT_KIND {
                 continue;
@@ -213,7 +214,7 @@ impl Reconciler {
                 .or_insert_with(|| Finding {
                     slot: event::slot(standing, diagnostic),
                     standing: Standing {
-                        diagnostics: BTreeSet::new(),
+                        diagnostics: Arc::default(),
                         ..standing.clone()
                     },
                     diagnostic: diagnostic.clone(),

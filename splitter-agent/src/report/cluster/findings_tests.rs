@@ -116,12 +116,13 @@ fn a_message_that_keeps_changing_is_written_once_a_minute() {
         let (object, mut standing) = sample::standing("books", 1, &["LeafNotReady"]);
         standing.diagnostics = standing
             .diagnostics
-            .into_iter()
-            .map(|mut diagnostic| {
-                diagnostic.message = format!("{turn} of 200 are ready");
-                diagnostic
+            .iter()
+            .map(|diagnostic| Diagnostic {
+                message: format!("{turn} of 200 are ready"),
+                ..diagnostic.clone()
             })
-            .collect();
+            .collect::<BTreeSet<_>>()
+            .into();
         scene.reconciler.note([(object, Some(standing))], scene.now);
         written += scene.written().len();
         scene.pass(1);

@@ -95,7 +95,7 @@ impl Agent {
         let findings = self.board.read(|standings| {
             let mut findings = BTreeMap::<_, u64>::new();
             for (object, standing) in standings {
-                for diagnostic in &standing.diagnostics {
+                for diagnostic in &*standing.diagnostics {
                     let key = (object.kind.clone(), diagnostic.severity, diagnostic.reason);
                     *findings.entry(key).or_default() += 1;
                 }

@@ -1,0 +1,215 @@
+//! The objects of a large cluster, all in one namespace.
+
+use std::net::Ipv4Addr;
+
+use serde_json::{Value, json};
+use splitter_agent::plan::Frontend;
+use splitter_common::layout::Protocol;
+
+/// The namespace of everything.
+pub(crate) const NAMESPACE: &str = "default";
+
+/// The range of ClusterIPs.
+pub(crate) const CLUSTER_IPS: &str = "10.96.0.0/12";
+
+const PORT: u16 = 80;
+const FIRST_CLUSTER_IP: u32 = u32::from_be_bytes([10, 96, 1, 0]);
+const FIRST_POD_IP: u32 = u32::from_be_bytes([10, 128, 0, 0]);
+
+/// How far the addresses are apart that an endpoint gets one after the other.
+const NEXT_ADDRESS: u32 = 1 << 19;
+
+/// How many addresses an endpoint can have before they repeat.
+const ADDRESSES: u32 = 16;
+
+/// Leaves of each split, with an EndpointSlice each.
+const LEAVES: [&str; 2] = ["a", "b"];
+
+/// How much there is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    pub(crate) splits: usize,
+    endpoints_per_slice: usize,
+}
+
+/// What is needed to make an object.
+pub(crate) struct Creation {
+    pub(crate) path: String,
+    pub(crate) object: Value,
+}
+
+impl Size {
+    /// As many splits, and about as many endpoints.
+    pub(crate) fn new(splits: usize, endpoints: usize) -> Self {
+        let splits = splits.clamp(1, 500_000);
+        let endpoints_per_slice = (endpoints / (splits * LEAVES.len())).clamp(1, 1000);
+        Self {
+            splits,
+            endpoints_per_slice,
+        }
+    }
+
+    pub(crate) fn slices(self) -> usize {
+        self.splits * LEAVES.len()
+    }
+
+    pub(crate) fn endpoints(self) -> usize {
+        self.slices() * self.endpoints_per_slice
+    }
+
+    /// Everything there is, in the order of its creation.
+    pub(crate) fn objects(self) -> impl Iterator<Item = Creation> {
+        (0..self.splits).flat_map(move |split| {
+            let leaves = LEAVES.iter().enumerate();
+            let leaves = leaves.flat_map(move |(leaf, suffix)| {
+                let service = format!("{}-{suffix}", root(split));
+                [
+                    headless(&service),
+                    slice(&service, &self.addresses(split, leaf, 0)),
+                ]
+            });
+            [service(split)].into_iter().chain(leaves).chain([Creation {
+                path: splits_path(),
+                object: traffic_split(split),
+            }])
+        })
+    }
+
+    /// The endpoints of a leaf, of which the first has its `version`-th address.
+    fn addresses(self, split: usize, leaf: usize, version: usize) -> Vec<Value> {
+        let first = (split * LEAVES.len() + leaf) * self.endpoints_per_slice;
+        (0..self.endpoints_per_slice)
+            .map(|index| {
+                let version = if index == 0 { version as u32 } else { 0 };
+                let offset = (first + index) as u32 + version % ADDRESSES * NEXT_ADDRESS;
+                let address = Ipv4Addr::from_bits(FIRST_POD_IP + offset);
+                json!({
+                    "addresses": [address],
+                    "conditions": {"ready": true, "serving": true, "terminating": false},
+                    "nodeName": format!("node-{}", (first + index) % 5000),
+                    "targetRef": {
+                        "kind": "Pod",
+                        "namespace": NAMESPACE,
+                        "name": format!("{}-{}-7d4b9c6f5-{index:05}", root(split), LEAVES[leaf]),
+                        "uid": format!("00000000-0000-4000-8000-{:012}", first + index),
+                    },
+                    "zone": "zone-1",
+                })
+            })
+            .collect()
+    }
+
+    /// The path of a slice of a split's, and what changes one of its endpoints.
+    pub(crate) fn slice_change(self, split: usize, version: usize) -> (String, Value) {
+        let name = format!("{}-{}-0", root(split), LEAVES[0]);
+        let endpoints = self.addresses(split, 0, version);
+        (
+            format!("{}/{name}", slices_path()),
+            json!({ "endpoints": endpoints }),
+        )
+    }
+}
+
+/// The name of a root Service and its TrafficSplit.
+fn root(split: usize) -> String {
+    format!("shop-{split}")
+}
+
+/// The number of the split whose name an object's name begins with.
+pub(crate) fn split_of(name: &str) -> Option<usize> {
+    name.split('-').nth(1)?.parse().ok()
+}
+
+/// The frontend of a split.
+pub(crate) fn frontend(split: usize) -> Frontend {
+    Frontend {
+        address: (cluster_ip(split), PORT).into(),
+        protocol: Protocol::Tcp,
+    }
+}
+
+fn cluster_ip(split: usize) -> Ipv4Addr {
+    Ipv4Addr::from_bits(FIRST_CLUSTER_IP + split as u32)
+}
+
+pub(crate) fn slices_path() -> String {
+    format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices")
+}
+
+pub(crate) fn splits_path() -> String {
+    format!("/apis/split.smi-spec.io/v1alpha4/namespaces/{NAMESPACE}/trafficsplits")
+}
+
+fn service(split: usize) -> Creation {
+    let spec = json!({
+        "clusterIP": cluster_ip(split),
+        "ports": [{"name": "http", "port": PORT, "protocol": "TCP"}],
+    });
+    service_of(&root(split), &spec)
+}
+
+/// Leaves need no address, and the API server is quicker without.
+fn headless(name: &str) -> Creation {
+    let spec = json!({
+        "clusterIP": "None",
+        "ports": [{"name": "http", "port": PORT, "protocol": "TCP"}],
+    });
+    service_of(name, &spec)
+}
+
+fn service_of(name: &str, spec: &Value) -> Creation {
+    Creation {
+        path: format!("/api/v1/namespaces/{NAMESPACE}/services"),
+        object: json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": name},
+            "spec": spec,
+        }),
+    }
+}
+
+fn slice(service: &str, endpoints: &[Value]) -> Creation {
+    Creation {
+        path: slices_path(),
+        object: json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": format!("{service}-0"),
+                "labels": {
+                    "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
+                    "kubernetes.io/service-name": service,
+                },
+            },
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+            "endpoints": endpoints,
+        }),
+    }
+}
+
+fn traffic_split(split: usize) -> Value {
+    json!({
+        "apiVersion": "split.smi-spec.io/v1alpha4",
+        "kind": "TrafficSplit",
+        "metadata": {"name": root(split)},
+        "spec": {"service": root(split), "backends": backends(split, 90)},
+    })
+}
+
+fn backends(split: usize, weight: usize) -> Value {
+    json!([
+        {"service": format!("{}-{}", root(split), LEAVES[0]), "weight": weight},
+        {"service": format!("{}-{}", root(split), LEAVES[1]), "weight": 10},
+    ])
+}
+
+/// The path of a TrafficSplit, and what changes its weights.
+pub(crate) fn weight_change(split: usize, version: usize) -> (String, Value) {
+    let weight = 1 + version % 89;
+    (
+        format!("{}/{}", splits_path(), root(split)),
+        json!({"spec": {"backends": backends(split, weight)}}),
+    )
+}
