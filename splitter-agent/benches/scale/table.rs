@@ -98,7 +98,7 @@ pub(crate) fn print_changes_head(count: usize) {
     head(&format!(
         "until a change is in the maps, {count} changes one after the other"
     ));
-    println!("{:<44}{:>12}{:>12}{:>12}", "", "p50", "p99", "longest");
+    println!("{:<64}{:>12}{:>12}{:>12}", "", "p50", "p99", "longest");
 }
 
 pub(crate) fn print_changes(what: &str, times: Times) {
@@ -118,7 +118,7 @@ pub(crate) fn print_burst(changes: usize, burst: Burst, time: Duration, cpu: Dur
     if let Some(last) = burst.lags.last() {
         line("the last one, from the watch", format!("{last:.2?}"));
     }
-    println!("{:<44}{:>12}{:>12}{:>12}", "", "p50", "p99", "longest");
+    println!("{:<64}{:>12}{:>12}{:>12}", "", "p50", "p99", "longest");
     print_spread("all of them, from the watch", burst.lags);
     print_machine_load();
 }
@@ -133,7 +133,7 @@ fn print_machine_load() {
 fn print_spread(what: &str, times: Vec<Duration>) {
     let times = Spread::of(times);
     println!(
-        "{what:<44}{:>12.2?}{:>12.2?}{:>12.2?}",
+        "{what:<64}{:>12.2?}{:>12.2?}{:>12.2?}",
         times.at(50),
         times.at(99),
         times.at(100)

@@ -32,6 +32,8 @@ pub struct Agent {
     /// Whether everything that is planned has been published at least once, so that only
     /// what changes need be.
     is_full: bool,
+    /// Objects that changed while nothing could be published yet.
+    unpublished: BTreeSet<ObjectReference>,
     /// What is held back, so that it is said once.
     kept: BTreeSet<Frontend>,
     /// What could not be published.
@@ -66,6 +68,7 @@ impl Agent {
             progress,
             extent: None,
             is_full: false,
+            unpublished: BTreeSet::new(),
             kept: BTreeSet::new(),
             failed: BTreeMap::new(),
             is_attached: false,
@@ -90,11 +93,13 @@ impl Agent {
         for change in changes {
             self.take(change);
         }
-        let delta = self.compiler.compile();
+        let mut delta = self.compiler.compile();
         let Some(extent) = self.extent else {
-            self.findings.note(&delta.objects);
+            // A large cluster is told in many parts before anything may be published.
+            self.unpublished.append(&mut delta.objects);
             return Ok(());
         };
+        delta.objects.append(&mut self.unpublished);
         let report = if self.is_full {
             let plan = self.compiler.plan();
             self.publisher.publish_some(plan, &delta.frontends, extent)

@@ -373,6 +373,9 @@ impl Site {
 
     /// Makes an empty namespace that vanishes with the test.
     pub(crate) fn namespace(&self, name: &str) -> Namespace<'_> {
+        // An earlier test's of the same name may still be on its way out.
+        let earlier = format!("namespace/{name}");
+        self.kubectl(&["wait", "--for=delete", &earlier, "--timeout=90s"]);
         self.kubectl(&["create", "namespace", name]);
         Namespace {
             site: self,
