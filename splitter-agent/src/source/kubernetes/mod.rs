@@ -1,6 +1,6 @@
 //! Objects from the Kubernetes API.
 //!
-//! [`watch`] follows Services, EndpointSlices and TrafficSplits for as long as its handle
+//! [`watch()`] follows Services, EndpointSlices and TrafficSplits for as long as its handle
 //! lives, and sends a [`Change`] for each thing that happens. What it promises:
 //!
 //! - Whatever the API server does, nothing is taken away but what it says is gone: by a
