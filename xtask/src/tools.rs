@@ -217,7 +217,7 @@ fn install_bpf_linker(directory: &Path) -> Result<()> {
     run(&mut install).with_context(|| {
         format!(
             "bpf-linker {BPF_LINKER} cannot be installed; with a C compiler and access to \
-             crates.io it can, or set {OVERRIDE} to the path of one made for LLVM {LLVM}"
+             the package registry it can, or set {OVERRIDE} to the path of one made for LLVM {LLVM}"
         )
     })?;
     fs::remove_dir_all(staging.join("target")).context("cannot clear up after the installation")?;
