@@ -184,7 +184,9 @@ fn a_split_that_changes_while_an_agent_is_down_is_applied_when_it_is_back() {
 fn what_runs_pods_restarts_without_a_trace_in_the_shares() {
     let site = Site::enter();
     let shop = site.namespace("runtime");
-    shop.shop(1);
+    // On both nodes: a kubelet that starts may call its pods unready until it has asked them, and
+    // then the shares would be others for a moment.
+    shop.shop(2);
     shop.split(&WEIGHTS);
     let agents: Vec<_> = site.nodes().iter().map(|node| site.agent(node)).collect();
     let before: Vec<_> = site.nodes().iter().map(|it| restarts(&site, it)).collect();
@@ -197,8 +199,6 @@ fn what_runs_pods_restarts_without_a_trace_in_the_shares() {
         for component in [NodeComponent::Containerd, NodeComponent::Kubelet] {
             node.start(component).expect("a component more");
         }
-    }
-    for node in site.nodes() {
         let target = format!("node/{}", node.name());
         let wait = ["wait", "--for=condition=Ready", "--timeout=90s", &target];
         site.kubectl(&wait);
@@ -209,6 +209,9 @@ fn what_runs_pods_restarts_without_a_trace_in_the_shares() {
             let status = site.try_kubectl(&[&exec[..], &["status"]].concat(), None);
             status.status.success().then_some(())
         });
+        for version in ["v1", "v2"] {
+            shop.wait_for_servers(version);
+        }
     }
     load.finish().assert_exact(SHARES);
     let same: Vec<_> = site.nodes().iter().map(|node| site.agent(node)).collect();
