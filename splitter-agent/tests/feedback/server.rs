@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -98,12 +99,16 @@ impl Server {
         let mut file = tempfile::NamedTempFile::new_in(self.directory.path()).expect("a file");
         file.write_all(manifests.as_bytes()).expect("a file");
         let path = file.path().to_str().expect("a path in UTF-8");
-        let output = self.kubectl(&["apply", "-f", path]);
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        loop {
+            let output = self.kubectl(&["apply", "-f", path]);
+            let error = String::from_utf8_lossy(&output.stderr);
+            // Another test has just made the same object.
+            if !output.status.success() && error.contains("(AlreadyExists)") {
+                continue;
+            }
+            assert!(output.status.success(), "{error}");
+            return;
+        }
     }
 
     /// Where it listens, on the loopback interface.
@@ -208,10 +213,16 @@ fn start(program: &Path, log: &Path, arguments: &[String]) -> Child {
 
 /// A port that nobody listens on at present.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port")
-        .port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Below those that the kernel hands out by itself, and no port twice: between now and when
+    // it is listened on, another test would be given it too.
+    loop {
+        let number = std::process::id().wrapping_mul(97) + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 20_000 + (number % 12_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Where the programs are.
