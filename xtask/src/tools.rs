@@ -177,7 +177,7 @@ fn ensure_bpf_linker() -> Result<PathBuf> {
             cache.display()
         )
     })?;
-    let _one_at_a_time = lock(&cache.join("bpf-linker.lock"))?;
+    let _one_at_a_time = lock(&cache.join("bpf-linker.lock"), "installing bpf-linker")?;
     if !linker.is_file() {
         install_bpf_linker(&directory)?;
     }
@@ -239,14 +239,15 @@ pub(crate) fn cache_directory() -> PathBuf {
         )
 }
 
-/// Holds the lock as long as the file that it returns is open.
-fn lock(path: &Path) -> Result<File> {
+/// Holds the lock as long as the file that it returns is open; `work` is what another xtask that
+/// has it does.
+pub(crate) fn lock(path: &Path, work: &str) -> Result<File> {
     let context = || format!("cannot lock {}", path.display());
     let file = File::create(path).with_context(context)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            say("waiting for another xtask that is installing bpf-linker");
+            say(format_args!("waiting for another xtask that is {work}"));
             file.lock().with_context(context)?;
         }
         Err(TryLockError::Error(error)) => return Err(error).with_context(context),

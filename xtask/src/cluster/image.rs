@@ -10,8 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::hash;
-use crate::workspace::run;
+use crate::{image::digest, workspace::run};
 
 /// Writes an image called `name` (such as `shop.test/web:1`) into `directory` that holds `program`,
 /// a statically linked one, at `/` under its own name, and runs it. Returns the path of the file.
@@ -55,7 +54,7 @@ pub fn of_program(name: &str, program: &Path, directory: &Path) -> Result<PathBu
         "config": {"Entrypoint": [format!("/{file_name}")]},
         "rootfs": {
             "type": "layers",
-            "diff_ids": [format!("sha256:{}", hash::sha256(&fs::read(&layer)?)?)],
+            "diff_ids": [digest(&fs::read(&layer)?)],
         },
     });
     let manifest = json!([{

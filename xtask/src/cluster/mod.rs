@@ -31,7 +31,6 @@ mod command;
 mod config;
 mod forward;
 mod groups;
-mod hash;
 pub mod image;
 mod modules;
 mod mounts;

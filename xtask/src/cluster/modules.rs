@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::hash;
 use crate::{
+    image::digest,
     tools::cache_directory,
     workspace::{root, run, short},
 };
@@ -174,7 +174,7 @@ impl Module {
         Ok(format!(
             "{}-{}",
             self.directory,
-            &hash::sha256(&recipe)?[..16]
+            &digest(&recipe)["sha256:".len()..][..16]
         ))
     }
 

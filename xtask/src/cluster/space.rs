@@ -5,7 +5,7 @@ use std::{
     env,
     ffi::{OsStr, OsString},
     fs::{self, File},
-    io::{self, Write as _},
+    io,
     net::{SocketAddr, TcpStream},
     os::{
         fd::{AsFd as _, OwnedFd},
@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
     thread::{
@@ -29,7 +29,7 @@ use super::{
     groups::{self, Groups},
     mounts,
 };
-use crate::lab::{place::Place, sys};
+use crate::lab::{network::ip_batch, place::Place, sys};
 
 /// Namespaces with their holder. Dropping ends the holder, and with it all processes in them.
 ///
@@ -197,27 +197,9 @@ impl Space {
     /// Runs `ip` commands in the network namespace, one a line. Process ids in them are those that
     /// this process sees.
     pub(super) fn ip(&self, commands: &str) -> Result<()> {
-        let mut command = Command::new("ip");
-        command
-            .args(["-batch", "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        let mut child = self
-            .in_network(|| command.spawn())?
-            .context("cannot run `ip`; remedy: install the package iproute2")?;
-        let mut input = child.stdin.take().context("no pipe to `ip`")?;
-        input.write_all(commands.as_bytes())?;
-        drop(input);
-        let output = child.wait_with_output()?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "`ip -batch` failed: {}\nit was to run:\n{commands}",
-            complaint.trim()
-        );
+        ip_batch(Command::new("ip"), commands, |ip| {
+            self.in_network(|| ip.spawn())
+        })
     }
 }
 

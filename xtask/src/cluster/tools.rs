@@ -2,9 +2,8 @@
 //! directory, once.
 
 use std::{
-    env,
-    fs::{self, File, TryLockError},
-    path::{Path, PathBuf},
+    env, fs,
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -13,7 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use super::modules::{HELM, MODULES, Module};
 use crate::{
     preflight::{self, Program},
-    tools::cache_directory,
+    tools::{cache_directory, lock},
     workspace::{output, say, short},
 };
 
@@ -21,7 +20,7 @@ use crate::{
 const GO: (u32, u32) = (1, 26);
 
 /// Programs that are not built but come with the system.
-const SYSTEM: [Program; 7] = [
+const SYSTEM: [Program; 6] = [
     preflight::IP,
     Program::new("nft", "by kube-proxy", "nftables"),
     Program::new(
@@ -32,7 +31,6 @@ const SYSTEM: [Program; 7] = [
     Program::new("conntrack", "by kube-proxy", "conntrack"),
     Program::new("nsenter", "to run commands in a node", "util-linux"),
     Program::new("tar", "to make container images", "tar"),
-    Program::new("sha256sum", "to name container images", "coreutils"),
 ];
 
 /// The programs of a cluster, ready to use.
@@ -116,7 +114,7 @@ fn ensure_modules(modules: &[Module]) -> Result<Tools> {
                 cache.display()
             )
         })?;
-        let _one_at_a_time = lock(&cache.join("lock"))?;
+        let _one_at_a_time = lock(&cache.join("lock"), "building the cluster's programs")?;
         let missing = missing();
         if !missing.is_empty() {
             let go = find_go()?;
@@ -197,21 +195,6 @@ fn find_libseccomp() -> Result<()> {
          libc6-dev pkg-config libseccomp-dev` (or your distribution's equal)"
     );
     Ok(())
-}
-
-/// Holds the lock as long as the file that it returns is open.
-fn lock(path: &Path) -> Result<File> {
-    let context = || format!("cannot lock {}", path.display());
-    let file = File::create(path).with_context(context)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            say("waiting for another xtask that is building the cluster's programs");
-            file.lock().with_context(context)?;
-        }
-        Err(TryLockError::Error(error)) => return Err(error).with_context(context),
-    }
-    Ok(file)
 }
 
 #[cfg(test)]

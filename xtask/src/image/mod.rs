@@ -22,6 +22,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 
 pub use layer::Layer;
+pub(crate) use oci::digest;
 pub use oci::{Image, Variant, pack};
 pub use platform::Platform;
 

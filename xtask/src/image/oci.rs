@@ -176,7 +176,7 @@ fn blob_path(digest: &str) -> String {
 }
 
 /// The digest of a content, as images write it.
-pub(super) fn digest(content: &[u8]) -> String {
+pub(crate) fn digest(content: &[u8]) -> String {
     use std::fmt::Write as _;
 
     let mut text = "sha256:".to_owned();
@@ -205,6 +205,13 @@ pub(super) fn tag(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_digest_of_nothing_is_known() {
+        let nothing = digest(b"");
+        assert!(nothing.starts_with("sha256:e3b0c44298fc1c14"), "{nothing}");
+        assert_eq!(nothing.len(), "sha256:".len() + 64);
+    }
 
     #[test]
     fn tags_are_those_of_registries() {

@@ -29,7 +29,7 @@ pub mod bpf_file_system;
 pub mod cgroup;
 pub mod client;
 pub mod names;
-mod network;
+pub(crate) mod network;
 pub(crate) mod place;
 mod pod;
 pub(crate) mod process;

@@ -2,10 +2,10 @@
 
 use std::{
     fs,
-    io::Write as _,
+    io::{self, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
-    process::Stdio,
+    process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -71,28 +71,34 @@ impl Namespaces {
 
     /// Runs `ip` commands inside, one a line, all in one process.
     pub(crate) fn ip(&self, commands: &str) -> Result<()> {
-        let mut child = self
-            .place
-            .command("ip")
-            .args(["-batch", "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("cannot run `ip`; remedy: install the package iproute2")?;
-        let mut input = child.stdin.take().context("no pipe to `ip`")?;
-        input.write_all(commands.as_bytes())?;
-        drop(input);
-        let output = child.wait_with_output()?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "`ip -batch` failed: {}\nit was to run:\n{commands}",
-            complaint.trim()
-        );
+        ip_batch(self.place.command("ip"), commands, |ip| Ok(ip.spawn()))
     }
+}
+
+/// Has an `ip` run commands, one a line, all in one process, which `spawn` starts in its place.
+pub(crate) fn ip_batch(
+    mut ip: Command,
+    commands: &str,
+    spawn: impl FnOnce(&mut Command) -> Result<io::Result<Child>>,
+) -> Result<()> {
+    ip.args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut child =
+        spawn(&mut ip)?.context("cannot run `ip`; remedy: install the package iproute2")?;
+    let mut input = child.stdin.take().context("no pipe to `ip`")?;
+    input.write_all(commands.as_bytes())?;
+    drop(input);
+    let output = child.wait_with_output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    bail!(
+        "`ip -batch` failed: {}\nit was to run:\n{commands}",
+        complaint.trim()
+    );
 }
 
 /// What the holder does in its fresh namespaces before it sleeps.
