@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use xtask::cluster::Component;
 
 use crate::{
-    site::{Counts, Namespace, SYSTEM, Site, wait_for},
+    counts::Counts,
+    namespace::Namespace,
+    site::{SYSTEM, Site, wait_for},
     traffic::{self, Traffic},
 };
 

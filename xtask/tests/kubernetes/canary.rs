@@ -1,6 +1,9 @@
 //! The canaries of the README, as files of `deploy/examples`.
 
-use crate::site::{Counts, Site, wait_for};
+use crate::{
+    counts::Counts,
+    site::{Site, wait_for},
+};
 
 /// Deletes the namespaces of an example when the test is over.
 struct Example<'a>(&'a Site, &'static [&'static str]);

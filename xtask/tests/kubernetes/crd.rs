@@ -3,8 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::{
+    counts::Counts,
     definition::{Changed, DEFINITION, definition, quantities, version},
-    site::{Counts, Namespace, SYSTEM, Site, wait_for},
+    namespace::Namespace,
+    site::{SYSTEM, Site, wait_for},
     traffic::{self, Traffic},
 };
 

@@ -11,9 +11,11 @@ use serde_json::{Value, json};
 use xtask::cluster::Node;
 
 use crate::{
+    counts::Counts,
     definition::{Changed, permissive},
+    namespace::Namespace,
     observe::Events,
-    site::{Counts, Namespace, Site, wait_for},
+    site::{Site, wait_for},
 };
 
 /// A split that is odd, of a root Service of its own.

@@ -4,7 +4,11 @@
 use serde_json::json;
 use xtask::cluster::{KubeProxy, Options};
 
-use crate::site::{Counts, Namespace, Site, examples_image, wait_for};
+use crate::{
+    counts::Counts,
+    namespace::Namespace,
+    site::{Site, examples_image, wait_for},
+};
 
 #[test]
 fn beside_nftables_a_split_is_exact_and_the_rest_is_as_before() {

@@ -11,7 +11,11 @@ use std::{
 use serde_json::{Value, json};
 use xtask::cluster::Node;
 
-use crate::site::{Counts, Namespace, Site, examples_image, wait_for};
+use crate::{
+    counts::Counts,
+    namespace::Namespace,
+    site::{Site, examples_image, wait_for},
+};
 
 /// How long a connection of a [`Load`] may take.
 const TIMEOUT: Duration = Duration::from_secs(2);

@@ -7,9 +7,10 @@ use xtask::{
 };
 
 use crate::{
+    counts::Counts,
     load::Load,
     on_node::{agent_json_on, has_bpftool, run_on, split_of},
-    site::{Counts, SYSTEM, Site, wait_for},
+    site::{SYSTEM, Site, wait_for},
 };
 
 /// The weights that are in force in most tests here, and stay so.
@@ -147,7 +148,9 @@ fn agents_without_privileges_take_over_and_become_ready() {
 fn a_split_that_changes_while_an_agent_is_down_is_applied_when_it_is_back() {
     let site = Site::enter();
     let shop = site.namespace("down");
-    shop.shop(1);
+    // On both nodes: a kubelet that starts may call its pods unready until it has asked them, and
+    // a root whose servers are all unready refuses connections.
+    shop.shop(2);
     shop.split(&WEIGHTS);
     let [down, up] = site.nodes() else {
         panic!("two nodes")
@@ -184,8 +187,7 @@ fn a_split_that_changes_while_an_agent_is_down_is_applied_when_it_is_back() {
 fn what_runs_pods_restarts_without_a_trace_in_the_shares() {
     let site = Site::enter();
     let shop = site.namespace("runtime");
-    // On both nodes: a kubelet that starts may call its pods unready until it has asked them, and
-    // then the shares would be others for a moment.
+    // On both nodes, for the kubelets that start, and so that the shares are never others.
     shop.shop(2);
     shop.split(&WEIGHTS);
     let agents: Vec<_> = site.nodes().iter().map(|node| site.agent(node)).collect();

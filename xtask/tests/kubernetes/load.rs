@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 use xtask::cluster::Node;
 
-use crate::site::{Counts, Site, examples_image, wait_for};
+use crate::{
+    counts::Counts,
+    site::{Site, examples_image, wait_for},
+};
 
 /// Between two requests of a client, in milliseconds.
 const INTERVAL: &str = "20";
@@ -90,7 +93,16 @@ impl<'a> Load<'a> {
         let log = self.site.kubectl(&["-n", &self.namespace, "logs", &pod]);
         let last = log.lines().last().unwrap_or_default();
         let summary: Value = serde_json::from_str(last).expect("a summary in JSON");
-        assert_eq!(summary["failed"], 0, "on {}: {summary}", node.name());
+        assert_eq!(
+            summary["failed"],
+            0,
+            "on {} in {} s: {} answers, failures: {}, the first of them: {}",
+            node.name(),
+            summary["seconds"],
+            summary["identities"],
+            summary["errors"],
+            summary["failures"][0]
+        );
         let identities = summary["identities"].as_object().expect("identities");
         Counts {
             identities: identities

@@ -7,6 +7,7 @@
 
 mod access;
 mod canary;
+mod counts;
 mod crd;
 mod definition;
 mod garbage;
@@ -14,6 +15,7 @@ mod kube_proxy;
 mod leaves;
 mod life;
 mod load;
+mod namespace;
 mod observe;
 mod on_node;
 mod outage;

@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use xtask::cluster::{Component, Node};
 
 use crate::{
+    counts::Counts,
     load::Load,
     on_node::{agent_json_on, request_from, split_of},
-    site::{Counts, SYSTEM, Site, wait_for},
+    site::{SYSTEM, Site, wait_for},
 };
 
 /// Longer than the self-tests of an agent are apart, and not so long that Kubernetes gives the

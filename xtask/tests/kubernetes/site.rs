@@ -17,6 +17,8 @@ use xtask::{
     workspace,
 };
 
+use crate::counts::Counts;
+
 /// How long anything may take that takes seconds on an idle machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -44,64 +46,14 @@ impl std::ops::Deref for Turn {
     }
 }
 
-/// What came of a number of requests.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    /// Answers, by who gave them.
-    pub(crate) identities: BTreeMap<String, u64>,
-    /// Failures, by kind.
-    pub(crate) errors: BTreeMap<String, u64>,
-}
-
-impl Counts {
-    /// So many answers of each.
-    pub(crate) fn of<const N: usize>(identities: [(&str, u64); N]) -> Self {
-        Self {
-            identities: identities
-                .into_iter()
-                .filter(|(_, count)| *count > 0)
-                .map(|(identity, count)| (identity.to_owned(), count))
-                .collect(),
-            errors: BTreeMap::new(),
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.tell(&["get", "nodes,pods", "--all-namespaces", "-o", "wide"]);
+            let agents = "--selector=app.kubernetes.io/name=splitter-agent";
+            let since = ["--since=3m", "--tail=40", "--prefix"];
+            self.tell(&[&["-n", SYSTEM, "logs", agents][..], &since].concat());
         }
-    }
-
-    /// How many answers one gave.
-    pub(crate) fn count(&self, identity: &str) -> u64 {
-        self.identities.get(identity).copied().unwrap_or(0)
-    }
-
-    /// How many requests failed.
-    pub(crate) fn failed(&self) -> u64 {
-        self.errors.values().sum()
-    }
-
-    /// Counts what another has counted, too.
-    pub(crate) fn add(&mut self, other: &Self) {
-        for (ours, theirs) in [
-            (&mut self.identities, &other.identities),
-            (&mut self.errors, &other.errors),
-        ] {
-            for (name, count) in theirs {
-                *ours.entry(name.clone()).or_default() += count;
-            }
-        }
-    }
-
-    /// The same, with the pods of a Deployment taken together: by what is before the first dash.
-    pub(crate) fn by_deployment(&self) -> Self {
-        let mut together = Self {
-            errors: self.errors.clone(),
-            ..Self::default()
-        };
-        for (identity, count) in &self.identities {
-            let deployment = identity.split('-').next().unwrap_or_default();
-            *together
-                .identities
-                .entry(deployment.to_owned())
-                .or_default() += count;
-        }
-        together
     }
 }
 
@@ -239,6 +191,15 @@ impl Site {
         child.wait_with_output().expect("kubectl ends")
     }
 
+    /// Prints what kubectl prints, to explain a failure.
+    pub(crate) fn tell(&self, arguments: &[&str]) {
+        let output = self.try_kubectl(arguments, None);
+        eprintln!("kubectl {}:", arguments.join(" "));
+        for stream in [output.stdout, output.stderr] {
+            eprint!("{}", String::from_utf8_lossy(&stream));
+        }
+    }
+
     /// What kubectl prints as JSON.
     pub(crate) fn get(&self, arguments: &[&str]) -> Value {
         let text = self.kubectl(&[arguments, &["-o", "json"]].concat());
@@ -371,18 +332,6 @@ impl Site {
         counts
     }
 
-    /// Makes an empty namespace that vanishes with the test.
-    pub(crate) fn namespace(&self, name: &str) -> Namespace<'_> {
-        // An earlier test's of the same name may still be on its way out.
-        let earlier = format!("namespace/{name}");
-        self.kubectl(&["wait", "--for=delete", &earlier, "--timeout=90s"]);
-        self.kubectl(&["create", "namespace", name]);
-        Namespace {
-            site: self,
-            name: name.to_owned(),
-        }
-    }
-
     /// The addresses and ports that connections to a root may be sent to on a node, by leaf, as
     /// `explain` tells them of the root's port.
     pub(crate) fn endpoints_on(
@@ -435,202 +384,6 @@ impl Site {
             };
             events.any(is_it).then_some(())
         });
-    }
-}
-
-/// A namespace that is deleted when this is dropped.
-pub(crate) struct Namespace<'a> {
-    site: &'a Site,
-    name: String,
-}
-
-impl Namespace<'_> {
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Applies a Service with one TCP port, which selects the pods with these labels.
-    pub(crate) fn service(&self, name: &str, port: u16, selector: &Value) {
-        self.site.apply(&json!({
-            "apiVersion": "v1", "kind": "Service",
-            "metadata": {"name": name, "namespace": self.name},
-            "spec": {"selector": selector, "ports": [{"name": "http", "port": port, "targetPort": "http"}]},
-        }));
-    }
-
-    /// Applies a Deployment of servers with the labels `app: shop` and `version`, which tell
-    /// `version` as their identity; does not wait for it.
-    pub(crate) fn servers(&self, version: &str, replicas: u32) {
-        let labels = json!({"app": "shop", "version": version});
-        self.site.apply(&json!({
-            "apiVersion": "apps/v1", "kind": "Deployment",
-            "metadata": {"name": version, "namespace": self.name},
-            "spec": {
-                "replicas": replicas,
-                "selector": {"matchLabels": labels},
-                "template": {
-                    "metadata": {"labels": labels},
-                    "spec": {"terminationGracePeriodSeconds": 2, "containers": [{
-                        "name": "server", "image": examples_image(), "args": ["serve"],
-                        "env": [{"name": "IDENTITY", "value": version}, {"name": "PORT", "value": "8080"}],
-                        "ports": [{"name": "http", "containerPort": 8080}],
-                        "readinessProbe": {
-                            "httpGet": {"path": "/healthz", "port": "http"},
-                            "periodSeconds": 1, "failureThreshold": 1,
-                            // A machine that is busy is no server that is not ready.
-                            "timeoutSeconds": 10,
-                        },
-                    }]},
-                },
-            },
-        }));
-    }
-
-    /// Waits until a Deployment has all its pods ready and no others.
-    pub(crate) fn wait_for_servers(&self, version: &str) {
-        let target = format!("deployment/{version}");
-        self.site.kubectl(&[
-            "-n",
-            &self.name,
-            "rollout",
-            "status",
-            &target,
-            "--timeout=90s",
-        ]);
-    }
-
-    /// A root `shop` on port 80 with leaves `shop-v1` and `shop-v2`, so many pods each, ready.
-    pub(crate) fn shop(&self, replicas: u32) {
-        self.service("shop", 80, &json!({"app": "shop"}));
-        for version in ["v1", "v2"] {
-            self.service(
-                &format!("shop-{version}"),
-                80,
-                &json!({"app": "shop", "version": version}),
-            );
-            self.servers(version, replicas);
-        }
-        for version in ["v1", "v2"] {
-            self.wait_for_servers(version);
-        }
-    }
-
-    /// Applies a TrafficSplit of `shop` over `shop-v1`, `shop-v2`, ... with these weights, and
-    /// waits until every node has it.
-    pub(crate) fn split(&self, weights: &[u64]) {
-        self.site.apply(&self.split_object("canary", weights));
-        self.site.wait_for_weights(&self.name, "shop", weights);
-    }
-
-    /// The same object, not applied.
-    pub(crate) fn split_object(&self, name: &str, weights: &[u64]) -> Value {
-        let backends: Vec<Value> = (1..)
-            .zip(weights)
-            .map(|(number, weight)| json!({"service": format!("shop-v{number}"), "weight": weight}))
-            .collect();
-        json!({
-            "apiVersion": "split.smi-spec.io/v1alpha2", "kind": "TrafficSplit",
-            "metadata": {"name": name, "namespace": self.name},
-            "spec": {"service": "shop", "backends": backends},
-        })
-    }
-
-    /// The URL of `shop`, by its name.
-    pub(crate) fn url(&self) -> String {
-        format!("http://shop.{}/", self.name)
-    }
-
-    /// Runs kubectl in this namespace.
-    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
-        let arguments = [&["-n", &self.name], arguments].concat();
-        self.site.kubectl(&arguments)
-    }
-
-    /// The cluster that it is in.
-    pub(crate) fn site(&self) -> &Site {
-        self.site
-    }
-
-    /// Like [`servers`](Self::servers), but each pod tells its own name, which begins with
-    /// `version` and a dash, and serves on for so many seconds after it was told to end.
-    pub(crate) fn named_servers(&self, version: &str, replicas: u32, drain_seconds: u32) {
-        let labels = json!({"app": "shop", "version": version});
-        self.site.apply(&json!({
-            "apiVersion": "apps/v1", "kind": "Deployment",
-            "metadata": {"name": version, "namespace": self.name},
-            "spec": {
-                "replicas": replicas,
-                "selector": {"matchLabels": labels},
-                "template": {
-                    "metadata": {"labels": labels},
-                    "spec": {"terminationGracePeriodSeconds": drain_seconds + 20, "containers": [{
-                        "name": "server", "image": examples_image(), "args": ["serve"],
-                        "env": [
-                            {"name": "PORT", "value": "8080"},
-                            {"name": "DRAIN_SECONDS", "value": drain_seconds.to_string()},
-                        ],
-                        "ports": [{"name": "http", "containerPort": 8080}],
-                        "readinessProbe": {
-                            "httpGet": {"path": "/healthz", "port": "http"},
-                            "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 5,
-                        },
-                    }]},
-                },
-            },
-        }));
-    }
-
-    /// The pods of a Deployment that are not about to go: names and addresses.
-    pub(crate) fn pods_of(&self, version: &str) -> BTreeMap<String, String> {
-        let selector = format!("version={version}");
-        let pods = self
-            .site
-            .get(&["-n", &self.name, "get", "pods", "-l", &selector]);
-        let pods = pods["items"].as_array().into_iter().flatten();
-        pods.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
-            .filter_map(|pod| {
-                let name = pod["metadata"]["name"].as_str()?.to_owned();
-                Some((name, pod["status"]["podIP"].as_str()?.to_owned()))
-            })
-            .collect()
-    }
-
-    /// Sets how many pods a Deployment has, and does not wait.
-    pub(crate) fn scale(&self, version: &str, replicas: u32) {
-        let target = format!("deployment/{version}");
-        self.kubectl(&["scale", &target, &format!("--replicas={replicas}")]);
-    }
-
-    /// Panics unless on every node the next connections to `shop` are answered in exactly these
-    /// shares, twice. A block that others have begun is finished first.
-    pub(crate) fn assert_exact<const N: usize>(&self, shares: [(&str, u64); N]) {
-        let block: u64 = shares.iter().map(|(_, share)| share).sum();
-        for node in self.site.nodes() {
-            let split = self.site.split_on(node, &self.name, "shop");
-            let begun = split.and_then(|split| split["connections"].as_u64());
-            let begun = begun.expect("a split") % block;
-            if begun > 0 {
-                self.site.ask_from(node, &self.url(), block - begun);
-            }
-            let counts = self.site.ask_from(node, &self.url(), 2 * block);
-            let expected = Counts::of(shares.map(|(version, share)| (version, 2 * share)));
-            assert_eq!(counts.by_deployment(), expected, "on {}", node.name());
-        }
-    }
-
-    /// Has a server say from now on whether it is ready.
-    pub(crate) fn set_ready(&self, pod: &str, ready: bool) {
-        let path = format!("pods/{pod}:8080/proxy/ready?value={ready}");
-        let path = format!("/api/v1/namespaces/{}/{path}", self.name);
-        self.kubectl(&["create", "--raw", &path, "-f", "/dev/null"]);
-    }
-}
-
-impl Drop for Namespace<'_> {
-    fn drop(&mut self) {
-        let arguments = ["delete", "namespace", &self.name, "--wait=false"];
-        // A test may be on its way down because nothing works any more.
-        let _ = self.site.try_kubectl(&arguments, None);
     }
 }
 

@@ -4,7 +4,11 @@ use std::{thread, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::site::{Counts, Namespace, Site, examples_image, wait_for};
+use crate::{
+    counts::Counts,
+    namespace::Namespace,
+    site::{Site, examples_image, wait_for},
+};
 
 /// The Service that is asked; it is another than those whose exact shares are looked at, since two
 /// clients of one root share its connections.

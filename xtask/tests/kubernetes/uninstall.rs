@@ -10,9 +10,10 @@ use serde_json::Value;
 use xtask::cluster::{Node, Options};
 
 use crate::{
+    counts::Counts,
     load::Load,
     on_node::{agent_json_on, has_bpftool, run_on, split_of, try_run_on},
-    site::{CLIENTS, Counts, SYSTEM, Site, wait_for},
+    site::{CLIENTS, SYSTEM, Site, wait_for},
 };
 
 /// What a node has that splitter could leave behind.
