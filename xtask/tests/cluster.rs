@@ -304,6 +304,39 @@ fn programs_come_back_after_they_were_killed() -> Result<()> {
 }
 
 #[test]
+fn without_nodes_there_is_an_api_server_and_nobody_who_acts_on_objects() -> Result<()> {
+    let _alone = alone();
+    let before = Traces::now()?;
+    let cluster = Cluster::up(&Options {
+        nodes: 0,
+        ..options("bare")
+    })?;
+    apply(&cluster, SHOP)?;
+    sleep(Duration::from_secs(1));
+    let endpoints = "get pods,endpointslices,nodes --ignore-not-found --output=name";
+    // That of the API server's own Service.
+    assert_eq!(
+        kubectl(&cluster, endpoints)?.trim(),
+        "endpointslice.discovery.k8s.io/kubernetes"
+    );
+
+    let kubeconfig = cluster.kubeconfig_at(cluster.address(), Some("somebody"))?;
+    let mut ask = cluster.kubectl()?;
+    ask.env("KUBECONFIG", kubeconfig);
+    let output = ask.args(["auth", "can-i", "get", "pods"]).output()?;
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "no");
+    assert_eq!(kubectl(&cluster, "auth can-i get pods")?.trim(), "yes");
+
+    cluster.stop(Component::ApiServer)?;
+    assert!(kubectl(&cluster, "get deployments").is_err());
+    cluster.start(Component::ApiServer)?;
+    assert!(kubectl(&cluster, "get deployments")?.contains("shop"));
+    cluster.down()?;
+    assert_eq!(Traces::now()?, before);
+    Ok(())
+}
+
+#[test]
 fn two_clusters_at_once_do_not_meet() -> Result<()> {
     let _alone = alone();
     let before = Traces::now()?;

@@ -55,7 +55,8 @@ impl Cluster {
 
     /// A kubeconfig that makes its user the agent, with its permissions.
     pub(crate) fn agent_kubeconfig(&self) -> PathBuf {
-        self.server.kubeconfig_at(AGENT, self.server.address())
+        self.server
+            .kubeconfig_at(Some(AGENT), self.server.address())
     }
 
     async fn fill(&mut self) {

@@ -2,20 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Api, Client};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use splitter_agent::compile::{Diagnostic, Severity};
 use splitter_agent::objects::{ObjectName, ObjectReference};
 use splitter_agent::report::cluster::{self, Metrics, Pace, ServedVersion, Settings};
 use splitter_agent::report::{Board, Standing};
+use splitter_agent::source::kubernetes;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
@@ -61,8 +62,8 @@ impl Scene {
             .expect("a server");
         let user = format!("agent-of-{namespace}");
         let scene = Self {
-            admin: client(server.port(), None).await,
-            agent: client(server.port(), Some(&user)).await,
+            admin: client(&server, server.address(), None).await,
+            agent: client(&server, server.address(), Some(&user)).await,
             server,
             namespace,
         };
@@ -97,7 +98,7 @@ impl Scene {
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
         let mut all = vec!["--namespace", self.namespace.as_str()];
         all.extend(arguments);
-        let output = self.server.kubectl(&all);
+        let output = self.server.kubectl(&all, "");
         assert!(
             output.status.success(),
             "{}",
@@ -113,9 +114,9 @@ impl Scene {
 
     /// Starts an agent's feedback that reaches the API server by a line that can be cut.
     pub(crate) async fn agent_on_line(&self, identity: &str) -> (Agent, Line) {
-        let line = Line::new(self.server.port()).await;
+        let line = Line::new(self.server.address()).await;
         let user = format!("agent-of-{}", self.namespace);
-        let client = client(line.port, Some(&user)).await;
+        let client = client(&self.server, line.address, Some(&user)).await;
         (self.agent_with(client, identity, WITHOUT_STATUS), line)
     }
 
@@ -226,7 +227,7 @@ impl Drop for Scene {
         // What is not in the namespace; the server goes with the last test.
         for kind in ["clusterrolebinding", "clusterrole"] {
             self.server
-                .kubectl(&["delete", kind, &self.namespace, "--ignore-not-found"]);
+                .kubectl(&["delete", kind, &self.namespace, "--ignore-not-found"], "");
         }
     }
 }
@@ -267,22 +268,22 @@ impl Drop for Agent {
 
 /// Hands connections on to the API server, or leaves them without an answer.
 pub(crate) struct Line {
-    port: u16,
+    address: SocketAddr,
     is_cut: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
 impl Line {
-    async fn new(server: u16) -> Self {
+    async fn new(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
-        let port = listener.local_addr().expect("an address").port();
+        let address = listener.local_addr().expect("an address");
         let (is_cut, cut) = watch::channel(false);
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((mut client, _)) = listener.accept().await {
                 let mut cut = cut.clone();
                 connections.spawn(async move {
-                    let Ok(mut server) = TcpStream::connect(("127.0.0.1", server)).await else {
+                    let Ok(mut server) = TcpStream::connect(server).await else {
                         return;
                     };
                     tokio::select! {
@@ -294,7 +295,11 @@ impl Line {
                 });
             }
         });
-        Self { port, is_cut, task }
+        Self {
+            address,
+            is_cut,
+            task,
+        }
     }
 
     pub(crate) fn cut(&self, is_cut: bool) {
@@ -351,12 +356,10 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl 
     }
 }
 
-async fn client(port: u16, user: Option<&str>) -> Client {
-    let kubeconfig = Kubeconfig::from_yaml(&Server::kubeconfig(port, user)).expect("a kubeconfig");
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-        .await
-        .expect("a configuration");
-    Client::try_from(config).expect("a client")
+async fn client(server: &Server, address: SocketAddr, user: Option<&str>) -> Client {
+    let kubeconfig = server.kubeconfig(address, user);
+    let client = kubernetes::client(Some(&kubeconfig)).await;
+    client.expect("a client")
 }
 
 const LEASE_ROLE: &str = "

@@ -54,7 +54,7 @@ async fn rights_that_are_taken_away_take_nothing_away() {
     rules.as_array_mut().expect("rules").push(definition_rule());
 
     let mut proxy = Proxy::to(server.address());
-    let client = server.client_at(AGENT, proxy.address()).await;
+    let client = server.client_at(Some(AGENT), proxy.address()).await;
     let mut observer = Observer::of(client);
     // At first it may do nothing.
     observer
@@ -95,7 +95,7 @@ async fn the_rule_for_the_definition_is_enough_to_watch_it() {
     let mut rules = objects_rule();
     rules.as_array_mut().expect("rules").push(definition_rule());
     allow(&server, &rules).await;
-    let client = server.client_at(AGENT, server.address()).await;
+    let client = server.client_at(Some(AGENT), server.address()).await;
     let mut observer = Observer::of(client);
     observer.until_complete().await;
     server.apply(&definition(&["v1alpha3"])).await;
@@ -117,7 +117,7 @@ async fn the_rule_for_the_definition_is_enough_to_watch_it() {
 async fn without_the_definition_the_server_is_asked_what_it_serves() {
     let server = Server::start().await;
     allow(&server, &objects_rule()).await;
-    let client = server.client_at(AGENT, server.address()).await;
+    let client = server.client_at(Some(AGENT), server.address()).await;
     let mut observer = Observer::of(client);
     // It is absent, and that is enough to be complete.
     observer.until_complete().await;

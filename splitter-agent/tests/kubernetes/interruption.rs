@@ -18,7 +18,7 @@ async fn through_proxy() -> (Server, Proxy, Observer) {
     server.apply(&split("v1alpha4", "web")).await;
     server.apply(&service("web")).await;
     let proxy = Proxy::to(server.address());
-    let client = server.client_at("administrator", proxy.address()).await;
+    let client = server.client_at(None, proxy.address()).await;
     let mut observer = Observer::of(client);
     observer.until_complete().await;
     (server, proxy, observer)
@@ -77,7 +77,7 @@ async fn what_happened_while_the_server_was_out_of_reach_is_told_afterwards() {
 /// listed again.
 #[tokio::test]
 async fn what_a_restarted_server_does_not_list_is_gone() {
-    let (mut server, mut proxy, mut observer) = through_proxy().await;
+    let (server, mut proxy, mut observer) = through_proxy().await;
     proxy.refuse().await;
     server.delete(&service("web")).await;
     server.delete(&split("v1alpha4", "web")).await;
@@ -109,7 +109,7 @@ async fn a_source_may_start_before_its_server() {
     server.apply(&service("web")).await;
     let mut proxy = Proxy::to(server.address());
     proxy.fall_silent().await;
-    let client = server.client_at("administrator", proxy.address()).await;
+    let client = server.client_at(None, proxy.address()).await;
     let mut observer = Observer::of(client);
     observer.wait(Duration::from_secs(3)).await;
     proxy.refuse().await;
@@ -130,7 +130,7 @@ async fn lists_that_break_off_take_nothing_away() {
     observer
         .until("told of all", |it| it.names("Service").len() == 42)
         .await;
-    let client = server.client_at("administrator", proxy.address()).await;
+    let client = server.client_at(None, proxy.address()).await;
     let mut second = Observer::of(client);
     for pause in [5, 10, 20, 40, 80] {
         second.wait(Duration::from_millis(pause)).await;

@@ -28,7 +28,7 @@ pub struct ClusterArgs {
 enum ClusterTask {
     /// Bring a cluster up; it stays until it is taken down
     Up {
-        /// How many nodes it has
+        /// How many nodes it has; with 0 it is an API server with nothing behind it
         #[arg(long, default_value_t = 2)]
         nodes: usize,
         /// How kube-proxy works
@@ -115,10 +115,15 @@ fn up(options: &Options) -> Result<()> {
     } else {
         format!(" --name {name}")
     };
+    let on_node = if options.nodes == 0 {
+        String::new()
+    } else {
+        format!("cargo xtask cluster{name_argument} node node-1 ip address\n  ")
+    };
     say(format_args!(
         "the cluster {name} is up ({:.1} s)\n  \
          cargo xtask cluster{name_argument} kubectl get nodes\n  \
-         cargo xtask cluster{name_argument} node node-1 ip address\n  \
+         {on_node}\
          export KUBECONFIG={kubeconfig}\n  \
          cargo xtask cluster{name_argument} down",
         started.elapsed().as_secs_f32()

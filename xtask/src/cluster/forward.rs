@@ -20,7 +20,7 @@ use crate::lab::{
 #[derive(Debug)]
 pub(super) struct Forwarder {
     _process: Process,
-    port: u16,
+    address: SocketAddr,
 }
 
 impl Forwarder {
@@ -28,7 +28,7 @@ impl Forwarder {
     pub(super) fn new(space: &Space) -> Result<Self> {
         let listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen on 127.0.0.1")?;
-        let port = listener.local_addr()?.port();
+        let address = listener.local_addr()?;
         let place = Place::new(&cgroup::own()?, None)?;
         let start = |ready: process::Ready<Result<(), String>>| {
             // The listener stays in the network that it was made in.
@@ -45,13 +45,13 @@ impl Forwarder {
         }
         Ok(Self {
             _process: process,
-            port,
+            address,
         })
     }
 
-    /// The URL of the API server.
-    pub(super) fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
+    /// Where it takes connections.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
     }
 }
 

@@ -48,12 +48,14 @@ pub mod tools;
 
 use std::{
     fmt,
-    fs::File,
+    fs::{self, File},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use serde_json::{Value, json};
 
 pub use self::{
     command::{ClusterArgs, run},
@@ -91,7 +93,8 @@ pub struct Options {
     /// By which it is found again: lower-case letters, digits and dashes. No two clusters have the
     /// same.
     pub name: String,
-    /// How many nodes it has; they are called `node-1`, `node-2` and so on.
+    /// How many nodes it has; they are called `node-1`, `node-2` and so on. Without any there is an
+    /// API server with its store and nothing else: what is made there stays as it was made.
     pub nodes: usize,
     /// How kube-proxy works.
     pub kube_proxy: KubeProxy,
@@ -142,7 +145,7 @@ impl Component {
 #[derive(Debug)]
 pub struct Cluster {
     directory: Directory,
-    kubeconfig: PathBuf,
+    address: SocketAddr,
     programs: tools::Tools,
     nodes: Vec<Node>,
     supervisor: Option<Supervisor>,
@@ -172,8 +175,8 @@ impl Cluster {
             "a cluster has namespaces and control groups, which only root may make; remedy: sudo"
         );
         ensure!(
-            (1..=address::MAXIMUM_NODES).contains(&options.nodes),
-            "a cluster has 1 to {} nodes",
+            options.nodes <= address::MAXIMUM_NODES,
+            "a cluster has no more than {} nodes",
             address::MAXIMUM_NODES
         );
         let directory = Directory::of(&options.name)?;
@@ -202,13 +205,13 @@ impl Cluster {
     }
 
     fn open(directory: Directory, programs: tools::Tools) -> Result<Self> {
-        let Record { nodes, .. } = directory.load()?;
+        let Record { address, nodes, .. } = directory.load()?;
         let node = |record| Node {
             directory: directory.clone(),
             record,
         };
         Ok(Self {
-            kubeconfig: directory.kubeconfig(),
+            address,
             nodes: nodes.into_iter().map(node).collect(),
             directory,
             programs,
@@ -246,8 +249,33 @@ impl Cluster {
     /// A file for clients of Kubernetes on this machine, outside of the cluster's network, that
     /// makes them administrators.
     #[must_use]
-    pub fn kubeconfig(&self) -> &Path {
-        &self.kubeconfig
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.directory.kubeconfig()
+    }
+
+    /// Where clients on this machine reach the API server.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Another such file, with which a client is `user` (if there is one) and reaches the API server
+    /// at `address`, where it may find something that passes its connections on.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written.
+    pub fn kubeconfig_at(&self, address: SocketAddr, user: Option<&str>) -> Result<PathBuf> {
+        let administrator = self.directory.kubeconfig();
+        let text = fs::read(&administrator)
+            .with_context(|| format!("cannot read {}", administrator.display()))?;
+        let mut kubeconfig: Value = serde_json::from_slice(&text)?;
+        kubeconfig["clusters"][0]["cluster"]["server"] = json!(format!("https://{address}"));
+        if let Some(user) = user {
+            kubeconfig["users"][0]["user"]["as"] = json!(user);
+        }
+        let name = format!("{}-{}.kubeconfig", user.unwrap_or("admin"), address.port());
+        self.directory.write(name, kubeconfig.to_string())
     }
 
     /// `kubectl`, as an administrator of this cluster.
@@ -257,7 +285,7 @@ impl Cluster {
     /// When the program was removed from the cache.
     pub fn kubectl(&self) -> Result<Command> {
         let mut command = Command::new(self.programs.program("kubectl")?);
-        command.env("KUBECONFIG", &self.kubeconfig);
+        command.env("KUBECONFIG", self.kubeconfig());
         Ok(command)
     }
 

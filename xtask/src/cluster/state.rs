@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File, TryLockError},
+    net::{Ipv4Addr, SocketAddr},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
@@ -21,8 +22,10 @@ pub(super) struct Directory {
 }
 
 /// What is known of a cluster that is up, for processes that did not start it.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Record {
+    /// Where the API server is reached from outside.
+    pub(super) address: SocketAddr,
     /// The directories with the programs of the cluster.
     pub(super) programs: Vec<PathBuf>,
     pub(super) nodes: Vec<NodeRecord>,
@@ -32,7 +35,7 @@ pub(super) struct Record {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct NodeRecord {
     pub(super) name: String,
-    pub(super) address: std::net::Ipv4Addr,
+    pub(super) address: Ipv4Addr,
     /// Process id of its first process.
     pub(super) init: u32,
     /// The control groups that its processes belong to.

@@ -153,12 +153,14 @@ impl Supervisor<'_> {
         for number in 1..=count {
             node_services.push(plan.node(number)?);
         }
-        self.parts.services = plan.control_plane(&forwarder.url())?;
+        let address = forwarder.address();
+        self.parts.services = plan.control_plane(&format!("https://{address}"))?;
         self.parts.control_plane = Some(control_plane);
         self.parts.forwarder = Some(forwarder);
         self.start(&["etcd"])?;
 
         let mut record = Record {
+            address,
             programs: self.tools.directories().to_vec(),
             nodes: Vec::new(),
         };
@@ -168,16 +170,21 @@ impl Supervisor<'_> {
         self.directory.save(&record)?;
         self.wait("etcd", |it| Ok(answers(it.control_plane()?, address::ETCD)))?;
         self.start(&["kube-apiserver"])?;
-        self.start_on_nodes("containerd")?;
-        let pause = image::of_program(
-            config::PAUSE,
-            &self.tools.program("pause")?,
-            self.directory.path(),
-        )?;
-        self.wait("containerd", Self::load_everywhere(&pause))?;
+        if count > 0 {
+            self.start_on_nodes("containerd")?;
+            let pause = image::of_program(
+                config::PAUSE,
+                &self.tools.program("pause")?,
+                self.directory.path(),
+            )?;
+            self.wait("containerd", Self::load_everywhere(&pause))?;
+        }
         self.wait("kube-apiserver", |it| {
             Ok(it.kubectl(&["get", "--raw", "/readyz"]).is_ok())
         })?;
+        if count == 0 {
+            return Ok(());
+        }
 
         self.progress("starting the nodes");
         self.start(&["kube-controller-manager", "kube-scheduler", "coredns"])?;

@@ -3,9 +3,7 @@
 use std::{collections::BTreeMap, process::Command};
 
 use serde_json::Value;
-use xtask::workspace::root;
-
-use super::api_server::program;
+use xtask::{cluster::tools, workspace::root};
 
 /// Objects by kind and name. The namespace is Helm's own affair.
 type Objects = BTreeMap<(String, String), Value>;
@@ -28,7 +26,8 @@ fn objects(command: &mut Command) -> Objects {
 
 #[test]
 fn helm_renders_what_the_manifests_say() {
-    let (helm, kubectl) = (program("helm"), program("kubectl"));
+    let helm = tools::helm().unwrap();
+    let kubectl = tools::ensure().unwrap().program("kubectl").unwrap();
     let render = |settings: &str| {
         objects(
             Command::new(&helm)

@@ -13,7 +13,7 @@ use crate::demo::{scenario::Scenario, screen::Screen};
 /// Leaves the cluster to the user.
 pub(super) fn leave(site: Site, screen: &mut Screen) -> Result<()> {
     let kubectl = site.cluster.tools().program("kubectl")?;
-    let export = export_line(site.cluster.kubeconfig(), &kubectl, &search_path());
+    let export = export_line(&site.cluster.kubeconfig(), &kubectl, &search_path());
     let name = site.cluster.name().to_owned();
     let step = site.steps.first().map(|file| file.path.as_str());
     let entries = entries(site.scenario, step, export, &name);
