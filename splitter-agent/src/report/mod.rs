@@ -21,7 +21,7 @@ mod progress;
 pub mod self_test;
 mod server;
 
-pub use board::{Board, Standing};
+pub use board::{Board, Follower, Standing};
 pub use metrics::Telemetry;
 pub use progress::{Programmed, Progress, Status};
 pub use self_test::{SelfTest, SelfTestError, SelfTestState};

@@ -91,7 +91,7 @@ pub async fn run(
     let mut candidate = Candidate::new(client.clone(), &settings, metrics.clone());
     let mut writer = Writer::new(
         client,
-        board,
+        &board,
         served,
         candidate.subscribe(),
         settings,

@@ -16,15 +16,9 @@ const MOST: u32 = 10;
 #[derive(Debug)]
 pub(super) struct Settler {
     time: Duration,
-    objects: BTreeMap<ObjectReference, Entry>,
-    /// How many objects are waited for.
-    pending: usize,
-}
-
-#[derive(Debug, Default)]
-struct Entry {
-    settled: Option<Standing>,
-    pending: Option<Pending>,
+    settled: BTreeMap<ObjectReference, Standing>,
+    /// Those that stand otherwise now.
+    pending: BTreeMap<ObjectReference, Pending>,
 }
 
 #[derive(Debug)]
@@ -39,90 +33,56 @@ impl Settler {
     pub(super) fn new(time: Duration) -> Self {
         Self {
             time,
-            objects: BTreeMap::new(),
-            pending: 0,
+            settled: BTreeMap::new(),
+            pending: BTreeMap::new(),
         }
     }
 
-    /// Takes note of what is said now.
+    /// Takes note of what is said now about some objects.
     pub(super) fn observe(
         &mut self,
-        standings: &BTreeMap<ObjectReference, Standing>,
+        standings: impl IntoIterator<Item = (ObjectReference, Option<Standing>)>,
         now: Instant,
     ) {
         for (object, standing) in standings {
-            if let Some(entry) = self.objects.get_mut(object) {
-                entry.see(Some(standing), now);
-            } else {
-                let mut entry = Entry::default();
-                entry.see(Some(standing), now);
-                self.objects.insert(object.clone(), entry);
+            if self.settled.get(&object) == standing.as_ref() {
+                // It is as it was: as if nothing had happened.
+                self.pending.remove(&object);
+                continue;
+            }
+            let pending = self.pending.entry(object).or_insert_with(|| Pending {
+                standing: standing.clone(),
+                first: now,
+                last: now,
+            });
+            if pending.standing != standing {
+                pending.standing = standing;
+                pending.last = now;
             }
         }
-        for (object, entry) in &mut self.objects {
-            if !standings.contains_key(object) {
-                entry.see(None, now);
-            }
-        }
-        self.objects
-            .retain(|_, entry| entry.settled.is_some() || entry.pending.is_some());
-        self.pending = self
-            .objects
-            .values()
-            .filter(|entry| entry.pending.is_some())
-            .count();
     }
 
     /// What is said anew of which objects, now that it has stood for long enough.
     pub(super) fn settle(&mut self, now: Instant) -> Vec<(ObjectReference, Option<Standing>)> {
+        let time = self.time;
+        let is_ripe = |_: &ObjectReference, pending: &mut Pending| {
+            now.saturating_duration_since(pending.last) >= time
+                || now.saturating_duration_since(pending.first) >= time * MOST
+        };
         let mut settled = Vec::new();
-        if self.pending == 0 {
-            return settled;
-        }
-        for (object, entry) in &mut self.objects {
-            let time = self.time;
-            let ripe = |pending: &mut Pending| {
-                now.saturating_duration_since(pending.last) >= time
-                    || now.saturating_duration_since(pending.first) >= time * MOST
+        for (object, pending) in self.pending.extract_if(.., is_ripe) {
+            match &pending.standing {
+                Some(standing) => self.settled.insert(object.clone(), standing.clone()),
+                None => self.settled.remove(&object),
             };
-            if let Some(pending) = entry.pending.take_if(ripe) {
-                self.pending -= 1;
-                entry.settled.clone_from(&pending.standing);
-                settled.push((object.clone(), pending.standing));
-            }
+            settled.push((object, pending.standing));
         }
-        self.objects
-            .retain(|_, entry| entry.settled.is_some() || entry.pending.is_some());
         settled
     }
 
     /// Whether something is waited for.
     pub(super) fn is_waiting(&self) -> bool {
-        self.pending > 0
-    }
-}
-
-impl Entry {
-    fn see(&mut self, standing: Option<&Standing>, now: Instant) {
-        if self.settled.as_ref() == standing {
-            // It is as it was: as if nothing had happened.
-            self.pending = None;
-            return;
-        }
-        match &mut self.pending {
-            Some(pending) if pending.standing.as_ref() == standing => {}
-            Some(pending) => {
-                pending.standing = standing.cloned();
-                pending.last = now;
-            }
-            None => {
-                self.pending = Some(Pending {
-                    standing: standing.cloned(),
-                    first: now,
-                    last: now,
-                });
-            }
-        }
+        !self.pending.is_empty()
     }
 }
 
@@ -149,11 +109,10 @@ mod tests {
         /// Says something at a moment, and counts what settles there.
         fn at(&mut self, millis: u64, reason: Option<&'static str>) -> usize {
             let now = self.start + Duration::from_millis(millis);
-            let standings = reason
-                .map(|reason| sample::standing("books", 1, &[reason]))
-                .into_iter()
-                .collect();
-            self.settler.observe(&standings, now);
+            let reasons = reason.as_slice();
+            let (object, standing) = sample::standing("books", 1, reasons);
+            let standing = reason.map(|_| standing);
+            self.settler.observe([(object, standing)], now);
             self.settler.settle(now).len()
         }
     }
@@ -169,7 +128,7 @@ mod tests {
         assert_eq!(scene.at(9000, Some("RootMissing")), 0);
         assert_eq!(scene.at(9000, None), 0);
         assert_eq!(scene.at(10_000, None), 1);
-        assert!(scene.settler.objects.is_empty());
+        assert!(scene.settler.settled.is_empty());
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::settle::Settler;
 use super::status::{self, Status, Statuses};
 use super::{REPORTER, SPLIT_KIND, ServedVersion, Settings};
 use crate::objects::ObjectName;
-use crate::report::Board;
+use crate::report::{Board, Follower};
 
 /// How often the leader looks for what is due.
 const TICK: Duration = Duration::from_millis(250);
@@ -33,8 +33,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Writes Events and statuses.
 pub(super) struct Writer {
     client: Client,
-    board: Board,
-    changes: watch::Receiver<u64>,
+    board: Follower,
     served: watch::Receiver<Option<ServedVersion>>,
     term: watch::Receiver<Term>,
     settings: Settings,
@@ -46,8 +45,6 @@ pub(super) struct Writer {
     events: Lane,
     splits: Lane,
     leads: bool,
-    /// Whether the first look at the board was taken.
-    has_looked: bool,
 }
 
 /// One kind of requests: a failure of one makes the others of its kind wait.
@@ -64,7 +61,7 @@ struct Lane {
 impl Writer {
     pub(super) fn new(
         client: Client,
-        board: Board,
+        board: &Board,
         served: watch::Receiver<Option<ServedVersion>>,
         term: watch::Receiver<Term>,
         settings: Settings,
@@ -72,8 +69,7 @@ impl Writer {
     ) -> Self {
         Self {
             client,
-            changes: board.subscribe(),
-            board,
+            board: board.follow(),
             served,
             term,
             metrics,
@@ -93,7 +89,6 @@ impl Writer {
             ),
             settings,
             leads: false,
-            has_looked: false,
         }
     }
 
@@ -115,24 +110,17 @@ impl Writer {
     async fn wait(&mut self) {
         let settle = self.settings.pace.settle;
         tokio::select! {
-            // That there is no sender means that there are no more changes.
+            // That there is no sender means that there are no more terms.
             Ok(()) = wait_for_term(&mut self.term) => {}
-            Ok(()) = wait_for_change(&mut self.changes) => tokio::time::sleep(settle).await,
+            () = self.board.changed() => tokio::time::sleep(settle).await,
             () = tokio::time::sleep(settle), if self.settler.is_waiting() => {}
-            else => std::future::pending().await,
         }
     }
 
     /// Takes note of what is found about objects, and of an election.
     fn look(&mut self) {
         let now = Instant::now();
-        let changed = self.changes.has_changed().unwrap_or(false);
-        if changed || !self.has_looked {
-            self.has_looked = true;
-            self.changes.mark_unchanged();
-            let settler = &mut self.settler;
-            self.board.read(|standings| settler.observe(standings, now));
-        }
+        self.settler.observe(self.board.take(), now);
         let settled = self.settler.settle(now);
         self.statuses.note(&settled);
         self.reconciler.note(settled, now);
@@ -381,15 +369,6 @@ async fn wait_for_term(term: &mut watch::Receiver<Term>) -> Result<(), watch::er
     // A term that is over but not yet taken back is none.
     let has_begun = |term: &Term| term.is_some_and(|until| until > Instant::now());
     term.wait_for(has_begun).await.map(drop)
-}
-
-async fn wait_for_change(
-    changes: &mut watch::Receiver<u64>,
-) -> Result<(), watch::error::RecvError> {
-    changes.changed().await?;
-    // Whoever looks must see that there is a change.
-    changes.mark_changed();
-    Ok(())
 }
 
 impl Lane {
