@@ -10,7 +10,7 @@
 //!
 //! let cluster = Cluster::up(&Options::default())?;
 //! cluster.load(Path::new("shop.tar"))?;
-//! cluster.kubectl().args(["apply", "--filename=shop.yaml"]).status()?;
+//! cluster.kubectl()?.args(["apply", "--filename=shop.yaml"]).status()?;
 //! // On a node, beside what Kubernetes runs there.
 //! cluster.nodes()[0].command("ip")?.arg("route").status()?;
 //! # Ok(())

@@ -33,6 +33,8 @@ static SITE: Mutex<Option<Site>> = Mutex::new(None);
 /// The cluster that all tests of this program share.
 pub(crate) struct Site {
     pub(crate) cluster: Cluster,
+    /// The pod in which commands are run, for each node.
+    clients: BTreeMap<String, String>,
 }
 
 /// The turn of a test on the cluster.
@@ -88,8 +90,16 @@ impl Site {
             let built = image::build(&image::Options::for_this_machine(kind)).expect("an image");
             cluster.load(&built.archive).expect("an image on the nodes");
         }
-        let site = Self { cluster };
+        let mut site = Self {
+            cluster,
+            clients: BTreeMap::new(),
+        };
         site.start_clients();
+        let client = |node: &Node| {
+            let pod = site.pod_on(node, CLIENTS, "app=client");
+            (node.name().to_owned(), pod)
+        };
+        site.clients = site.nodes().iter().map(client).collect();
         site
     }
 
@@ -251,6 +261,11 @@ impl Site {
             .to_owned()
     }
 
+    /// The name of the pod on a node in which commands are run.
+    pub(crate) fn client_on(&self, node: &Node) -> &str {
+        &self.clients[node.name()]
+    }
+
     /// The name of a node's agent pod.
     pub(crate) fn agent(&self, node: &Node) -> String {
         self.pod_on(node, SYSTEM, "app.kubernetes.io/name=splitter-agent")
@@ -306,11 +321,11 @@ impl Site {
 
     /// Asks an URL a number of times from a pod on a node, each time over a new connection.
     pub(crate) fn ask_from(&self, node: &Node, url: &str, count: u64) -> Counts {
-        let pod = self.pod_on(node, CLIENTS, "app=client");
+        let pod = self.client_on(node);
         let count = count.to_string();
         let output = self.try_kubectl(
             &[
-                "-n", CLIENTS, "exec", &pod, "--", "/example", "get", url, "--count", &count,
+                "-n", CLIENTS, "exec", pod, "--", "/example", "get", url, "--count", &count,
                 "--json",
             ],
             None,

@@ -124,8 +124,7 @@ impl Connection {
             printf '\r\n' >&3
             cat <&3
         "#;
-        let pod = site.pod_on(node, CLIENTS, "app=client");
-        let container = site.container(CLIENTS, &pod);
+        let container = site.container(CLIENTS, site.client_on(node));
         let process = site.process(node, &container).expect("a client runs");
         let groups = run_on(node, "cat", &[&format!("/proc/{process}/cgroup")]);
         let group = groups.lines().find_map(|line| line.strip_prefix("0::"));
