@@ -126,6 +126,14 @@ impl Site {
             let ready = self.try_kubectl(&["get", "--raw", "/readyz"], None);
             ready.status.success().then_some(())
         });
+        // A kubelet that was away for long has cost its node and the pods there their readiness.
+        self.kubectl(&[
+            "wait",
+            "--for=condition=Ready",
+            "nodes",
+            "--all",
+            "--timeout=90s",
+        ]);
         // A node that was drained takes pods again.
         self.kubectl(&["uncordon", "-l", "kubernetes.io/os=linux"]);
         let crd = ["get", "crd", "trafficsplits.split.smi-spec.io"];
