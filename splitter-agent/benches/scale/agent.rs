@@ -47,6 +47,41 @@ pub(crate) struct Memory {
     pub(crate) anonymous: u64,
 }
 
+/// What the agent has done so far.
+#[derive(Clone, Copy)]
+pub(crate) struct Work {
+    at: Instant,
+    /// User and system time.
+    cpu: Duration,
+    /// How often it has brought changes to the maps, and the time that took in all.
+    publications: f64,
+    publishing: f64,
+}
+
+/// What it did between two moments.
+pub(crate) struct Done {
+    /// Part of one processor.
+    pub(crate) cpu: f64,
+    /// How often it brought changes to the maps.
+    pub(crate) publications: f64,
+    /// How long that took each time, on average.
+    pub(crate) publication: Duration,
+}
+
+impl Work {
+    /// What was done since then.
+    pub(crate) fn since(&self, then: &Self) -> Done {
+        let time = self.at - then.at;
+        let publications = self.publications - then.publications;
+        let publishing = self.publishing - then.publishing;
+        Done {
+            cpu: (self.cpu - then.cpu).as_secs_f64() / time.as_secs_f64(),
+            publications,
+            publication: Duration::from_secs_f64(publishing / publications.max(1.0)),
+        }
+    }
+}
+
 /// Durations and size of readings of the metrics.
 pub(crate) struct Scrapes {
     pub(crate) times: Vec<Duration>,
@@ -160,6 +195,24 @@ impl Agent {
         let per_second = rustix::param::clock_ticks_per_second();
         // Fields 14 and 15 of proc_pid_stat(5).
         Duration::from_millis((fields[11] + fields[12]) * 1000 / per_second)
+    }
+
+    /// What it has done until now.
+    pub(crate) fn work(&self) -> Work {
+        let (at, cpu) = (Instant::now(), self.cpu());
+        let metrics = self.get("/metrics");
+        let value = |name: &str| -> f64 {
+            let mut lines = metrics.lines();
+            let text = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            text.and_then(|text| text.parse().ok())
+                .expect("a metric of the agent")
+        };
+        Work {
+            at,
+            cpu,
+            publications: value("splitter_sync_duration_seconds_count"),
+            publishing: value("splitter_sync_duration_seconds_sum"),
+        }
     }
 
     pub(crate) fn memory(&self) -> Memory {

@@ -17,7 +17,7 @@ mod requests;
 mod server;
 mod table;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::signal::ctrl_c;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -129,14 +129,9 @@ async fn measure(effort: Effort) {
         table::print_changes(kind.name(), times);
     }
     let changes = Watched::begin(&cluster, &agent, Kind::EndpointSlice).await;
-    let begin = (Instant::now(), agent.cpu());
+    let begin = agent.work();
     let burst = changes.burst(effort.burst).await;
-    table::print_burst(
-        effort.burst,
-        burst,
-        begin.0.elapsed(),
-        agent.cpu() - begin.1,
-    );
+    table::print_burst(effort.burst, burst, &agent.work().since(&begin));
     table::print_memory("afterwards", &agent);
 
     cluster.free_lease().await;

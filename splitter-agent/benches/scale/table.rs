@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::fs;
 use std::time::Duration;
 
-use super::agent::{Agent, Scrapes, Start};
+use super::agent::{Agent, Done, Scrapes, Start};
 use super::changes::{Burst, Times};
 use super::cluster::Cluster;
 use super::objects::Size;
@@ -107,14 +107,15 @@ pub(crate) fn print_changes(what: &str, times: Times) {
     }
 }
 
-pub(crate) fn print_burst(changes: usize, burst: Burst, time: Duration, cpu: Duration) {
+pub(crate) fn print_burst(changes: usize, burst: Burst, done: &Done) {
     head(&format!(
         "{changes} changes of EndpointSlices as fast as the API server takes them"
     ));
     let per_second = burst.lags.len() as f64 / burst.took.as_secs_f64();
     line("changes per second", format!("{per_second:.0}"));
-    let share = cpu.as_secs_f64() / time.as_secs_f64() * 100.0;
-    line("of one processor", format!("{share:.0} %"));
+    line("of one processor", format!("{:.0} %", done.cpu * 100.0));
+    line("publications", format!("{:.0}", done.publications));
+    line("  each, on average", format!("{:.2?}", done.publication));
     if let Some(last) = burst.lags.last() {
         line("the last one, from the watch", format!("{last:.2?}"));
     }

@@ -3,6 +3,7 @@
 use std::{
     env,
     io::{self, IsTerminal as _, Write as _},
+    mem,
     time::Duration,
 };
 
@@ -59,6 +60,13 @@ impl Progress {
             counts.push((Place::Both, Tally::sum(&self.tallies)));
         }
         counts
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // There may be no terminal any more.
+        let _ = self.leave();
     }
 }
 
@@ -236,6 +244,17 @@ impl Screen {
         self.drawn = lines.len();
         let mut output = io::stdout().lock();
         output.write_all(text.as_bytes())?;
+        output.flush()
+    }
+
+    /// Ends a picture that was being drawn. Ctrl-C has the terminal throw away what was on its way
+    /// to it, and so perhaps the end of a colour, and that lines may be broken again.
+    pub(crate) fn leave(&mut self) -> io::Result<()> {
+        if mem::take(&mut self.drawn) == 0 {
+            return Ok(());
+        }
+        let mut output = io::stdout().lock();
+        output.write_all(b"\x1b[0m\x1b[?7h\n")?;
         output.flush()
     }
 

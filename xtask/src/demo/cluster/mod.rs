@@ -67,6 +67,8 @@ fn show(
     if keep && played.is_ok() {
         return keep::leave(site, screen).and(played);
     }
+    // Whether or not there is a terminal any more.
+    let _ = screen.leave();
     say("taking the cluster down");
     site.cluster.down().and(played)
 }
