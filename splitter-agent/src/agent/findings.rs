@@ -23,7 +23,7 @@ pub(super) struct Findings {
     /// Objects of which something may have to be said.
     touched: BTreeSet<ObjectReference>,
     /// What has been said, so that it is said once.
-    said: BTreeMap<ObjectReference, Arc<BTreeSet<Diagnostic>>>,
+    said: BTreeMap<ObjectReference, Arc<[Diagnostic]>>,
 }
 
 impl Findings {
@@ -76,7 +76,7 @@ impl Findings {
         let mut accepted = 0_usize;
         let mut standings = Vec::with_capacity(touched.len());
         for object in touched {
-            let found = Arc::new(self.found(compiler, &object));
+            let found: Arc<[Diagnostic]> = self.found(compiler, &object).into_iter().collect();
             let said = self.said.get(&object);
             for diagnostic in said.into_iter().flat_map(|said| said.iter()) {
                 if !found.contains(diagnostic) && diagnostic.severity != Severity::Accepted {

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::diagnostics::{Diagnostic, Report};
+use super::few::Few;
 use super::resolve::{self, Resolved, Taker};
 use super::split::Claim;
 use super::store::{Concern, Store};
@@ -28,9 +29,9 @@ pub struct Compiler {
     askers: BTreeMap<ObjectName, Asker>,
     roots: HashMap<ObjectName, Root>,
     /// The roots whose claims name a Service, themselves included.
-    users: HashMap<ObjectName, BTreeSet<ObjectName>>,
+    users: HashMap<ObjectName, Few<ObjectName>>,
     /// Who wants a frontend; the first of them has it.
-    wanted: BTreeMap<Frontend, BTreeSet<Arc<Want>>>,
+    wanted: BTreeMap<Frontend, Few<Arc<Want>>>,
     plan: Plan,
     diagnostics: Diagnostics,
     /// Roots to compile.
@@ -64,13 +65,13 @@ struct Asker {
 #[derive(Debug, Default)]
 struct Root {
     /// The objects with claims on it.
-    askers: BTreeSet<ObjectName>,
+    askers: Few<ObjectName>,
     /// The Services that their claims name, itself included.
-    uses: BTreeSet<ObjectName>,
+    uses: Few<ObjectName>,
     /// The frontends that it wants, and as whom.
-    wants: Option<(Arc<Want>, BTreeSet<Frontend>)>,
+    wants: Option<(Arc<Want>, Few<Frontend>)>,
     /// The frontends that it has.
-    has: BTreeSet<Frontend>,
+    has: Few<Frontend>,
     /// What was said about it and its objects.
     said: Said,
 }
@@ -84,10 +85,9 @@ struct Want {
     root: ObjectName,
 }
 
-/// What one of those who say something says. Large, and kept in trees whose nodes have room for
-/// eleven though there is mostly one: so it is kept apart, once for whoever says it and for
+/// What one of those who say something says; kept once for whoever says it and for
 /// [`Diagnostics`].
-type Said = BTreeSet<Arc<Diagnostic>>;
+type Said = Few<Arc<Diagnostic>>;
 
 /// What is said of each object, and by how many.
 type Diagnostics = BTreeMap<ObjectReference, BTreeMap<Arc<Diagnostic>, usize>>;
@@ -281,7 +281,7 @@ impl Compiler {
     }
 
     fn replace_asker(&mut self, name: &ObjectName, asker: Option<Asker>) {
-        let none = Said::new();
+        let none = Said::default();
         let root_of = |asker: &Option<Asker>| Some(asker.as_ref()?.claim.as_ref()?.root.clone());
         let new_root = root_of(&asker);
         let is_there = asker.is_some();
@@ -322,14 +322,11 @@ impl Compiler {
         let Some(root) = self.roots.get_mut(name) else {
             return;
         };
-        let mut uses = BTreeSet::new();
-        if !root.askers.is_empty() {
-            uses.insert(name.clone());
-        }
-        for claim in claims(&self.askers, &root.askers) {
-            let leaves = claim.split.iter().flat_map(|split| &split.leaves);
-            uses.extend(leaves.filter_map(|leaf| leaf.service.clone()));
-        }
+        let itself = (!root.askers.is_empty()).then(|| name.clone());
+        let splits = claims(&self.askers, &root.askers).filter_map(|claim| claim.split.as_ref());
+        let leaves = splits.flat_map(|split| &split.leaves);
+        let leaves = leaves.filter_map(|leaf| leaf.service.clone());
+        let uses = itself.into_iter().chain(leaves).collect();
         let old = std::mem::replace(&mut root.uses, uses);
         for service in root.uses.difference(&old) {
             let users = self.users.entry(service.clone()).or_default();
@@ -442,7 +439,7 @@ impl Compiler {
 /// The claims of some objects.
 fn claims<'a>(
     askers: &'a BTreeMap<ObjectName, Asker>,
-    names: &'a BTreeSet<ObjectName>,
+    names: &'a Few<ObjectName>,
 ) -> impl Iterator<Item = &'a Claim> {
     names
         .iter()

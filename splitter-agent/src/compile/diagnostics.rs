@@ -1,12 +1,12 @@
 //! What is said about an object: accepted, or what is wrong with which field, and what
 //! to do about it.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::few::Few;
 use super::split::reference;
 use crate::objects::{DecodeError, ObjectName, ObjectReference};
 use crate::plan::Origin;
@@ -216,7 +216,7 @@ impl Report {
     }
 
     /// Everything that was said.
-    pub(super) fn into_diagnostics(self) -> BTreeSet<Arc<Diagnostic>> {
+    pub(super) fn into_diagnostics(self) -> Few<Arc<Diagnostic>> {
         self.diagnostics.into_iter().map(Arc::new).collect()
     }
 }

@@ -14,6 +14,7 @@
 mod compiler;
 mod diagnostics;
 mod endpoints;
+mod few;
 mod findings;
 mod host;
 mod resolve;

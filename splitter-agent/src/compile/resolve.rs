@@ -7,6 +7,7 @@ use splitter_common::layout::{LeafState, Protocol, Reason};
 
 use super::diagnostics::{Report, Severity, reason};
 use super::endpoints::Offer;
+use super::few::Few;
 use super::findings::{Finding, Findings, Subject};
 use super::shares::shares;
 use super::slices;
@@ -131,8 +132,8 @@ impl NoFrontends {
 }
 
 /// Every address and port of a root that clients dial; none if it has none, whyever.
-pub(super) fn frontends_of(store: &Store, name: &ObjectName) -> BTreeSet<Frontend> {
-    root(store, name).map_or_else(|_| BTreeSet::new(), |root| frontends(root).collect())
+pub(super) fn frontends_of(store: &Store, name: &ObjectName) -> Few<Frontend> {
+    root(store, name).map_or_else(|_| Few::default(), |root| frontends(root).collect())
 }
 
 fn frontends(service: &Service) -> impl Iterator<Item = Frontend> {
@@ -152,7 +153,7 @@ fn place_refused<'a>(
     taken: impl Fn(&Frontend) -> Option<Taker<'a>>,
 ) -> Resolved {
     frontends_of(store, &claim.root)
-        .into_iter()
+        .iter()
         .filter(|frontend| taken(frontend).is_none())
         .map(|frontend| {
             let split = PlannedSplit {
@@ -161,7 +162,7 @@ fn place_refused<'a>(
                 decision: Decision::PassThrough(Reason::ObjectRefused),
                 leaves: Vec::new(),
             };
-            (frontend, split)
+            (*frontend, split)
         })
         .collect()
 }

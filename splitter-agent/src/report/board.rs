@@ -37,9 +37,9 @@ pub struct Standing {
     pub api_version: String,
     /// `metadata.generation`, 0 where there is none.
     pub generation: i64,
-    /// What is said about it, at least one thing. Whoever remembers it remembers the same
-    /// copy: there is one for every object in a cluster, and to compare it with itself is free.
-    pub diagnostics: Arc<BTreeSet<Diagnostic>>,
+    /// What is said about it, at least one thing, sorted. Whoever remembers it remembers the same
+    /// copy: there is one for every object in a cluster.
+    pub diagnostics: Arc<[Diagnostic]>,
 }
 
 impl Board {

@@ -337,7 +337,7 @@ impl Split {
             uid: self.uid.clone(),
             api_version: format!("split.smi-spec.io/{WITHOUT_STATUS}"),
             generation: self.generation,
-            diagnostics: diagnostics.into(),
+            diagnostics: diagnostics.into_iter().collect(),
         });
         for agent in agents {
             agent

@@ -95,7 +95,8 @@ pub(super) enum Outcome {
 pub(super) struct Reconciler {
     pace: Pace,
     findings: BTreeMap<ObjectName, Finding>,
-    objects: BTreeMap<ObjectReference, BTreeSet<ObjectName>>,
+    /// The findings about each object.
+    objects: BTreeMap<ObjectReference, Vec<ObjectName>>,
     slots: HashMap<u64, Instant>,
     bucket: TokenBucket,
 }
@@ -175,8 +176,10 @@ impl Reconciler {
             } else {
                 self.objects.insert(object, names.clone())
             };
-            for gone in before.unwrap_or_default().difference(&names) {
-                if let Some(finding) = self.findings.get_mut(gone) {
+            for gone in before.unwrap_or_default() {
+                if !names.contains(&gone)
+                    && let Some(finding) = self.findings.get_mut(&gone)
+                {
                     finding.stands = false;
                 }
             }
@@ -188,8 +191,8 @@ impl Reconciler {
         object: &ObjectReference,
         standing: &Standing,
         now: Instant,
-    ) -> BTreeSet<ObjectName> {
-        let mut names = BTreeSet::new();
+    ) -> Vec<ObjectName> {
+        let mut names = Vec::with_capacity(standing.diagnostics.len());
         // An Event finds its object by the uid.
         if standing.uid.is_empty() {
             return names;
@@ -224,7 +227,7 @@ impl Reconciler {
                     returned: 0,
                     rests_until: None,
                 });
-            names.insert(name);
+            names.push(name);
         }
         names
     }

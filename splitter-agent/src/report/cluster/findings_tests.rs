@@ -121,8 +121,7 @@ fn a_message_that_keeps_changing_is_written_once_a_minute() {
                 message: format!("{turn} of 200 are ready"),
                 ..diagnostic.clone()
             })
-            .collect::<BTreeSet<_>>()
-            .into();
+            .collect();
         scene.reconciler.note([(object, Some(standing))], scene.now);
         written += scene.written().len();
         scene.pass(1);

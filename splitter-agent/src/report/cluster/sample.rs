@@ -35,7 +35,7 @@ pub(super) fn standing(
         uid: format!("uid-{name}"),
         api_version: "split.smi-spec.io/v1alpha4".to_owned(),
         generation,
-        diagnostics: diagnostics.into(),
+        diagnostics: diagnostics.into_iter().collect(),
     };
     (object, standing)
 }
