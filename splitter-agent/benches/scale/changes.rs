@@ -80,9 +80,11 @@ struct Slim {
 }
 
 #[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Name {
     #[serde(default)]
     name: String,
+    resource_version: String,
 }
 
 /// The beginning of a list.
@@ -119,22 +121,28 @@ impl<'a> Watched<'a> {
         let (sender, seen) = channel();
         let client = cluster.client().clone();
         let path = kind.path();
-        let get = |query: &str| {
-            let request = Request::get(format!("{path}?{query}"));
-            request.body(Vec::new()).expect("a request")
-        };
-        let head: Head = client.request(get("limit=1")).await.expect("a list");
-        let version = head.metadata.resource_version;
-        let query = format!("watch=1&timeoutSeconds=3600&resourceVersion={version}");
+        let request = Request::get(format!("{path}?limit=1")).body(Vec::new());
+        let head = client.request::<Head>(request.expect("a request")).await;
+        let head = head.expect("a list");
+        let mut version = head.metadata.resource_version;
         let (ready, begun) = oneshot::channel();
-        let request = get(&query);
+        let mut ready = Some(ready);
         let watch = tokio::spawn(async move {
-            let events = client.request_events::<Slim>(request).await;
-            let events = events.expect("a watch");
-            // Whoever asked for it is gone only if everything is.
-            let _ = ready.send(());
-            follow(events, sender).await;
-            eprintln!("the API server has ended the benchmark's watch");
+            // An API server ends a watch that is read too slowly, which on a busy machine this one
+            // is; what happened since is told by the next.
+            loop {
+                let query = format!("watch=1&timeoutSeconds=3600&resourceVersion={version}");
+                let request = Request::get(format!("{path}?{query}")).body(Vec::new());
+                let events = client.request_events::<Slim>(request.expect("a request"));
+                let events = events.await.expect("a watch");
+                if let Some(ready) = ready.take() {
+                    // Whoever asked for it is gone only if everything is.
+                    let _ = ready.send(());
+                }
+                if follow(events, &sender, &mut version).await == Err(Closed) {
+                    return;
+                }
+            }
         });
         begun.await.expect("a watch");
         Self {
@@ -202,19 +210,30 @@ impl Drop for Watched<'_> {
     }
 }
 
-/// Notes when changes come in.
-async fn follow(events: impl Stream<Item = kube::Result<WatchEvent<Slim>>>, sender: Sender<Seen>) {
+/// Nobody wants to know any more.
+#[derive(PartialEq, Eq)]
+struct Closed;
+
+/// Notes when changes come in, and which version of everything the last of them made.
+async fn follow(
+    events: impl Stream<Item = kube::Result<WatchEvent<Slim>>>,
+    sender: &Sender<Seen>,
+    version: &mut String,
+) -> Result<(), Closed> {
     let mut events = pin!(events);
-    while let Some(event) = events.next().await {
+    while let Some(Ok(event)) = events.next().await {
         let at = Instant::now();
-        let event = event.expect("a watch that goes on");
-        if let WatchEvent::Modified(object) = event
-            && let Some(split) = split_of(&object.metadata.name)
-            && sender.send(Seen { split, at }).is_err()
-        {
-            return;
+        let object = match event {
+            WatchEvent::Modified(object) => object,
+            WatchEvent::Error(error) => panic!("a watch that cannot be taken up again: {error}"),
+            _ => continue,
+        };
+        *version = object.metadata.resource_version;
+        if let Some(split) = split_of(&object.metadata.name) {
+            sender.send(Seen { split, at }).map_err(|_| Closed)?;
         }
     }
+    Ok(())
 }
 
 /// When the watch told of a change of this split.

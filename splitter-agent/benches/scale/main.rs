@@ -141,7 +141,7 @@ async fn measure(effort: Effort) {
     table::print_leader(effort.rest, agent.cpu() - begin, &as_leader, &without_agent);
     for kind in [Kind::EndpointSlice, Kind::TrafficSplit] {
         let changes = Watched::begin(&cluster, &agent, kind).await;
-        let times = changes.one_by_one(effort.samples / 3).await;
+        let times = changes.one_by_one(effort.samples).await;
         table::print_changes(&format!("{}, as the leader", kind.name()), times);
     }
     table::print_memory("as the leader", &agent);
