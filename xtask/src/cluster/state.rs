@@ -5,6 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -82,18 +83,23 @@ impl Directory {
         self.join("control")
     }
 
-    /// Writes a file that nobody else may read.
+    /// Writes a file that no other user may read. Whoever reads one of the same name meanwhile sees
+    /// the old one or the new one, whole.
     pub(super) fn write(
         &self,
         name: impl AsRef<Path>,
         content: impl AsRef<[u8]>,
     ) -> Result<PathBuf> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
         let path = self.join(name);
         let write = || {
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent)?;
             }
-            fs::write(&path, content)
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let unfinished = format!("{}.{}-{number}", path.display(), std::process::id());
+            fs::write(&unfinished, content)?;
+            fs::rename(unfinished, &path)
         };
         write().with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)

@@ -73,9 +73,9 @@ impl Namespace<'_> {
                         "ports": [{"name": "http", "containerPort": 8080}],
                         "readinessProbe": {
                             "httpGet": {"path": "/healthz", "port": "http"},
-                            "periodSeconds": 1, "failureThreshold": 1,
-                            // A machine that is busy is no server that is not ready.
-                            "timeoutSeconds": 10,
+                            // A machine that is busy, or stands still for a moment, is no server
+                            // that is not ready.
+                            "periodSeconds": 1, "timeoutSeconds": 10, "failureThreshold": 2,
                         },
                     }]},
                 },
