@@ -101,6 +101,12 @@ fn open_shop(cluster: &Cluster) -> Result<()> {
     )?)?;
     apply(cluster, SHOP)?;
     kubectl(cluster, "rollout status deployment/shop --timeout=120s")?;
+    // kube-proxy learns of the replicas a moment later than everybody else, on each node.
+    for pod in pods(cluster, "metadata.name")? {
+        eventually("the Service answers", || {
+            kubectl(cluster, &format!("exec {pod} -- /web http://shop")).is_ok()
+        });
+    }
     Ok(())
 }
 

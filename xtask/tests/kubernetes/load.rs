@@ -40,6 +40,14 @@ impl<'a> Load<'a> {
             nodes,
         };
         for node in nodes {
+            // A root whose leaves have no endpoints yet refuses.
+            wait_for(&format!("ready leaves on {}", node.name()), || {
+                let split = site.split_on(node, namespace, root)?;
+                let mut leaves = split["leaves"].as_array()?.iter();
+                leaves.all(|leaf| leaf["state"] == "ready").then_some(())
+            });
+        }
+        for node in nodes {
             load.site.apply(&load.client(node));
         }
         for node in nodes {

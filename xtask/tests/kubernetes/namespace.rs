@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     counts::Counts,
-    site::{Site, examples_image},
+    site::{Site, examples_image, wait_for},
 };
 
 impl Site {
@@ -110,6 +110,29 @@ impl Namespace<'_> {
         for version in ["v1", "v2"] {
             self.wait_for_servers(version);
         }
+        for (service, count) in [
+            ("shop", 2 * replicas),
+            ("shop-v1", replicas),
+            ("shop-v2", replicas),
+        ] {
+            self.wait_for_endpoints(service, count);
+        }
+    }
+
+    /// Waits until so many endpoints of a Service are ready: a moment after the pods are, or some
+    /// seconds if the controller of EndpointSlices has to try again.
+    fn wait_for_endpoints(&self, service: &str, count: u32) {
+        let selector = format!("kubernetes.io/service-name={service}");
+        wait_for(&format!("{count} endpoints of {service}"), || {
+            let get = ["-n", &self.name, "get", "endpointslices", "-l", &selector];
+            let slices = self.site.get(&get);
+            let slices = slices["items"].as_array()?.iter();
+            let endpoints = slices.filter_map(|slice| slice["endpoints"].as_array());
+            let ready = endpoints
+                .flatten()
+                .filter(|endpoint| endpoint["conditions"]["ready"] == true);
+            (ready.count() == count as usize).then_some(())
+        });
     }
 
     /// Applies a TrafficSplit of `shop` over `shop-v1`, `shop-v2`, ... with these weights, and
