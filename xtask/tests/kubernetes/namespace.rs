@@ -119,7 +119,7 @@ impl Namespace<'_> {
         }
     }
 
-    /// Waits until so many endpoints of a Service are ready: a moment after the pods are, or some
+    /// Waits until at least so many endpoints of a Service are ready: a moment after the pods are, or some
     /// seconds if the controller of EndpointSlices has to try again.
     fn wait_for_endpoints(&self, service: &str, count: u32) {
         let selector = format!("kubernetes.io/service-name={service}");
@@ -131,7 +131,7 @@ impl Namespace<'_> {
             let ready = endpoints
                 .flatten()
                 .filter(|endpoint| endpoint["conditions"]["ready"] == true);
-            (ready.count() == count as usize).then_some(())
+            (ready.count() >= count as usize).then_some(())
         });
     }
 
