@@ -15,8 +15,8 @@ pub struct Board(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     state: Mutex<State>,
-    /// Grows with every change.
-    version: watch::Sender<u64>,
+    /// Wakes followers.
+    news: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -55,8 +55,7 @@ impl Board {
                 ..
             } = &mut *state;
             for (object, standing) in standings {
-                let is_news = present.get(&object) != standing.as_ref();
-                if !is_news {
+                if present.get(&object) == standing.as_ref() {
                     continue;
                 }
                 has_changed = true;
@@ -70,7 +69,7 @@ impl Board {
             }
         }
         if has_changed {
-            self.0.version.send_modify(|version| *version += 1);
+            self.0.news.send_replace(());
         }
     }
 
@@ -82,7 +81,7 @@ impl Board {
     /// Follows it from now on, beginning with everything that is said at present.
     #[must_use]
     pub fn follow(&self) -> Follower {
-        let version = self.0.version.subscribe();
+        let news = self.0.news.subscribe();
         let mut state = self.lock();
         let id = state.next;
         state.next += 1;
@@ -92,7 +91,7 @@ impl Board {
         Follower {
             board: self.clone(),
             id,
-            version,
+            news,
         }
     }
 
@@ -108,15 +107,15 @@ impl Board {
 pub struct Follower {
     board: Board,
     id: u64,
-    version: watch::Receiver<u64>,
+    news: watch::Receiver<()>,
 }
 
 impl Follower {
     /// Waits until there is something to [`take`](Self::take). May be dropped at any time.
     pub async fn changed(&mut self) {
         loop {
-            self.version.mark_unchanged();
-            if self.has_news() || self.version.changed().await.is_err() {
+            self.news.mark_unchanged();
+            if self.has_news() || self.news.changed().await.is_err() {
                 return;
             }
         }
