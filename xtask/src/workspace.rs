@@ -7,6 +7,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -162,12 +163,15 @@ pub fn replace_file(path: &Path, content: &[u8]) -> Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
+    // Other threads may be writing the same file.
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let write = || {
         let directory = path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(directory)?;
         let mut name = OsString::from(".");
         name.push(path.file_name().unwrap_or_default());
-        name.push(format!(".{}", std::process::id()));
+        name.push(format!(".{}-{number}", std::process::id()));
         let temporary = directory.join(name);
         fs::write(&temporary, content)?;
         fs::rename(&temporary, path)

@@ -73,29 +73,18 @@ pub(crate) struct Burst {
     pub(crate) took: Duration,
 }
 
-/// As little of an object as is needed to know it.
+/// As little as is needed to know an object, or a list.
 #[derive(Clone, Debug, Deserialize)]
 struct Slim {
-    metadata: Name,
+    metadata: Metadata,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Name {
+struct Metadata {
+    /// Lists have none.
     #[serde(default)]
     name: String,
-    resource_version: String,
-}
-
-/// The beginning of a list.
-#[derive(Clone, Debug, Deserialize)]
-struct Head {
-    metadata: Version,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Version {
     resource_version: String,
 }
 
@@ -122,9 +111,8 @@ impl<'a> Watched<'a> {
         let client = cluster.client().clone();
         let path = kind.path();
         let request = Request::get(format!("{path}?limit=1")).body(Vec::new());
-        let head = client.request::<Head>(request.expect("a request")).await;
-        let head = head.expect("a list");
-        let mut version = head.metadata.resource_version;
+        let list = client.request::<Slim>(request.expect("a request")).await;
+        let mut version = list.expect("a list").metadata.resource_version;
         let (ready, begun) = oneshot::channel();
         let mut ready = Some(ready);
         let watch = tokio::spawn(async move {

@@ -1,7 +1,6 @@
 //! An API server with everything in it that the agent is to follow.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
@@ -61,7 +60,6 @@ impl Cluster {
 
     async fn fill(&mut self) {
         let start = Instant::now();
-        let done = AtomicUsize::new(0);
         let all = self.size.objects().count();
         let client = self.client();
         // Served a moment after it was defined.
@@ -69,23 +67,19 @@ impl Cluster {
             let mut objects = self.size.objects();
             (objects.by_ref().take(6).collect::<Vec<_>>(), objects)
         };
+        let mut done = first.len();
         for creation in first {
-            create(client, &creation).await;
+            create(client, creation).await;
         }
         let mut created = stream::iter(rest)
-            .map(|creation| {
-                let done = &done;
-                async move {
-                    create(client, &creation).await;
-                    done.fetch_add(1, Ordering::Relaxed);
-                }
-            })
+            .map(|creation| create(client, creation))
             .buffer_unordered(CONCURRENCY);
         let mut told = Instant::now();
         while created.next().await.is_some() {
+            done += 1;
             if told.elapsed() > Duration::from_secs(5) {
                 told = Instant::now();
-                eprintln!("{} of {all} objects made", done.load(Ordering::Relaxed));
+                eprintln!("{done} of {all} objects made");
             }
         }
         drop(created);
@@ -130,7 +124,7 @@ fn prerequisites() -> Vec<Value> {
     ]
 }
 
-async fn create(client: &Client, creation: &Creation) {
+async fn create(client: &Client, creation: Creation) {
     let body = creation.object.to_string().into_bytes();
     let request = || {
         Request::post(&creation.path)

@@ -84,8 +84,8 @@ fn main() {
         .enable_all()
         .build()
         .expect("a runtime");
-    // Programs that are started die with this thread, and what they leave goes as values are
-    // dropped, so that an interruption must not simply end the process.
+    // What the agent and the API server leave goes as values are dropped, so that an interruption
+    // must not simply end the process.
     let finished = runtime.block_on(async {
         tokio::select! {
             () = measure(effort) => true,

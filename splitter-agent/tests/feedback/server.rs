@@ -1,9 +1,8 @@
 //! An API server and its etcd, for as long as a test needs them.
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Output, Stdio};
+use std::process::Output;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use xtask::cluster::{Cluster, Options};
@@ -38,18 +37,8 @@ impl Server {
 
     /// Runs kubectl as the administrator.
     pub(crate) fn kubectl(&self, arguments: &[&str], input: &str) -> Output {
-        let mut kubectl = self.cluster.kubectl().expect("kubectl");
-        kubectl
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = kubectl.spawn().expect("kubectl starts");
-        if let Some(mut stdin) = child.stdin.take() {
-            // If it does not want to know, its output says why.
-            let _ = stdin.write_all(input.as_bytes());
-        }
-        child.wait_with_output().expect("kubectl ends")
+        let output = self.cluster.run_kubectl(arguments, input);
+        output.expect("kubectl runs")
     }
 
     /// Applies manifests as the administrator.

@@ -136,10 +136,7 @@ impl Server {
     fn last_words(&self) -> String {
         let tail = |name: &str| {
             let path = self.cluster.logs_directory().join(name);
-            let log = fs::read_to_string(path).unwrap_or_default();
-            let lines: Vec<_> = log.lines().collect();
-            let from = lines.len().saturating_sub(15);
-            format!("--- {name}\n{}", lines[from..].join("\n"))
+            format!("--- {name}\n{}", tail(&path))
         };
         format!("{}\n{}", tail("etcd.log"), tail("kube-apiserver.log"))
     }
@@ -156,6 +153,13 @@ impl Drop for Server {
             eprintln!("{}", self.last_words());
         }
     }
+}
+
+/// The last lines of a log.
+pub(crate) fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
 async fn client(kubeconfig: &Path) -> Client {

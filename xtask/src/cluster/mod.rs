@@ -49,9 +49,10 @@ pub mod tools;
 use std::{
     fmt,
     fs::{self, File},
+    io::Write as _,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -66,7 +67,7 @@ use self::{
     request::{Request, Target},
     state::{Directory, Record},
 };
-use crate::lab::sys;
+use crate::{lab::sys, workspace};
 
 /// How kube-proxy carries connections to Services to pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -287,6 +288,29 @@ impl Cluster {
         let mut command = Command::new(self.programs.program("kubectl")?);
         command.env("KUBECONFIG", self.kubeconfig());
         Ok(command)
+    }
+
+    /// Runs [`kubectl`](Self::kubectl) at the root of the workspace with this input, whatever comes
+    /// of it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn run_kubectl(&self, arguments: &[&str], input: &str) -> Result<Output> {
+        let mut child = self
+            .kubectl()?
+            .args(arguments)
+            .current_dir(workspace::root())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot start kubectl")?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // If it does not want to know all of it, its output says why.
+            let _ = stdin.write_all(input.as_bytes());
+        }
+        child.wait_with_output().context("cannot wait for kubectl")
     }
 
     /// The nodes.

@@ -5,13 +5,13 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::{groups, sysctl};
+use crate::workspace::replace_file;
 
 /// The directory that holds one directory for each cluster.
 const CLUSTERS: &str = "/run/splitter-cluster";
@@ -90,18 +90,8 @@ impl Directory {
         name: impl AsRef<Path>,
         content: impl AsRef<[u8]>,
     ) -> Result<PathBuf> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
         let path = self.join(name);
-        let write = || {
-            if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent)?;
-            }
-            let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            let unfinished = format!("{}.{}-{number}", path.display(), std::process::id());
-            fs::write(&unfinished, content)?;
-            fs::rename(unfinished, &path)
-        };
-        write().with_context(|| format!("cannot write {}", path.display()))?;
+        replace_file(&path, content.as_ref())?;
         Ok(path)
     }
 

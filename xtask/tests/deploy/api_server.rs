@@ -2,18 +2,14 @@
 //! lets do what needs none.
 
 use std::{
-    io::Write as _,
-    process::{Output, Stdio},
+    process::Output,
     sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
-use xtask::{
-    cluster::{Cluster, Options},
-    workspace,
-};
+use xtask::cluster::{Cluster, Options};
 
 /// The longest that anything may take, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -53,19 +49,7 @@ impl ApiServer {
 
     /// Runs `kubectl` at the root of the workspace.
     pub(crate) fn kubectl(&self, arguments: &[&str], input: &str) -> Output {
-        let mut kubectl = self.cluster.kubectl().unwrap();
-        let mut child = kubectl
-            .args(arguments)
-            .current_dir(workspace::root())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        stdin.write_all(input.as_bytes()).unwrap();
-        drop(stdin);
-        child.wait_with_output().unwrap()
+        self.cluster.run_kubectl(arguments, input).unwrap()
     }
 
     /// Runs `kubectl`, which has to succeed, and returns what it prints.

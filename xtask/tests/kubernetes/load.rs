@@ -39,14 +39,11 @@ impl<'a> Load<'a> {
             url: format!("http://{}/", site.cluster_ip(namespace, root)),
             nodes,
         };
-        for node in nodes {
-            // A root whose leaves have no endpoints yet refuses.
-            wait_for(&format!("ready leaves on {}", node.name()), || {
-                let split = site.split_on(node, namespace, root)?;
-                let mut leaves = split["leaves"].as_array()?.iter();
-                leaves.all(|leaf| leaf["state"] == "ready").then_some(())
-            });
-        }
+        // A root whose leaves have no endpoints yet refuses.
+        site.wait_for_split("ready leaves", namespace, root, |split| {
+            let leaves = split.and_then(|split| split["leaves"].as_array());
+            leaves.is_some_and(|leaves| leaves.iter().all(|leaf| leaf["state"] == "ready"))
+        });
         for node in nodes {
             load.site.apply(&load.client(node));
         }

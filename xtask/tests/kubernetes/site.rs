@@ -3,8 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::Write as _,
-    process::{Output, Stdio},
+    process::Output,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -14,7 +13,6 @@ use serde_json::{Value, json};
 use xtask::{
     cluster::{Cluster, Component, Node, NodeComponent, Options},
     image::{self, Kind},
-    workspace,
 };
 
 use crate::counts::Counts;
@@ -187,26 +185,10 @@ impl Site {
 
     /// Runs kubectl, whatever comes of it.
     pub(crate) fn try_kubectl(&self, arguments: &[&str], input: Option<&str>) -> Output {
-        let mut child = self
+        let output = self
             .cluster
-            .kubectl()
-            .expect("a kubectl")
-            .current_dir(workspace::root())
-            .args(arguments)
-            .stdin(if input.is_some() {
-                Stdio::piped()
-            } else {
-                Stdio::null()
-            })
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("kubectl starts");
-        if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
-            // If kubectl has ended by then, its status tells.
-            let _ = stdin.write_all(input.as_bytes());
-        }
-        child.wait_with_output().expect("kubectl ends")
+            .run_kubectl(arguments, input.unwrap_or_default());
+        output.expect("kubectl runs")
     }
 
     /// Prints what kubectl prints, to explain a failure.
