@@ -42,7 +42,7 @@ struct ScaleArgs {
 /// When the machine lacks something, something does not compile, or the measurement fails.
 pub fn run(arguments: &BenchArgs) -> Result<()> {
     let What::Scale(ScaleArgs { splits, endpoints }) = &arguments.what;
-    preflight::check("bench", &[preflight::IP])?;
+    preflight::check("bench", &cluster::tools::requirements()?)?;
     build_ebpf::build()?;
     cluster::tools::ensure()?;
     say("building the agent and the benchmark");

@@ -22,9 +22,10 @@ pub fn check() -> Result<()> {
     let rules = fs::read_to_string(root().join("deny.toml")).context("cannot read deny.toml")?;
     let rules = Rules::parse(&rules).context("deny.toml")?;
     let packages = packages(&rules.targets)?;
+    let default_registry = default_registry(&packages);
     let problems: Vec<_> = packages
         .iter()
-        .flat_map(|package| rules.problems(package))
+        .flat_map(|package| rules.problems(package, default_registry))
         .collect();
     if !problems.is_empty() {
         bail!("deny.toml forbids:\n  - {}", problems.join("\n  - "));
@@ -63,6 +64,16 @@ struct Package {
     license: Option<String>,
     /// None for the workspace's own.
     source: Option<String>,
+    #[serde(default)]
+    dependencies: Vec<Dependency>,
+}
+
+/// What a package asks for.
+#[derive(Deserialize)]
+struct Dependency {
+    source: Option<String>,
+    /// None for cargo's default registry.
+    registry: Option<String>,
 }
 
 fn packages(targets: &[String]) -> Result<Vec<Package>> {
@@ -80,11 +91,21 @@ fn packages(targets: &[String]) -> Result<Vec<Package>> {
     Ok(metadata.packages)
 }
 
+/// The source of everything that comes from cargo's default registry, as cargo itself names it:
+/// only dependencies on other registries name theirs.
+fn default_registry(packages: &[Package]) -> Option<&str> {
+    packages
+        .iter()
+        .flat_map(|package| &package.dependencies)
+        .filter(|dependency| dependency.registry.is_none())
+        .filter_map(|dependency| dependency.source.as_deref())
+        .find(|source| source.starts_with("registry+"))
+}
+
 /// What `deny.toml` says, as far as it is checked here.
 struct Rules {
     targets: Vec<String>,
     licences: Vec<Licensee>,
-    registries: Vec<String>,
     banned: Vec<Ban>,
 }
 
@@ -103,7 +124,6 @@ impl Rules {
             graph: Graph,
             licenses: Licenses,
             bans: Bans,
-            sources: Sources,
         }
         #[derive(Deserialize)]
         struct Graph {
@@ -117,11 +137,6 @@ impl Rules {
         struct Bans {
             deny: Vec<Ban>,
         }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "kebab-case")]
-        struct Sources {
-            allow_registry: Vec<String>,
-        }
         let file: File = toml::from_str(text)?;
         let licences = file.licenses.allow.iter().map(|licence| {
             Licensee::parse(licence).map_err(|error| anyhow::anyhow!("{licence}: {}", error.reason))
@@ -129,17 +144,17 @@ impl Rules {
         Ok(Self {
             targets: file.graph.targets,
             licences: licences.collect::<Result<_>>()?,
-            registries: file.sources.allow_registry,
             banned: file.bans.deny,
         })
     }
 
-    fn problems(&self, package: &Package) -> Vec<String> {
+    fn problems(&self, package: &Package, default_registry: Option<&str>) -> Vec<String> {
         let Package {
             name,
             version,
             license,
             source,
+            ..
         } = package;
         let mut problems = Vec::new();
         match license {
@@ -149,11 +164,11 @@ impl Rules {
             }
             Some(_) => {}
         }
-        if let Some(source) = source {
-            let registry = source.strip_prefix("registry+");
-            if !registry.is_some_and(|url| self.registries.iter().any(|allowed| allowed == url)) {
-                problems.push(format!("{name} {version}: its source {source}"));
-            }
+        if let Some(source) = source
+            .as_deref()
+            .filter(|source| Some(*source) != default_registry)
+        {
+            problems.push(format!("{name} {version}: its source {source}"));
         }
         if let Some(ban) = self.banned.iter().find(|ban| ban.name == *name) {
             problems.push(format!("{name} {version}: {}", ban.reason));
@@ -183,8 +198,6 @@ mod tests {
             allow = ["MIT", "Unicode-3.0", "Apache-2.0 WITH LLVM-exception"]
             [bans]
             deny = [{ crate = "openssl", reason = "rustls does that" }]
-            [sources]
-            allow-registry = ["https://registry.example/index"]
             "#,
         )
         .unwrap()
@@ -208,16 +221,22 @@ mod tests {
 
     #[test]
     fn every_broken_rule_is_named() {
+        let default = "registry+https://registry.example/index";
         let problems = |name: &str, license: Option<&str>, source: &str| {
-            rules().problems(&Package {
+            let package = Package {
                 name: name.into(),
                 version: "1.0.0".into(),
                 license: license.map(Into::into),
                 source: Some(source.into()),
-            })
+                dependencies: Vec::new(),
+            };
+            rules().problems(&package, Some(default))
         };
-        let allowed = "registry+https://registry.example/index";
-        assert!(problems("serde", Some("MIT"), allowed).is_empty());
+        assert!(problems("serde", Some("MIT"), default).is_empty());
+        assert_eq!(
+            problems("serde", Some("MIT"), "registry+https://other.example/index"),
+            ["serde 1.0.0: its source registry+https://other.example/index"]
+        );
         assert_eq!(
             problems("openssl", None, "git+https://example.com/openssl"),
             [
@@ -226,6 +245,31 @@ mod tests {
                 "openssl 1.0.0: rustls does that",
             ]
         );
+    }
+
+    #[test]
+    fn the_default_registry_is_the_one_that_dependencies_do_not_name() {
+        let package = |registry: Option<&str>, source: &str| Package {
+            name: "serde".into(),
+            version: "1.0.0".into(),
+            license: None,
+            source: None,
+            dependencies: vec![Dependency {
+                source: Some(source.into()),
+                registry: registry.map(Into::into),
+            }],
+        };
+        let packages = [
+            package(
+                Some("https://other.example/index"),
+                "registry+https://other.example/index",
+            ),
+            package(None, "git+https://example.com/serde"),
+            package(None, "registry+https://default.example/index"),
+        ];
+        let default = "registry+https://default.example/index";
+        assert_eq!(default_registry(&packages), Some(default));
+        assert_eq!(default_registry(&packages[..2]), None);
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod image;
 pub mod lab;
 pub mod mounts;
 pub mod ownership;
+pub mod packages;
 pub mod preflight;
 pub mod sources;
 pub mod test;

@@ -8,9 +8,14 @@ use anyhow::Result;
 use crate::{
     build_ebpf, cluster,
     image::{self, Kind},
+    packages::{self, Requirement},
     preflight,
     workspace::{cargo, run, say},
 };
+
+/// Some tests look at the maps with it as people do; not every distribution has it.
+const BPFTOOL: Requirement =
+    Requirement::program("bpftool", "to look at maps in tests", &["bpftool"]);
 
 /// Checks the machine, builds the kernel programs and runs `cargo test` with these arguments for
 /// it and for the test programs; for the whole workspace, unless they name a package.
@@ -19,11 +24,15 @@ use crate::{
 ///
 /// When the machine lacks something, the programs do not compile or a test fails.
 pub fn test(cargo_arguments: &[String], arguments: &[String]) -> Result<()> {
-    preflight::check("test", &[preflight::IP])?;
+    let is_whole = !names_a_package(cargo_arguments);
+    preflight::check("test", &requirements(is_whole)?)?;
+    if is_whole {
+        packages::try_ensure(&BPFTOOL, "what it takes bpftool to see is not tested");
+    }
     build_ebpf::build()?;
     let mut test = cargo();
-    test.arg("test");
-    if !names_a_package(cargo_arguments) {
+    test.arg("test").env("PATH", packages::search_path());
+    if is_whole {
         // Where a test has these built, nobody sees why it takes so long.
         cluster::tools::ensure()?;
         cluster::tools::helm()?;
@@ -39,6 +48,17 @@ pub fn test(cargo_arguments: &[String], arguments: &[String]) -> Result<()> {
     let line: Vec<_> = test.get_args().map(OsStr::to_string_lossy).collect();
     say(format_args!("running cargo {}", line.join(" ")));
     run(&mut test)
+}
+
+/// What all tests need; those of a single package build and ask for the rest as they need it.
+fn requirements(is_whole: bool) -> Result<Vec<Requirement>> {
+    if !is_whole {
+        return Ok(vec![packages::IP]);
+    }
+    let mut requirements = cluster::tools::requirements()?;
+    requirements.extend(image::requirements_for_this_machine());
+    requirements.push(packages::CURL);
+    Ok(requirements)
 }
 
 fn names_a_package(cargo_arguments: &[String]) -> bool {

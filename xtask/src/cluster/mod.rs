@@ -30,6 +30,7 @@ mod address;
 mod command;
 mod config;
 mod forward;
+mod go;
 mod groups;
 pub mod image;
 mod modules;

@@ -1,36 +1,39 @@
 //! The programs of a cluster, built from pinned Go modules (`xtask/tools/*/go.mod`) into the cache
 //! directory, once.
 
-use std::{
-    env, fs,
-    path::PathBuf,
-    process::{Command, Stdio},
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    go,
+    modules::{HELM, MODULES, Module, Source},
 };
-
-use anyhow::{Context as _, Result, bail, ensure};
-
-use super::modules::{HELM, MODULES, Module};
 use crate::{
-    preflight::{self, Program},
+    packages::{self, Requirement},
     tools::{cache_directory, lock},
-    workspace::{output, say, short},
+    workspace::{say, short},
 };
 
-/// The oldest Go that the modules can be built with.
-const GO: (u32, u32) = (1, 26);
-
-/// Programs that are not built but come with the system.
-const SYSTEM: [Program; 6] = [
-    preflight::IP,
-    Program::new("nft", "by kube-proxy", "nftables"),
-    Program::new(
+/// What is not built but comes with the system.
+const SYSTEM: [Requirement; 6] = [
+    packages::IP,
+    Requirement::program("nft", "for kube-proxy", &["nftables"]),
+    Requirement::program(
         "iptables",
-        "by kube-proxy and the network plugins",
-        "iptables",
+        "for kube-proxy and the network plugins",
+        &["iptables"],
     ),
-    Program::new("conntrack", "by kube-proxy", "conntrack"),
-    Program::new("nsenter", "to run commands in a node", "util-linux"),
-    Program::new("tar", "to make container images", "tar"),
+    Requirement::program("conntrack", "for kube-proxy", &["conntrack"]),
+    Requirement::program("nsenter", "to run commands in a node", &["util-linux"]),
+    Requirement::program("tar", "to make container images", &["tar"]),
+];
+
+/// What runc is built with: it is written in C in part, and without libseccomp it starts no pod.
+const FOR_C: [Requirement; 3] = [
+    Requirement::program("cc", "to build runc", &["gcc", "libc6-dev"]),
+    Requirement::program("pkg-config", "to build runc", &["pkg-config"]),
+    Requirement::library("libseccomp", "to build runc", &["libseccomp-dev"]),
 ];
 
 /// The programs of a cluster, ready to use.
@@ -65,10 +68,13 @@ impl Tools {
     }
 }
 
-/// What has to be installed before a cluster can be made; its own programs are built.
-#[must_use]
-pub fn needed() -> &'static [Program] {
-    &SYSTEM
+/// What has to be installed before [`ensure()`] can succeed.
+///
+/// # Errors
+///
+/// When a module's sums cannot be read.
+pub fn requirements() -> Result<Vec<Requirement>> {
+    Ok([&SYSTEM[..], &to_build(&MODULES)?].concat())
 }
 
 /// Finds the programs of a cluster, and builds what is missing: some eight minutes on two
@@ -76,9 +82,9 @@ pub fn needed() -> &'static [Program] {
 ///
 /// # Errors
 ///
-/// When the machine lacks something that cannot be built, or a build fails; with the remedy.
+/// When the machine lacks something that cannot be installed, or a build fails; with the remedy.
 pub fn ensure() -> Result<Tools> {
-    preflight::find_programs(&SYSTEM)?;
+    packages::ensure(&requirements()?)?;
     ensure_modules(&MODULES)
 }
 
@@ -88,26 +94,60 @@ pub fn ensure() -> Result<Tools> {
 ///
 /// As for [`ensure()`].
 pub fn helm() -> Result<PathBuf> {
+    packages::ensure(&to_build(&[HELM])?)?;
     ensure_modules(&[HELM])?.program("helm")
 }
 
+/// What it takes to build those programs of some modules that are not built yet.
+fn to_build(modules: &[Module]) -> Result<Vec<Requirement>> {
+    let mut requirements = Vec::new();
+    let missing = missing(modules)?;
+    if missing.iter().any(|missing| missing.program.cgo) {
+        requirements.extend(FOR_C);
+    }
+    if !missing.is_empty() {
+        requirements.extend(go::requirement());
+    }
+    Ok(requirements)
+}
+
+/// A program that is to be built, and where to.
+struct Missing<'a> {
+    module: &'a Module,
+    program: &'a Source,
+    directory: PathBuf,
+}
+
+/// The programs of some modules that are not built yet.
+fn missing(modules: &[Module]) -> Result<Vec<Missing<'_>>> {
+    let mut missing = Vec::new();
+    for module in modules {
+        let directory = directory(module)?;
+        for program in module.programs {
+            if !directory.join(program.name).is_file() {
+                missing.push(Missing {
+                    module,
+                    program,
+                    directory: directory.clone(),
+                });
+            }
+        }
+    }
+    Ok(missing)
+}
+
+/// Where the programs of a module are built to.
+fn directory(module: &Module) -> Result<PathBuf> {
+    Ok(cache().join(module.key()?).join("bin"))
+}
+
+fn cache() -> PathBuf {
+    cache_directory().join("cluster")
+}
+
 fn ensure_modules(modules: &[Module]) -> Result<Tools> {
-    let cache = cache_directory().join("cluster");
-    let directories = modules
-        .iter()
-        .map(|module| Ok(cache.join(module.key()?).join("bin")))
-        .collect::<Result<Vec<_>>>()?;
-    let missing = || {
-        let pairs = modules.iter().zip(&directories);
-        pairs
-            .flat_map(|(module, directory)| {
-                let programs = module.programs.iter();
-                programs.map(move |program| (module, program, directory))
-            })
-            .filter(|(_, program, directory)| !directory.join(program.name).is_file())
-            .collect::<Vec<_>>()
-    };
-    if !missing().is_empty() {
+    if !missing(modules)?.is_empty() {
+        let cache = cache();
         fs::create_dir_all(&cache).with_context(|| {
             format!(
                 "cannot create {}; name another place for tools with XDG_CACHE_HOME",
@@ -115,98 +155,42 @@ fn ensure_modules(modules: &[Module]) -> Result<Tools> {
             )
         })?;
         let _one_at_a_time = lock(&cache.join("lock"), "building the cluster's programs")?;
-        let missing = missing();
-        if !missing.is_empty() {
-            let go = find_go()?;
-            if missing.iter().any(|(_, program, _)| program.cgo) {
-                find_libseccomp()?;
-            }
-            say(format_args!(
-                "building {} programs of the cluster into {}, once",
-                missing.len(),
-                short(&cache)
-            ));
-            for (number, (module, program, directory)) in missing.iter().enumerate() {
-                say(format_args!(
-                    "building {} ({} of {}), takes up to {}",
-                    program.name,
-                    number + 1,
-                    missing.len(),
-                    program.patience
-                ));
-                module.build(&go, program, directory)?;
-            }
-        }
+        build(&missing(modules)?)?;
     }
-    Ok(Tools { directories })
+    let directories = modules.iter().map(directory);
+    Ok(Tools {
+        directories: directories.collect::<Result<_>>()?,
+    })
 }
 
-/// Go from the `PATH`, or from where its own archive is unpacked to.
-fn find_go() -> Result<PathBuf> {
-    let candidates = [PathBuf::from("go"), PathBuf::from("/usr/local/go/bin/go")];
-    let mut found = None;
-    for go in candidates {
-        let version = Command::new(&go)
-            .args(["env", "GOVERSION"])
-            .env("GOTOOLCHAIN", "local")
-            .stderr(Stdio::null())
-            .output();
-        if let Ok(version) = version {
-            let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
-            if is_new_enough(&version) {
-                return Ok(go);
-            }
-            found = Some(version);
-        }
+fn build(missing: &[Missing<'_>]) -> Result<()> {
+    if missing.is_empty() {
+        // Someone else has built them meanwhile.
+        return Ok(());
     }
-    let (major, minor) = GO;
-    bail!(
-        "Go {major}.{minor} or newer is needed to build a cluster's programs, and {}: unpack one \
-         from https://go.dev/dl/ to /usr/local/go",
-        found.map_or("none is installed".to_owned(), |version| format!(
-            "this is {version}"
-        ))
-    )
-}
-
-/// Reads what `go env GOVERSION` prints, such as `go1.26.8`.
-fn is_new_enough(version: &str) -> bool {
-    let mut numbers = version
-        .trim_start_matches("go")
-        .split(|c: char| !c.is_ascii_digit())
-        .map_while(|number| number.parse::<u32>().ok());
-    match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) => (major, minor) >= GO,
-        _ => false,
+    let go = go::ensure()?;
+    say(format_args!(
+        "building {} programs of the cluster into {}, once",
+        missing.len(),
+        short(&cache())
+    ));
+    for (
+        number,
+        Missing {
+            module,
+            program,
+            directory,
+        },
+    ) in missing.iter().enumerate()
+    {
+        say(format_args!(
+            "building {} ({} of {}), takes up to {}",
+            program.name,
+            number + 1,
+            missing.len(),
+            program.patience
+        ));
+        module.build(&go, program, directory)?;
     }
-}
-
-/// runc is written in C in part, and without libseccomp it starts no pod.
-fn find_libseccomp() -> Result<()> {
-    let found = Command::new("pkg-config")
-        .args(["--exists", "libseccomp"])
-        .status()
-        .is_ok_and(|status| status.success());
-    let compiler = env::var_os("CC").unwrap_or_else(|| "gcc".into());
-    let compiles = output(Command::new(compiler).arg("--version")).is_ok();
-    ensure!(
-        found && compiles,
-        "runc is built with a C compiler and the headers of libseccomp: run `apt-get install gcc \
-         libc6-dev pkg-config libseccomp-dev` (or your distribution's equal)"
-    );
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_of_go_are_compared_as_numbers() {
-        assert!(is_new_enough("go1.26.8"));
-        assert!(is_new_enough("go1.30"));
-        assert!(is_new_enough("go1.27rc1"));
-        assert!(!is_new_enough("go1.9.7"));
-        assert!(!is_new_enough("devel"));
-    }
 }

@@ -20,9 +20,9 @@ mod steps;
 mod table;
 mod text;
 
-use std::{env, num::NonZeroU64, path::Path, time::Duration};
+use std::{num::NonZeroU64, path::Path, time::Duration};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 
 use self::{
@@ -32,7 +32,7 @@ use self::{
     screen::Screen,
     steps::Pace,
 };
-use crate::preflight;
+use crate::{packages, preflight};
 
 /// Settings of `cargo xtask demo`.
 #[derive(Args, Clone, Debug)]
@@ -106,21 +106,11 @@ impl DemoArgs {
 /// that as well; who has something slow to do first, such as building the agent, asks before.
 pub fn check(args: &DemoArgs) -> Result<()> {
     let scenario = args.scenario();
-    if scenario.uses_curl() && !is_installed("curl") {
-        bail!(
-            "`curl` is not installed, and `cargo xtask {}` shows what it prints: run `apt-get install \
-             curl` (or your distribution's equal), or see `cargo xtask {}`, which needs none",
-            scenario.command,
-            BOOKSTORE.command
-        );
+    let mut requirements = vec![packages::IP];
+    if scenario.uses_curl() {
+        requirements.push(packages::CURL);
     }
-    preflight::check(scenario.command, &[preflight::IP])
-}
-
-/// Whether a program is found where commands are looked for.
-fn is_installed(program: &str) -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|directory| directory.join(program).is_file())
+    preflight::check(scenario.command, &requirements)
 }
 
 /// Shows the demo with the agent at `agent_binary`. Fails if a share is not as configured or a

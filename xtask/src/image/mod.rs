@@ -28,7 +28,7 @@ pub use platform::Platform;
 
 use crate::{
     build_ebpf,
-    preflight::{self, Program},
+    packages::{self, Requirement},
     workspace::{replace_file, say, short, target_directory},
 };
 
@@ -142,8 +142,8 @@ impl Options {
 
 /// What has to be installed to build images for this machine alone.
 #[must_use]
-pub fn needed_for_this_machine() -> Vec<Program> {
-    program::needed(&[Platform::host()])
+pub fn requirements_for_this_machine() -> Vec<Requirement> {
+    program::requirements(&[Platform::host()])
 }
 
 /// What was built.
@@ -180,7 +180,7 @@ pub fn run(arguments: &ImageArgs) -> Result<()> {
     } else {
         &arguments.images
     };
-    preflight::find_programs(&program::needed(&arguments.platform))?;
+    packages::ensure(&program::requirements(&arguments.platform))?;
     for kind in kinds {
         build(&Options {
             kind: *kind,
@@ -209,7 +209,7 @@ pub fn build(options: &Options) -> Result<Built> {
     let mut platforms = platforms.clone();
     platforms.sort_unstable();
     platforms.dedup();
-    preflight::find_programs(&program::needed(&platforms))?;
+    packages::ensure(&program::requirements(&platforms))?;
     if *kind == Kind::Agent {
         build_ebpf::build()?;
     }

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::Platform;
 use crate::{
-    preflight::Program,
+    packages::Requirement,
     tools,
     workspace::{build_program, cargo, say},
 };
@@ -31,21 +31,24 @@ pub(super) struct Source {
 }
 
 /// What has to be installed to compile for these platforms.
-pub(super) fn needed(platforms: &[Platform]) -> Vec<Program> {
-    let mut needed = vec![Program::new(
-        CC,
-        "to compile the cryptography of images for this machine's architecture",
-        "gcc libc6-dev",
-    )];
+pub(super) fn requirements(platforms: &[Platform]) -> Vec<Requirement> {
+    let mut requirements = vec![
+        Requirement::program(
+            CC,
+            "to compile the cryptography of images for this machine's architecture",
+            &["gcc", "libc6-dev"],
+        ),
+        Requirement::program("ar", "to archive what is compiled", &["binutils"]),
+    ];
     if platforms.iter().any(|platform| !platform.is_host()) {
-        needed.push(Program::new(
+        requirements.push(Requirement::program(
             CLANG,
             "to compile the cryptography of images for the other architecture; not needed for \
              this machine's alone, see --platform",
-            "clang",
+            &["clang"],
         ));
     }
-    needed
+    requirements
 }
 
 /// Compiles a program for a platform and returns its path.
@@ -92,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_second_compiler_is_needed_for_another_architecture_alone() {
-        assert_eq!(needed(&[Platform::host()]).len(), 1);
-        assert_eq!(needed(&Platform::ALL).len(), 2);
+        let count = |platforms| requirements(platforms).len();
+        assert_eq!(count(&Platform::ALL), count(&[Platform::host()]) + 1);
     }
 }

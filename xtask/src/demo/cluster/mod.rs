@@ -25,10 +25,9 @@ use crate::{cluster, image, preflight, workspace::say};
 
 /// Fails unless this machine has what a cluster and its images need.
 pub(super) fn check(scenario: &Scenario) -> Result<()> {
-    preflight::check(scenario.command, &[])?;
-    let mut programs = cluster::tools::needed().to_vec();
-    programs.extend(image::needed_for_this_machine());
-    preflight::find_programs(&programs)
+    let mut requirements = cluster::tools::requirements()?;
+    requirements.extend(image::requirements_for_this_machine());
+    preflight::check(scenario.command, &requirements)
 }
 
 /// Shows the demo on a cluster. However it ends, the cluster is taken down, unless it shall be kept
