@@ -126,14 +126,16 @@ impl Translator<'_> {
     fn split(&self, report: &mut Report) -> Option<Split> {
         let spec = match &self.object.spec {
             Ok(spec) => spec,
-            Err(refusal) => {
-                self.say(
-                    report,
-                    Severity::Refused,
-                    refusal.reason,
-                    &*refusal.field,
-                    refusal.message.clone(),
-                );
+            Err(refused) => {
+                for refusal in &refused.refusals {
+                    self.say(
+                        report,
+                        Severity::Refused,
+                        refusal.reason,
+                        &*refusal.field,
+                        refusal.message.clone(),
+                    );
+                }
                 return None;
             }
         };

@@ -25,7 +25,7 @@ pub use endpoint_slice::{
 };
 pub use service::{Service, ServiceKind, ServicePort};
 pub use timestamp::Timestamp;
-pub use traffic_split::{Backend, ON_NO_ENDPOINTS, Refusal, SplitSpec, TrafficSplit};
+pub use traffic_split::{Backend, ON_NO_ENDPOINTS, Refusal, RefusedSpec, SplitSpec, TrafficSplit};
 pub use weight::{Weight, WeightError};
 
 pub(crate) use field::{inert, shown};

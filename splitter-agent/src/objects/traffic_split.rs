@@ -29,7 +29,7 @@ pub struct TrafficSplit {
     /// Value of the annotation [`ON_NO_ENDPOINTS`], as it is written.
     pub on_no_endpoints: Option<String>,
     /// What it asks for, or why that cannot be done.
-    pub spec: Result<SplitSpec, Refusal>,
+    pub spec: Result<SplitSpec, RefusedSpec>,
 }
 
 /// What a TrafficSplit asks for.
@@ -46,6 +46,16 @@ pub struct Backend {
     pub service: String,
     /// Its weight.
     pub weight: Weight,
+}
+
+/// A spec that cannot be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedSpec {
+    /// Everything that is wrong with it, in the order of its fields; at least one thing.
+    pub refusals: Vec<Refusal>,
+    /// The backends that have a name, as they are written; a weight that cannot be read counts
+    /// as 1. For those who judge what else is wrong.
+    pub backends: Vec<Backend>,
 }
 
 /// Why a TrafficSplit cannot be done.
@@ -109,55 +119,89 @@ impl TrafficSplit {
 }
 
 impl SplitSpec {
-    fn read(object: &Fields) -> Result<Self, Refusal> {
+    fn read(object: &Fields) -> Result<Self, RefusedSpec> {
+        let mut refusals = Vec::new();
+        let backends = Self::read_all(object, &mut refusals);
+        if refusals.is_empty() {
+            Ok(Self { backends })
+        } else {
+            Err(RefusedSpec { refusals, backends })
+        }
+    }
+
+    /// The backends; says of every field what is wrong with it.
+    fn read_all(object: &Fields, refusals: &mut Vec<Refusal>) -> Vec<Backend> {
+        let mut refuse = |reason, error| refusals.push(Refusal::new(reason, error));
         let spec = match field::present(object, "spec") {
             None => Err(FieldError::new(
                 "is missing; write a service and its backends",
             )),
             Some(spec) => field::as_object(spec),
+        };
+        let spec = match spec {
+            Ok(spec) => spec,
+            Err(error) => {
+                refuse(Refusal::INVALID_SPEC, error);
+                return Vec::new();
+            }
+        };
+        if let Err(error) = check_root(spec) {
+            refuse(Refusal::INVALID_ROOT, error);
         }
-        .map_err(|error| Refusal::new(Refusal::INVALID_SPEC, error))?;
-
-        check_root(spec).map_err(|error| Refusal::new(Refusal::INVALID_ROOT, error))?;
-        check_matches(spec)
-            .map_err(|error| Refusal::new(Refusal::MATCHES_UNSUPPORTED, error.below("matches")))?;
-
-        let invalid = |error: FieldError| Refusal::new(Refusal::INVALID_BACKEND, error);
-        let backends = field::list(spec, "backends").map_err(invalid)?;
-        if backends.is_empty() {
-            let error = FieldError::new("is empty; write at least one backend");
-            return Err(invalid(error.below("backends")));
+        if let Err(error) = check_matches(spec) {
+            refuse(Refusal::MATCHES_UNSUPPORTED, error.below("matches"));
         }
-        let backends = backends.iter().enumerate().map(|(index, value)| {
-            Backend::read(value)
-                .map_err(|(reason, error)| Refusal::new(reason, error.at(index).below("backends")))
-        });
-        Ok(Self {
-            backends: backends.collect::<Result<_, _>>()?,
-        })
+        let values = match field::list(spec, "backends") {
+            Ok([]) => {
+                let error = FieldError::new("is empty; write at least one backend");
+                refuse(Refusal::INVALID_BACKEND, error.below("backends"));
+                return Vec::new();
+            }
+            Ok(values) => values,
+            Err(error) => {
+                refuse(Refusal::INVALID_BACKEND, error);
+                return Vec::new();
+            }
+        };
+        let mut backends = Vec::with_capacity(values.len());
+        for (index, value) in values.iter().enumerate() {
+            backends.extend(Backend::read(value, |reason, error| {
+                refuse(reason, error.at(index).below("backends"));
+            }));
+        }
+        backends
     }
 }
 
 impl Backend {
-    fn read(value: &Value) -> Result<Self, (&'static str, FieldError)> {
-        let invalid = |error| (Refusal::INVALID_BACKEND, error);
-        let fields = field::as_object(value).map_err(invalid)?;
-        let service = field::text(fields, "service")
-            .map_err(invalid)?
-            .filter(|service| !service.is_empty())
-            .ok_or_else(|| {
+    /// The backend, if it has a name; says what is wrong with it.
+    fn read(value: &Value, mut refuse: impl FnMut(&'static str, FieldError)) -> Option<Self> {
+        let fields = match field::as_object(value) {
+            Ok(fields) => fields,
+            Err(error) => {
+                refuse(Refusal::INVALID_BACKEND, error);
+                return None;
+            }
+        };
+        let service = match field::text(fields, "service") {
+            Ok(Some(service)) if !service.is_empty() => Some(service.to_owned()),
+            Ok(_) => {
                 let error = FieldError::new("is missing; write the name of a Service");
-                invalid(error.below("service"))
-            })?;
+                refuse(Refusal::INVALID_BACKEND, error.below("service"));
+                None
+            }
+            Err(error) => {
+                refuse(Refusal::INVALID_BACKEND, error);
+                None
+            }
+        };
         let weight = fields.get("weight").unwrap_or(&Value::Null);
-        let weight = Weight::from_json(weight).map_err(|error: WeightError| {
+        let weight = Weight::from_json(weight).unwrap_or_else(|error: WeightError| {
             let error = FieldError::new(error.to_string()).below("weight");
-            (Refusal::INVALID_WEIGHT, error)
-        })?;
-        Ok(Self {
-            service: service.to_owned(),
-            weight,
-        })
+            refuse(Refusal::INVALID_WEIGHT, error);
+            Weight::whole(1)
+        });
+        service.map(|service| Self { service, weight })
     }
 }
 
@@ -197,13 +241,43 @@ mod tests {
         }
     }
 
-    fn refusal(spec: &Value) -> Refusal {
+    fn refused(spec: &Value) -> RefusedSpec {
         split(json!({
             "apiVersion": "split.smi-spec.io/v1alpha4", "kind": "TrafficSplit",
             "metadata": {"name": "web"}, "spec": spec,
         }))
         .spec
         .unwrap_err()
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_told_at_once() {
+        let refused = refused(&json!({
+            "service": 7, "matches": [{"kind": "HTTPRouteGroup"}],
+            "backends": [
+                {"service": "a", "weight": -1}, {"service": "b", "weight": 1}, "c",
+                {"weight": 0.5}, {"service": "e"},
+            ],
+        }));
+        let told: Vec<_> = refused
+            .refusals
+            .iter()
+            .map(|refusal| (refusal.reason, refusal.field.as_str()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (Refusal::INVALID_ROOT, "spec.service"),
+                (Refusal::MATCHES_UNSUPPORTED, "spec.matches"),
+                (Refusal::INVALID_WEIGHT, "spec.backends[0].weight"),
+                (Refusal::INVALID_BACKEND, "spec.backends[2]"),
+                (Refusal::INVALID_BACKEND, "spec.backends[3].service"),
+                (Refusal::INVALID_WEIGHT, "spec.backends[3].weight"),
+                (Refusal::INVALID_WEIGHT, "spec.backends[4].weight"),
+            ]
+        );
+        let named: Vec<_> = refused.backends.iter().map(|it| &*it.service).collect();
+        assert_eq!(named, ["a", "b", "e"]);
     }
 
     #[test]
@@ -288,7 +362,10 @@ mod tests {
                 Refusal::INVALID_WEIGHT,
             ),
         ] {
-            let refusal = refusal(&spec);
+            let refused = refused(&spec);
+            let [refusal] = &*refused.refusals else {
+                panic!("{refused:?}");
+            };
             assert_eq!(
                 (refusal.field.as_str(), refusal.reason),
                 (field, reason),
