@@ -14,13 +14,14 @@ pub(crate) struct Metrics(String);
 impl Metrics {
     /// The sum of all series of a name that have these labels; `None` without any.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
-        let mut values = self
-            .0
-            .lines()
-            .filter_map(|line| value(line, name, labels))
-            .peekable();
-        values.peek()?;
-        Some(values.sum())
+        let values = self.values(name, labels);
+        (!values.is_empty()).then(|| values.iter().sum())
+    }
+
+    /// The values of all series of a name that have these labels.
+    pub(crate) fn values(&self, name: &str, labels: &[(&str, &str)]) -> Vec<u64> {
+        let lines = self.0.lines();
+        lines.filter_map(|line| value(line, name, labels)).collect()
     }
 }
 
@@ -58,7 +59,12 @@ impl Site {
 
     /// The metrics of a node's agent.
     pub(crate) fn metrics(&self, node: &Node) -> Metrics {
-        Metrics(self.ask_agent(node, "metrics").expect("metrics"))
+        self.try_metrics(node).expect("metrics")
+    }
+
+    /// The metrics of a node's agent, if it tells them.
+    pub(crate) fn try_metrics(&self, node: &Node) -> Option<Metrics> {
+        self.ask_agent(node, "metrics").map(Metrics)
     }
 
     /// The Events of all objects of a kind in a namespace, as people see them.

@@ -143,10 +143,21 @@ impl Site {
         self.wait_for_agents();
     }
 
-    /// Waits until every node's agent is the one that is wanted now, and ready.
+    /// Waits until every node's agent is the one that is wanted now, ready, and follows every kind
+    /// of object: one that has just reached the API server again may be ready for long before.
     pub(crate) fn wait_for_agents(&self) {
         let target = "daemonset/splitter-agent";
         self.kubectl(&["-n", SYSTEM, "rollout", "status", target, "--timeout=90s"]);
+        for node in self.nodes() {
+            wait_for(
+                &format!("an agent that follows all on {}", node.name()),
+                || {
+                    let metrics = self.try_metrics(node)?;
+                    let followed = metrics.values("source_synced", &[]);
+                    (!followed.is_empty() && followed.iter().all(|it| *it == 1)).then_some(())
+                },
+            );
+        }
     }
 
     fn start_clients(&self) {
@@ -296,15 +307,16 @@ impl Site {
         }
     }
 
-    /// Waits until on every node the leaves of a root have these weights, in this order.
+    /// Waits until a split is programmed on every node: the leaves of the root have these weights,
+    /// in this order, and each that has one takes its share.
     pub(crate) fn wait_for_weights(&self, namespace: &str, root: &str, weights: &[u64]) {
         self.wait_for_split(&format!("weights {weights:?}"), namespace, root, |split| {
             let leaves = split.and_then(|split| split["leaves"].as_array());
             leaves.is_some_and(|leaves| {
-                leaves
-                    .iter()
-                    .map(|leaf| leaf["weight"].as_u64().unwrap_or(u64::MAX))
-                    .eq(weights.iter().copied())
+                let is_programmed = |(leaf, weight): (&Value, &u64)| {
+                    leaf["weight"] == *weight && (*weight == 0 || leaf["state"] == "ready")
+                };
+                leaves.len() == weights.len() && leaves.iter().zip(weights).all(is_programmed)
             })
         });
     }
