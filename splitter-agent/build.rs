@@ -1,4 +1,5 @@
-//! Hands the kernel programs to the agent, which embeds them as `$OUT_DIR/splitter-ebpf.o`.
+//! Hands the kernel programs to the agent, which embeds them as `$OUT_DIR/splitter-ebpf.o`, and
+//! tells it its version.
 //!
 //! They are built for another target, by `cargo xtask build-ebpf`. Without them the agent
 //! still compiles, with an empty file in their place, so that editors, clippy and rustdoc work on
@@ -8,6 +9,9 @@ use std::{
     env, fs, io,
     path::{Path, PathBuf},
 };
+
+#[path = "build/version.rs"]
+mod version;
 
 #[path = "../xtask/src/sources.rs"]
 #[expect(unreachable_pub, reason = "public in xtask, which the file belongs to")]
@@ -19,6 +23,8 @@ const OVERRIDE: &str = "SPLITTER_EBPF_OBJECT";
 fn main() -> Result<(), String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build");
+    version::tell(&root);
     println!("cargo::rerun-if-env-changed={OVERRIDE}");
     let object = match env::var_os(OVERRIDE).filter(|path| !path.is_empty()) {
         Some(path) => read(&root.join(path)),

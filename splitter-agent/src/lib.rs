@@ -12,6 +12,7 @@
 //! - [`agent`]: all of it at work; [`cli`]: one module per command.
 
 pub mod agent;
+mod causes;
 pub mod cli;
 pub mod compile;
 pub mod datapath;
@@ -19,3 +20,10 @@ pub mod objects;
 pub mod plan;
 pub mod report;
 pub mod source;
+
+/// Version of the agent: the package's, and in brackets the commit that it was built from, where
+/// the build knows it.
+pub const VERSION: &str = env!("SPLITTER_VERSION");
+
+/// The commit that the agent was built from; empty where the build does not know it.
+pub const COMMIT: &str = env!("SPLITTER_COMMIT");

@@ -16,7 +16,7 @@ pub(super) fn log_report(report: &Report, plan: &Plan, took: Duration) {
             put = report.put.len(),
             removed = report.removed.len(),
             failed = report.failed.len(),
-            ?took,
+            took_seconds = took.as_secs_f64(),
             "many frontends changed at once"
         );
     }
@@ -48,7 +48,8 @@ pub(super) fn log_report(report: &Report, plan: &Plan, took: Duration) {
             );
         } else {
             tracing::info!(
-                %frontend, generation, split = %name, decision, shares = leaves(), ?took, "in force"
+                %frontend, generation, split = %name, decision, shares = leaves(),
+                took_seconds = took.as_secs_f64(), "in force"
             );
         }
     }

@@ -5,10 +5,10 @@ mod findings;
 mod log;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use crate::causes::with_causes;
 use crate::compile::{Compiler, Delta, Diagnostic, Settings, Severity};
 use crate::datapath::{Extent, LoadError, PinDirectory, Programs, Publisher, Report};
 use crate::objects::{ObjectName, ObjectReference};
@@ -291,12 +291,4 @@ fn reference(kind: &str, namespace: &str, name: &str) -> ObjectReference {
         kind: kind.to_owned(),
         name: ObjectName::new(namespace, name),
     }
-}
-
-/// An error with its causes, in one line.
-fn with_causes(error: &(dyn Error + 'static)) -> String {
-    anyhow::Chain::new(error)
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }

@@ -52,6 +52,8 @@ pub(super) fn run(args: &CleanupArgs, common: &Common) -> anyhow::Result<Outcome
                 Err(PinError::Locked(_)) if args.stay && start.elapsed() < PATIENCE => {
                     thread::sleep(Duration::from_millis(100));
                 }
+                // Nothing was touched.
+                Err(error @ PinError::Locked(_)) => return Err(error.into()),
                 result => {
                     break result
                         .context("not everything could be removed; run the command again")?;

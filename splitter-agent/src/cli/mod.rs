@@ -19,6 +19,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use crate::causes::with_causes;
 use crate::compile::Settings;
 use crate::datapath::PinDirectory;
 
@@ -154,9 +155,10 @@ pub fn main() -> ExitCode {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Refused) => ExitCode::from(1),
         Err(error) => {
+            let error = with_causes(error.as_ref());
             let message = match cli.common.output {
-                Output::Text => format!("splitter-agent: {error:#}"),
-                Output::Json => serde_json::json!({"error": format!("{error:#}")}).to_string(),
+                Output::Text => format!("splitter-agent: {error}"),
+                Output::Json => serde_json::json!({ "error": error }).to_string(),
             };
             // If standard error is gone too, the exit code has to do.
             let _ = writeln!(io::stderr(), "{message}");

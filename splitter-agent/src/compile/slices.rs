@@ -100,6 +100,10 @@ fn say(
     );
 }
 
+/// What is said of a Service without endpoints.
+const NO_ENDPOINTS: &str =
+    "it has no endpoints: its pods are scaled to 0, or its selector matches none";
+
 /// Why a port of a Service has no ready endpoint.
 pub(super) fn why_none_is_ready(
     store: &Store,
@@ -122,6 +126,11 @@ pub(super) fn why_none_is_ready(
         .collect();
     if of_family.is_empty() {
         return format!("its EndpointSlices have no {} addresses", family.name());
+    }
+    // Of a Service that is scaled to nothing, the slices have no ports either.
+    let is_empty = |slice: &&EndpointSlice| slice.endpoints.len() + slice.without_address == 0;
+    if of_family.iter().all(|slice| is_empty(slice)) {
+        return NO_ENDPOINTS.to_owned();
     }
     let with_port: Vec<_> = of_family
         .iter()
@@ -152,7 +161,7 @@ pub(super) fn why_none_is_ready(
         without += slice.without_address;
     }
     match (with_address + without, with_address > 0) {
-        (0, _) => "its EndpointSlices have no endpoints".to_owned(),
+        (0, _) => NO_ENDPOINTS.to_owned(),
         (_, false) => format!("its endpoints have no {} addresses", family.name()),
         (1, true) => "its one endpoint is not ready".to_owned(),
         (count, true) => format!("none of its {count} endpoints is ready"),

@@ -4,6 +4,11 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::syscall;
+
+/// `CGROUP2_SUPER_MAGIC` in `include/uapi/linux/magic.h`.
+const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+
 /// The oldest kernel that the programs run on.
 const MINIMUM_KERNEL: (u32, u32) = (5, 15);
 
@@ -46,6 +51,12 @@ pub enum PreflightError {
     /// A cgroup that was asked for does not exist.
     #[error("the cgroup {0} does not exist; check --cgroup")]
     NoSuchCgroup(PathBuf),
+    /// What was asked for is no cgroup.
+    #[error(
+        "{0} is not a cgroup of a cgroup v2 hierarchy (it has no cgroup.procs); give --cgroup a \
+         directory below a mount of type cgroup2, such as /sys/fs/cgroup/kubepods.slice"
+    )]
+    NotACgroup(PathBuf),
 }
 
 /// Checks that kernel programs can be loaded here.
@@ -83,10 +94,12 @@ pub fn preflight() -> Result<(), PreflightError> {
 /// If there is no such cgroup, or no cgroup v2 at all.
 pub fn find_cgroup(asked: Option<&Path>) -> Result<PathBuf, PreflightError> {
     if let Some(path) = asked {
-        return if path.join("cgroup.procs").exists() {
-            Ok(path.to_owned())
-        } else {
+        return if !path.exists() {
             Err(PreflightError::NoSuchCgroup(path.to_owned()))
+        } else if !is_cgroup2(path) {
+            Err(PreflightError::NotACgroup(path.to_owned()))
+        } else {
+            Ok(path.to_owned())
         };
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -97,6 +110,13 @@ pub fn find_cgroup(asked: Option<&Path>) -> Result<PathBuf, PreflightError> {
     });
     pods.or_else(|| roots.into_iter().next())
         .ok_or(PreflightError::NoCgroup2)
+}
+
+/// Whether a path is a cgroup that programs can be attached to. A v1 hierarchy has
+/// `cgroup.procs` too.
+fn is_cgroup2(path: &Path) -> bool {
+    syscall::file_system_magic(path).is_ok_and(|magic| magic == CGROUP2_SUPER_MAGIC)
+        && path.join("cgroup.procs").exists()
 }
 
 /// Below it a container has what is the node's own, so that a path there without it is the

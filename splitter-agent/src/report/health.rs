@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::causes::with_causes;
 use crate::datapath::{AttachedProgram, LoadError};
 
 use super::progress::Status;
@@ -146,7 +147,10 @@ fn attachment(status: &Status, programs: &Result<Vec<AttachedProgram>, LoadError
         Err(error) => Check::fails(
             NAME,
             Duration::ZERO,
-            format!("cannot tell whether the programs are attached: {error}"),
+            format!(
+                "cannot tell whether the programs are attached: {}",
+                with_causes(error)
+            ),
         ),
     }
 }

@@ -3,8 +3,12 @@
 use std::io::{self, IsTerminal};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::Directive;
+use tracing_subscriber::fmt::FmtContext;
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
@@ -51,7 +55,47 @@ struct Inner {
     logs_kernel_programs: bool,
 }
 
-/// Starts the process's log on standard error. With `logs_kernel_programs`, what the kernel
+/// Puts node and version into every JSON line, so that lines of many nodes can be told apart.
+struct Stamped<F> {
+    inner: F,
+    /// Members of an object, without its braces.
+    stamp: String,
+}
+
+impl<F> Stamped<F> {
+    fn new(inner: F, node: &str) -> Self {
+        let stamp = format!(
+            "\"node\":{},\"version\":{}",
+            serde_json::Value::from(node),
+            serde_json::Value::from(crate::VERSION)
+        );
+        Self { inner, stamp }
+    }
+}
+
+impl<S, N, F> FormatEvent<S, N> for Stamped<F>
+where
+    S: Subscriber + for<'lookup> LookupSpan<'lookup>,
+    N: for<'writer> FormatFields<'writer> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        let mut line = String::new();
+        let inner = Writer::new(&mut line);
+        self.inner.format_event(context, inner, event)?;
+        match line.strip_prefix('{') {
+            Some(members) => write!(writer, "{{{},{members}", self.stamp),
+            None => writer.write_str(&line),
+        }
+    }
+}
+
+/// Starts the process's log on standard error. `node` is where it runs; JSON lines say so. With `logs_kernel_programs`, what the kernel
 /// programs write is always wanted: they are asked for their own level when they are loaded.
 ///
 /// # Errors
@@ -61,6 +105,7 @@ pub fn start(
     filter: &str,
     form: LogForm,
     logs_kernel_programs: bool,
+    node: &str,
 ) -> Result<LogControl, LogError> {
     let (layer, handle) = reload::Layer::new(parse(filter, logs_kernel_programs)?);
     let lines = fmt::layer()
@@ -68,7 +113,11 @@ pub fn start(
         .with_writer(io::stderr);
     let lines = match form {
         LogForm::Text => lines.boxed(),
-        LogForm::Json => lines.json().flatten_event(true).boxed(),
+        LogForm::Json => lines
+            .json()
+            .flatten_event(true)
+            .map_event_format(|format| Stamped::new(format, node))
+            .boxed(),
     };
     tracing_subscriber::registry()
         .with(layer)
@@ -109,6 +158,15 @@ impl LogControl {
         // Every write is whole.
         self.0.filter.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether [`start`] would take this filter.
+///
+/// # Errors
+///
+/// If it is not one.
+pub fn check(filter: &str) -> Result<(), LogError> {
+    parse(filter, false).map(drop)
 }
 
 fn parse(filter: &str, logs_kernel_programs: bool) -> Result<EnvFilter, LogError> {

@@ -121,6 +121,20 @@ fn what_is_wrong_with_the_command_line_or_the_machine_is_said_with_the_remedy() 
     assert_eq!(no_cgroup.status.code(), Some(3));
     assert!(stderr(&no_cgroup).contains("--cgroup"), "{no_cgroup:?}");
 
+    // A path that is there, and is no cgroup, is not said to be missing.
+    let no_cgroup = site.command(&["run", "--manifests", "/tmp", "--cgroup", "/tmp"]);
+    assert_eq!(no_cgroup.status.code(), Some(3));
+    let said = stderr(&no_cgroup);
+    assert!(said.contains("/tmp is not a cgroup"), "{said}");
+
+    for filter in ["loud", "splitter_agent=loud", ""] {
+        let wrong = site.command(&["run", "--manifests", "/tmp", "--log-level", filter]);
+        assert_eq!(wrong.status.code(), Some(2), "{filter}: {wrong:?}");
+        let said = stderr(&wrong);
+        assert!(said.contains("--log-level"), "{said}");
+        assert!(said.contains("is not a log filter"), "{said}");
+    }
+
     // Not root: from a directory that everybody can read.
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();

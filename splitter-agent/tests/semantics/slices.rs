@@ -119,6 +119,8 @@ fn an_empty_leaf_says_why() {
     let six = json!({"addressType": "IPv6", "ports": [{"port": 8080}]});
     let no_port = json!({"ports": [{"port": "8080"}], "endpoints": [{"addresses": ["10.0.0.2"]}]});
     let empty = json!({"ports": [{"port": 8080}]});
+    // What the control plane writes of a Service whose pods are scaled to 0.
+    let scaled_down = json!({"ports": null, "endpoints": null});
     for (content, why) in [
         (not_ready, "none of its 2 endpoints is ready"),
         (six, "its EndpointSlices have no IPv4 addresses"),
@@ -126,7 +128,8 @@ fn an_empty_leaf_says_why() {
             no_port,
             "do not have an unnamed port (they have none that can be used)",
         ),
-        (empty, "its EndpointSlices have no endpoints"),
+        (empty, "it has no endpoints: its pods are scaled to 0"),
+        (scaled_down, "it has no endpoints: its pods are scaled to 0"),
     ] {
         let outcome = with_canary(world_with(slice_of("web-2-0", "web-2", &content)));
         let message = message_of(&outcome, "canary");

@@ -19,7 +19,7 @@ use crate::datapath::{
     Capacity, EbpfLogLevel, LoadSettings, PinDirectory, PinError, PinLock, Programs, Publisher,
     find_cgroup, preflight,
 };
-use crate::report::log::{self, LogControl, LogForm};
+use crate::report::log::{self, LogControl, LogError, LogForm};
 use crate::report::{Board, Listen, Progress};
 
 use super::{ClusterArgs, Common, Outcome, Output};
@@ -97,7 +97,8 @@ pub(super) struct RunArgs {
         long,
         env = "SPLITTER_LOG",
         default_value = "info",
-        value_name = "FILTER"
+        value_name = "FILTER",
+        value_parser = log_filter
     )]
     log_level: String,
 
@@ -106,13 +107,27 @@ pub(super) struct RunArgs {
     ebpf_log_level: EbpfLogLevel,
 }
 
+/// Takes a filter as it is, if it is one.
+fn log_filter(text: &str) -> Result<String, LogError> {
+    log::check(text)?;
+    Ok(text.to_owned())
+}
+
 pub(super) fn run(args: &RunArgs, common: &Common) -> anyhow::Result<Outcome> {
     let form = match common.output {
         Output::Text => LogForm::Text,
         Output::Json => LogForm::Json,
     };
     let with_ebpf = args.ebpf_log_level != EbpfLogLevel::Off;
-    let log = log::start(&args.log_level, form, with_ebpf).context("--log-level is wrong")?;
+    let log = log::start(&args.log_level, form, with_ebpf, &args.node_name)?;
+    tracing::info!(
+        "splitter-agent {} starts on {}",
+        crate::VERSION,
+        match args.node_name.as_str() {
+            "" => "a node without a name",
+            name => name,
+        }
+    );
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use kube::core::Status;
 
+use crate::causes::with_causes;
+
 /// How long a request may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -18,7 +20,7 @@ pub(super) enum RequestError {
     #[error("{}", .0.message)]
     Refused(Box<Status>),
     /// It could not be sent, or its answer not be read.
-    #[error("{}", causes(.0))]
+    #[error("{}", with_causes(.0))]
     Transport(#[source] kube::Error),
 }
 
@@ -83,12 +85,4 @@ fn has_cause(status: &Status, reason: &str) -> bool {
         .details
         .as_ref()
         .is_some_and(|details| details.causes.iter().any(|cause| cause.reason == reason))
-}
-
-/// An error with its causes, in one line.
-fn causes(error: &kube::Error) -> String {
-    anyhow::Chain::new(error)
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }

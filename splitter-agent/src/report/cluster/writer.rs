@@ -398,7 +398,7 @@ impl Lane {
         let pause = self.backoff.fail(jitter);
         self.rests_until = Some(now + pause);
         if std::mem::replace(&mut self.is_told, true) {
-            tracing::debug!(%error, ?pause, "{} still cannot be written", self.what);
+            tracing::debug!(%error, pause_seconds = pause.as_secs_f64(), "{} still cannot be written", self.what);
         } else if error.meaning() == Meaning::Forbidden {
             tracing::warn!(%error, "{} are forbidden; {}", self.what, self.remedy);
         } else {

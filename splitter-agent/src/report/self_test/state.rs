@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::causes::with_causes;
+
 use super::SelfTestError;
 
 /// What came of the self-test; a handle that can be cloned.
@@ -74,8 +76,7 @@ impl SelfTestState {
                 inner.succeeded = Some((Instant::now(), SystemTime::now()));
             }
             Err(error) => {
-                // With its causes, in one line.
-                let message = format!("{:#}", anyhow::Error::from(error));
+                let message = with_causes(&error);
                 inner.failures += 1;
                 let (since, before) = inner.failing.take().unzip();
                 if before.as_ref() != Some(&message) {

@@ -188,10 +188,14 @@ async fn version() -> Response {
     #[derive(Serialize)]
     struct Version {
         version: &'static str,
+        /// Left out if the build did not know it.
+        #[serde(skip_serializing_if = "str::is_empty")]
+        commit: &'static str,
         layout: u32,
     }
     let version = Version {
         version: env!("CARGO_PKG_VERSION"),
+        commit: crate::COMMIT,
         layout: LAYOUT_VERSION,
     };
     json(StatusCode::OK, &version)

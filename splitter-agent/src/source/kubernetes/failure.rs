@@ -1,12 +1,13 @@
 //! What a failure to list or to watch means, and what to do about it.
 
 use std::borrow::Cow;
-use std::error::Error as _;
 use std::fmt;
 use std::time::Duration;
 
 use kube::core::Status;
 use kube::runtime::watcher;
+
+use crate::causes::with_causes;
 
 /// The sort of a failure, for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -157,20 +158,6 @@ impl Failure {
 /// Whether the server could do at another moment what it cannot do now.
 const fn is_busy(code: u16) -> bool {
     matches!(code, 429 | 503 | 504)
-}
-
-/// An error with its causes, each said once.
-fn with_causes(error: &kube::Error) -> String {
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !message.contains(&text) {
-            message = format!("{message}: {text}");
-        }
-        cause = error.source();
-    }
-    message
 }
 
 #[cfg(test)]
