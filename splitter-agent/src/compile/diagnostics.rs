@@ -156,6 +156,16 @@ pub mod reason {
     pub const SLICE_PORT_UNKNOWN: &str = "SlicePortUnknown";
     /// Something in an EndpointSlice cannot be used.
     pub const SLICE_CONTENT_IGNORED: &str = "SliceContentIgnored";
+
+    /// Whether a condition comes and goes by itself within seconds while pods are replaced or a
+    /// controller catches up, so that it is a fault only once it has lasted.
+    #[must_use]
+    pub fn is_transient(reason: &str) -> bool {
+        matches!(
+            reason,
+            LEAF_NOT_READY | NO_READY_ENDPOINTS | SLICE_PORT_UNKNOWN
+        )
+    }
 }
 
 /// What has been said so far.

@@ -126,6 +126,7 @@ impl Scene {
         settings.longest_pause = Duration::from_secs(2);
         settings.pace = Pace {
             settle: SETTLE,
+            patience: SETTLE,
             repeat: Duration::from_secs(5),
             ..Pace::default()
         };

@@ -4,14 +4,19 @@
 //! What stands is the truth. For each finding the [`Reconciler`] remembers whether its
 //! Event is written; whatever goes wrong with a write, the finding is due until it went
 //! well or no longer stands.
+//!
+//! A follower keeps what stands and nothing else. The leader keeps an Event that it wrote for as
+//! long as the API server does, so that a finding that comes back continues the series; its pace
+//! bounds how many those can be.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::event;
+use super::lanes::{Lane, Turns};
 use super::limit::TokenBucket;
-use crate::compile::{Diagnostic, Severity};
+use crate::compile::{Diagnostic, Severity, reason};
 use crate::objects::{ObjectName, ObjectReference};
 use crate::report::Standing;
 
@@ -20,6 +25,9 @@ use crate::report::Standing;
 pub struct Pace {
     /// How long an object must stand still before anything is written about it.
     pub settle: Duration,
+    /// How long a condition must have lasted before its Event is written, if it is one that
+    /// every rollout goes through, such as a leaf without a ready endpoint.
+    pub patience: Duration,
     /// How much time lies between two writes about one finding, however often it comes
     /// and goes.
     pub repeat: Duration,
@@ -36,6 +44,7 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             settle: Duration::from_millis(1500),
+            patience: Duration::from_secs(30),
             repeat: Duration::from_secs(60),
             refresh: Duration::from_secs(30 * 60),
             per_second: 10.0,
@@ -47,9 +56,9 @@ impl Default for Pace {
 /// How long the API server keeps an Event after it was last written, by default.
 const KEPT: Duration = Duration::from_secs(3600);
 
-/// An acceptance that is older than this when the agent becomes the leader was told by the
+/// What is older than this when the agent becomes the leader was most likely written by the
 /// leader before.
-const OLD: Duration = Duration::from_secs(300);
+pub(super) const OLD: Duration = Duration::from_secs(300);
 
 /// How long a finding rests whose Event the API server does not take.
 const REJECTED: Duration = Duration::from_secs(600);
@@ -95,10 +104,14 @@ pub(super) enum Outcome {
 pub(super) struct Reconciler {
     pace: Pace,
     findings: BTreeMap<ObjectName, Finding>,
-    /// The findings about each object.
+    /// The findings about each object that stand.
     objects: BTreeMap<ObjectReference, Vec<ObjectName>>,
     slots: HashMap<u64, Instant>,
     bucket: TokenBucket,
+    turns: Turns,
+    leads: bool,
+    /// Whether anything was noted yet: what is noted first was there before this process.
+    has_begun: bool,
 }
 
 #[derive(Debug)]
@@ -107,7 +120,12 @@ struct Finding {
     diagnostic: Diagnostic,
     slot: u64,
     since: Instant,
+    /// Since when the object has had this reason at this field, whatever the words and the
+    /// generation were.
+    lasts_since: Instant,
     stands: bool,
+    /// Whether it came up lately, so that nobody can have written its Event.
+    is_new: bool,
     event: Event,
     /// How often it came back since that was last written.
     returned: i32,
@@ -126,7 +144,20 @@ enum Urgency {
     Finding,
     Returned,
     Acceptance,
+    UnconfirmedFinding,
+    UnconfirmedAcceptance,
     Refresh,
+}
+
+impl Urgency {
+    fn lane(self) -> Lane {
+        match self {
+            Self::Finding | Self::Returned | Self::Acceptance => Lane::Changed,
+            Self::UnconfirmedFinding | Self::UnconfirmedAcceptance | Self::Refresh => {
+                Lane::Unconfirmed
+            }
+        }
+    }
 }
 
 impl Reconciler {
@@ -137,20 +168,23 @@ impl Reconciler {
             objects: BTreeMap::new(),
             slots: HashMap::new(),
             bucket: TokenBucket::new(pace.per_second, pace.burst),
+            turns: Turns::default(),
+            leads: false,
+            has_begun: false,
         }
     }
 
     /// Takes note that this process leads from now on: others have written in the
     /// meantime.
     pub(super) fn lead(&mut self, now: Instant) {
-        self.findings.retain(|_, finding| finding.stands);
-        self.slots.clear();
+        self.follow();
+        self.leads = true;
         for finding in self.findings.values_mut() {
-            let told =
-                finding.is_acceptance() && now.saturating_duration_since(finding.since) >= OLD;
+            let is_old = now.saturating_duration_since(finding.since) >= OLD;
+            finding.is_new &= !is_old;
             finding.returned = 0;
             finding.rests_until = None;
-            finding.event = if told {
+            finding.event = if is_old && finding.is_acceptance() {
                 Event::Written {
                     at: now,
                     count: None,
@@ -161,27 +195,34 @@ impl Reconciler {
         }
     }
 
+    /// Takes note that another leads, who keeps what is to be kept of the past.
+    pub(super) fn follow(&mut self) {
+        self.leads = false;
+        self.findings.retain(|_, finding| finding.stands);
+        self.slots.clear();
+    }
+
     /// Takes note of how objects have come to stand.
     pub(super) fn note(
         &mut self,
         settled: impl IntoIterator<Item = (ObjectReference, Option<Standing>)>,
         now: Instant,
     ) {
+        let is_new = self.has_begun;
         for (object, standing) in settled {
-            let names = standing
-                .map(|standing| self.add(&object, &standing, now))
-                .unwrap_or_default();
-            let before = if names.is_empty() {
-                self.objects.remove(&object)
-            } else {
-                self.objects.insert(object, names.clone())
+            self.has_begun = true;
+            let before = self.objects.remove(&object).unwrap_or_default();
+            let names = match &standing {
+                Some(standing) => self.add(&object, standing, &before, is_new, now),
+                None => Vec::new(),
             };
-            for gone in before.unwrap_or_default() {
-                if !names.contains(&gone)
-                    && let Some(finding) = self.findings.get_mut(&gone)
-                {
-                    finding.stands = false;
+            for gone in before {
+                if !names.contains(&gone) {
+                    self.fall(&gone, standing.as_ref());
                 }
+            }
+            if !names.is_empty() {
+                self.objects.insert(object, names);
             }
         }
     }
@@ -190,6 +231,8 @@ impl Reconciler {
         &mut self,
         object: &ObjectReference,
         standing: &Standing,
+        before: &[ObjectName],
+        is_new: bool,
         now: Instant,
     ) -> Vec<ObjectName> {
         let mut names = Vec::with_capacity(standing.diagnostics.len());
@@ -203,12 +246,18 @@ impl Reconciler {
                 continue;
             }
             let name = event::name(standing, diagnostic);
+            let lasts_since = before
+                .iter()
+                .filter_map(|name| self.findings.get(name))
+                .find(|finding| finding.is_about(standing, diagnostic))
+                .map_or(now, |finding| finding.lasts_since);
             self.findings
                 .entry(name.clone())
                 .and_modify(|finding| {
                     if !finding.stands {
                         finding.stands = true;
                         finding.since = now;
+                        finding.lasts_since = lasts_since;
                         if !finding.is_acceptance() {
                             finding.returned = finding.returned.saturating_add(1);
                         }
@@ -222,7 +271,9 @@ impl Reconciler {
                     },
                     diagnostic: diagnostic.clone(),
                     since: now,
+                    lasts_since,
                     stands: true,
+                    is_new,
                     event: Event::Unwritten,
                     returned: 0,
                     rests_until: None,
@@ -230,6 +281,23 @@ impl Reconciler {
             names.push(name);
         }
         names
+    }
+
+    /// Takes note that a finding no longer stands, now that its object stands like this. It is
+    /// kept only where it may come back and continue an Event of this process.
+    fn fall(&mut self, name: &ObjectName, now_stands: Option<&Standing>) {
+        let Some(finding) = self.findings.get_mut(name) else {
+            return;
+        };
+        let is_past = now_stands.is_some_and(|standing| {
+            (&standing.uid, standing.generation)
+                != (&finding.standing.uid, finding.standing.generation)
+        });
+        if self.leads && !is_past && matches!(finding.event, Event::Written { .. }) {
+            finding.stands = false;
+        } else {
+            self.findings.remove(name);
+        }
     }
 
     /// What to write now. Each action is to be followed by [`Self::done`] if it was tried;
@@ -248,18 +316,34 @@ impl Reconciler {
         // They come in the order of their names, and a stable sort keeps it: to compare names is
         // what would take long where thousands are due since the same moment.
         due.sort_by_key(|(urgency, since, _, _)| (*urgency, *since));
+        let (changed, unconfirmed): (Vec<_>, Vec<_>) = due
+            .into_iter()
+            .partition(|(urgency, ..)| urgency.lane() == Lane::Changed);
+        let (mut changed, mut unconfirmed) = (
+            changed.into_iter().peekable(),
+            unconfirmed.into_iter().peekable(),
+        );
         let mut slots = BTreeSet::new();
         let mut actions = Vec::new();
-        for (_, _, name, finding) in due {
-            if actions.len() == BATCH {
+        while actions.len() < BATCH {
+            let lane = self
+                .turns
+                .choose(changed.peek().is_some(), unconfirmed.peek().is_some());
+            let next = match lane {
+                Some(Lane::Changed) => changed.next(),
+                Some(Lane::Unconfirmed) => unconfirmed.next(),
+                None => break,
+            };
+            let (Some(lane), Some((_, _, name, finding))) = (lane, next) else {
                 break;
-            }
+            };
             if !slots.insert(finding.slot) {
                 continue;
             }
             if !self.bucket.take(now) {
                 break;
             }
+            self.turns.took(lane);
             actions.push(Action {
                 event: name.clone(),
                 write: finding.write(),
@@ -309,14 +393,35 @@ impl Finding {
         self.diagnostic.severity == Severity::Accepted
     }
 
+    /// Whether it tells of the same condition of the same object.
+    fn is_about(&self, standing: &Standing, diagnostic: &Diagnostic) -> bool {
+        self.stands
+            && self.standing.uid == standing.uid
+            && self.diagnostic.reason == diagnostic.reason
+            && self.diagnostic.field == diagnostic.field
+    }
+
+    /// Whether it has yet to last before it is worth an Event.
+    fn is_premature(&self, pace: &Pace, now: Instant) -> bool {
+        reason::is_transient(self.diagnostic.reason)
+            && now.saturating_duration_since(self.lasts_since) < pace.patience
+    }
+
     /// Whether it is to be written now, and how urgently.
     fn urgency(&self, pace: &Pace, now: Instant) -> Option<Urgency> {
-        if !self.stands || self.rests_until.is_some_and(|until| now < until) {
+        if !self.stands
+            || self.rests_until.is_some_and(|until| now < until)
+            || self.is_premature(pace, now)
+        {
             return None;
         }
         match self.event {
-            Event::Unwritten if self.is_acceptance() => Some(Urgency::Acceptance),
-            Event::Unwritten => Some(Urgency::Finding),
+            Event::Unwritten => Some(match (self.is_new, self.is_acceptance()) {
+                (true, false) => Urgency::Finding,
+                (true, true) => Urgency::Acceptance,
+                (false, false) => Urgency::UnconfirmedFinding,
+                (false, true) => Urgency::UnconfirmedAcceptance,
+            }),
             Event::Written { .. } if self.is_acceptance() => None,
             Event::Written { .. } if self.returned > 0 => Some(Urgency::Returned),
             Event::Written { at, .. } => {

@@ -11,7 +11,16 @@ impl Scene {
         let mut reconciler = Reconciler::new(Pace::default());
         let now = Instant::now();
         reconciler.lead(now);
+        // What is said from now on are changes.
+        reconciler.has_begun = true;
         Self { reconciler, now }
+    }
+
+    /// One whose process has just begun.
+    fn of_a_new_process() -> Self {
+        let mut scene = Self::new();
+        scene.reconciler.has_begun = false;
+        scene
     }
 
     fn pass(&mut self, seconds: u64) {
@@ -81,8 +90,8 @@ fn an_acceptance_is_written_once_per_generation_and_never_refreshed() {
     let mut scene = Scene::new();
     scene.say("books", 1, &["Accepted"]);
     assert_eq!(scene.written(), ["Accepted"]);
-    scene.say("books", 1, &["LeafNotReady"]);
-    assert_eq!(scene.written(), ["LeafNotReady"]);
+    scene.say("books", 1, &["RootMissing"]);
+    assert_eq!(scene.written(), ["RootMissing"]);
     scene.say("books", 1, &["Accepted"]);
     scene.pass(3000);
     assert!(scene.written().is_empty());
@@ -95,17 +104,14 @@ fn a_flapping_finding_is_written_once_a_minute_with_a_growing_count() {
     let mut scene = Scene::new();
     let mut written = Vec::new();
     for _ in 0..60 {
-        scene.say("books", 1, &["LeafNotReady"]);
+        scene.say("books", 1, &["RootMissing"]);
         written.extend(scene.written());
         scene.pass(2);
         scene.say("books", 1, &["Accepted"]);
         scene.written();
         scene.pass(2);
     }
-    assert_eq!(
-        written,
-        ["LeafNotReady", "Some(16)", "Some(31)", "Some(46)"]
-    );
+    assert_eq!(written, ["RootMissing", "Some(16)", "Some(31)", "Some(46)"]);
 }
 
 #[test]
@@ -235,8 +241,161 @@ fn objects_without_a_uid_and_acceptances_of_other_kinds_get_no_event() {
     let (object, mut standing) = sample::standing("books", 1, &["RootMissing"]);
     standing.uid.clear();
     scene.reconciler.note([(object, Some(standing))], scene.now);
-    let (mut object, standing) = sample::standing("books", 1, &["Accepted", "LeafNotReady"]);
+    let (mut object, standing) = sample::standing("books", 1, &["Accepted", "InvalidWeight"]);
     object.kind = "Service".to_owned();
     scene.reconciler.note([(object, Some(standing))], scene.now);
+    assert_eq!(scene.written(), ["InvalidWeight"]);
+}
+
+#[test]
+fn readiness_that_is_lost_for_seconds_is_not_told() {
+    let mut scene = Scene::new();
+    scene.say("books", 1, &["Accepted"]);
+    scene.written();
+    // A rollout each minute, and a new generation with it.
+    for generation in 1..60 {
+        scene.say("books", generation, &["LeafNotReady"]);
+        for _ in 0..29 {
+            assert!(scene.written().is_empty());
+            scene.pass(1);
+        }
+        scene.say("books", generation, &["Accepted"]);
+        scene.written();
+        scene.pass(31);
+    }
+}
+
+#[test]
+fn readiness_that_is_lost_for_long_is_told_whatever_else_changes_meanwhile() {
+    let mut scene = Scene::new();
+    let mut seconds = 0;
+    let mut written = Vec::new();
+    while written.is_empty() {
+        // The generation moves on.
+        scene.say("books", 1 + seconds / 7, &["LeafNotReady"]);
+        written = scene.written();
+        seconds += 1;
+        scene.pass(1);
+    }
+    assert_eq!(written, ["LeafNotReady"]);
+    assert_eq!(seconds, 31);
+}
+
+#[test]
+fn what_its_author_must_correct_is_told_at_once() {
+    let mut scene = Scene::new();
+    for reason in ["RootMissing", "InvalidWeight"] {
+        scene.say(&reason.to_lowercase(), 1, &[reason]);
+        assert_eq!(scene.written(), [reason]);
+    }
+}
+
+#[test]
+fn readiness_that_is_lost_again_after_it_was_told_must_last_again() {
+    let mut scene = Scene::new();
+    scene.say("books", 1, &["LeafNotReady"]);
+    scene.pass(30);
     assert_eq!(scene.written(), ["LeafNotReady"]);
+    scene.say("books", 1, &["Accepted"]);
+    scene.written();
+    scene.pass(600);
+    scene.say("books", 1, &["LeafNotReady"]);
+    scene.pass(29);
+    assert!(scene.written().is_empty());
+    scene.pass(1);
+    assert_eq!(scene.written(), ["Some(2)"]);
+}
+
+/// Changes of the weights of a few splits, one after the other.
+fn change_weights(scene: &mut Scene, from: i64, to: i64, mut after_each: impl FnMut(&mut Scene)) {
+    const SPLITS: i64 = 200;
+    for change in from..to {
+        let name = format!("split-{}", change % SPLITS);
+        let reasons: &[&str] = if change % 7 == 0 {
+            &["LeafNotReady", "RootMissing"]
+        } else {
+            &["Accepted"]
+        };
+        scene.say(&name, 1 + change / SPLITS, reasons);
+        after_each(scene);
+    }
+}
+
+#[test]
+fn a_follower_keeps_what_stands_however_many_generations_there_were() {
+    let mut scene = Scene::new();
+    scene.reconciler.follow();
+    change_weights(&mut scene, 0, 100_000, |scene| {
+        assert!(scene.reconciler.findings.len() <= 400);
+    });
+    assert_eq!(scene.reconciler.objects.len(), 200);
+    assert!(scene.reconciler.slots.is_empty());
+    for split in 0..200 {
+        scene.say(&format!("split-{split}"), 1000, &[]);
+    }
+    assert!(scene.reconciler.findings.is_empty());
+    assert!(scene.reconciler.objects.is_empty());
+}
+
+#[test]
+fn a_leader_keeps_no_more_than_it_wrote_within_the_hour_that_events_are_kept() {
+    let mut scene = Scene::new();
+    // 200 changes a minute, for longer than that.
+    change_weights(&mut scene, 0, 200 * 60 * 2, |scene| {
+        scene.now += Duration::from_millis(300);
+        scene.written();
+        assert!(scene.reconciler.findings.len() <= 800);
+    });
+    assert!(scene.reconciler.slots.len() <= 400);
+}
+
+#[test]
+fn an_agent_that_no_longer_leads_forgets_what_it_kept_as_the_leader() {
+    let mut scene = Scene::new();
+    scene.say("books", 1, &["RootMissing"]);
+    scene.written();
+    scene.say("books", 1, &["Accepted"]);
+    assert_eq!(scene.reconciler.findings.len(), 2, "it may come back");
+    scene.reconciler.follow();
+    assert_eq!(scene.reconciler.findings.len(), 1);
+}
+
+#[test]
+fn a_new_leader_writes_a_change_before_what_is_unconfirmed() {
+    let mut scene = Scene::of_a_new_process();
+    scene.reconciler.follow();
+    let first = (0..10_000).map(|number| {
+        let reason = ["Accepted", "RootMissing"][number % 2];
+        let (object, standing) = sample::standing(&format!("split-{number}"), 1, &[reason]);
+        (object, Some(standing))
+    });
+    scene.reconciler.note(first, scene.now);
+    scene.pass(3600);
+    // Whoever led is gone just after this, and a minute later another leads.
+    scene.say("late", 1, &["InvalidWeight"]);
+    scene.pass(60);
+    scene.reconciler.lead(scene.now);
+    assert_eq!(scene.written()[0], "InvalidWeight");
+    while !scene.written().is_empty() {}
+    // What changes now does not wait for thousands of others either.
+    scene.say("fresh", 1, &["Accepted"]);
+    scene.say("worse", 1, &["InvalidWeight"]);
+    scene.pass(1);
+    assert_eq!(scene.written()[..2], ["InvalidWeight", "Accepted"]);
+}
+
+#[test]
+fn what_was_there_before_the_process_is_not_taken_for_a_change() {
+    let mut scene = Scene::of_a_new_process();
+    let first = (0..1000).map(|number| {
+        let (object, standing) = sample::standing(&format!("split-{number}"), 1, &["Accepted"]);
+        (object, Some(standing))
+    });
+    // It leads from its start.
+    scene.reconciler.note(first, scene.now);
+    while !scene.written().is_empty() {}
+    scene.say("zebra", 1, &["Accepted"]);
+    scene.pass(1);
+    let actions = scene.reconciler.step(scene.now);
+    assert!(actions[0].event.name.starts_with("zebra"), "{actions:?}");
 }

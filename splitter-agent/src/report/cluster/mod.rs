@@ -8,6 +8,7 @@ mod candidate;
 mod election;
 mod event;
 mod findings;
+mod lanes;
 mod limit;
 mod metrics;
 mod request;

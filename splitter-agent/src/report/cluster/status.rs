@@ -9,7 +9,8 @@ use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::event::cut;
-use super::findings::Pace;
+use super::findings::{OLD, Pace};
+use super::lanes::{Lane, Turns};
 use super::limit::TokenBucket;
 use crate::compile::{Diagnostic, Severity, reason};
 use crate::objects::{ObjectName, ObjectReference};
@@ -58,11 +59,16 @@ pub(super) enum Outcome {
 pub(super) struct Statuses {
     splits: BTreeMap<ObjectName, Split>,
     bucket: TokenBucket,
+    turns: Turns,
+    /// Whether anything was noted yet: what is noted first was there before this process.
+    has_begun: bool,
 }
 
 #[derive(Debug)]
 struct Split {
     standing: Standing,
+    since: Instant,
+    lane: Lane,
     known: Option<Status>,
     /// Whether nothing is to be asked until something else is said.
     is_done: bool,
@@ -74,12 +80,17 @@ impl Statuses {
         Self {
             splits: BTreeMap::new(),
             bucket: TokenBucket::new(pace.per_second, pace.burst),
+            turns: Turns::default(),
+            has_begun: false,
         }
     }
 
     /// Takes note that others may have written in the meantime.
-    pub(super) fn lead(&mut self) {
+    pub(super) fn lead(&mut self, now: Instant) {
         for split in self.splits.values_mut() {
+            if now.saturating_duration_since(split.since) >= OLD {
+                split.lane = Lane::Unconfirmed;
+            }
             split.known = None;
             split.is_done = false;
             split.rests_until = None;
@@ -90,8 +101,15 @@ impl Statuses {
     pub(super) fn note<'a>(
         &mut self,
         settled: impl IntoIterator<Item = &'a (ObjectReference, Option<Standing>)>,
+        now: Instant,
     ) {
+        let lane = if self.has_begun {
+            Lane::Changed
+        } else {
+            Lane::Unconfirmed
+        };
         for (object, standing) in settled {
+            self.has_begun = true;
             if object.kind != super::SPLIT_KIND {
                 continue;
             }
@@ -109,6 +127,8 @@ impl Statuses {
                 object.name.clone(),
                 Split {
                     standing: standing.clone(),
+                    since: now,
+                    lane,
                     known,
                     is_done: false,
                     rests_until: None,
@@ -119,15 +139,31 @@ impl Statuses {
 
     /// What to ask the API server now; `at` is the time of transitions.
     pub(super) fn step(&mut self, now: Instant, at: Timestamp) -> Vec<Action> {
+        let mut due: Vec<(&ObjectName, &mut Split)> = self
+            .splits
+            .iter_mut()
+            .filter(|(_, split)| {
+                !split.is_done && split.rests_until.is_none_or(|until| until <= now)
+            })
+            .collect();
+        due.sort_by_key(|(_, split)| (split.lane, split.since));
+        let unconfirmed = due.partition_point(|(_, split)| split.lane == Lane::Changed);
+        let mut unconfirmed = due.split_off(unconfirmed).into_iter().peekable();
+        let mut changed = due.into_iter().peekable();
         let mut actions = Vec::new();
-        for (object, split) in &mut self.splits {
-            if actions.len() == BATCH {
+        while actions.len() < BATCH {
+            let lane = self
+                .turns
+                .choose(changed.peek().is_some(), unconfirmed.peek().is_some());
+            let next = match lane {
+                Some(Lane::Changed) => changed.next(),
+                Some(Lane::Unconfirmed) => unconfirmed.next(),
+                None => break,
+            };
+            let (Some(lane), Some((object, split))) = (lane, next) else {
                 break;
-            }
+            };
             let write = match &split.known {
-                _ if split.is_done || split.rests_until.is_some_and(|until| now < until) => {
-                    continue;
-                }
                 None => None,
                 Some(known) => {
                     let status = status(&split.standing, &known.conditions, at);
@@ -141,6 +177,7 @@ impl Statuses {
             if !self.bucket.take(now) {
                 break;
             }
+            self.turns.took(lane);
             actions.push(Action {
                 object: object.clone(),
                 uid: split.standing.uid.clone(),
@@ -297,7 +334,7 @@ mod tests {
         let now = Instant::now();
         let mut statuses = Statuses::new(Pace::default());
         let (object, standing) = sample::standing("books", 1, &["Accepted"]);
-        statuses.note(&[(object.clone(), Some(standing))]);
+        statuses.note(&[(object.clone(), Some(standing))], now);
         let asked = statuses.step(now, at(10));
         assert_eq!(asked.len(), 1);
         assert_eq!(asked[0].write, None);
@@ -308,13 +345,13 @@ mod tests {
         assert!(statuses.step(now, at(20)).is_empty());
 
         // A new leader finds what the one before has written.
-        statuses.lead();
+        statuses.lead(now);
         let asked = statuses.step(now, at(30));
         statuses.done(&asked[0], Outcome::Known(status), now);
         assert!(statuses.step(now, at(30)).is_empty());
 
         let (_, standing) = sample::standing("books", 2, &["Accepted"]);
-        statuses.note(&[(object.clone(), Some(standing))]);
+        statuses.note(&[(object.clone(), Some(standing))], now);
         let written = statuses.step(now, at(40));
         let status = written[0].write.clone().expect("a status");
         assert_eq!(status.observed_generation, Some(2));
@@ -324,7 +361,72 @@ mod tests {
         assert!(statuses.step(now, at(50)).is_empty());
         let later = now + RESTS;
         assert_eq!(statuses.step(later, at(50)).len(), 1, "it is not lost");
-        statuses.note(&[(object, None)]);
+        statuses.note(&[(object, None)], now);
         assert!(statuses.splits.is_empty());
+    }
+
+    /// Everything that is due at a moment, each answered as if it were as it should be.
+    fn asked(statuses: &mut Statuses, now: Instant) -> Vec<String> {
+        let actions = statuses.step(now, at(10));
+        for action in &actions {
+            let split = &statuses.splits[&action.object];
+            let status = status(&split.standing, &[], at(10));
+            statuses.done(action, Outcome::Known(status), now);
+        }
+        let names = actions.into_iter().map(|action| action.object.name);
+        names.collect()
+    }
+
+    fn many(count: usize) -> Vec<(ObjectReference, Option<Standing>)> {
+        (0..count)
+            .map(|number| {
+                let (object, standing) =
+                    sample::standing(&format!("split-{number:05}"), 1, &["Accepted"]);
+                (object, Some(standing))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_new_leader_writes_a_change_before_what_is_unconfirmed() {
+        let mut now = Instant::now();
+        let mut statuses = Statuses::new(Pace::default());
+        statuses.note(&many(10_000), now);
+        now += Duration::from_secs(3600);
+        // One changes just before the one that led is gone, and one after.
+        let change = |name: &str, generation| {
+            let (object, standing) = sample::standing(name, generation, &["InvalidWeight"]);
+            [(object, Some(standing))]
+        };
+        statuses.note(&change("split-09998", 2), now);
+        now += Duration::from_secs(60);
+        statuses.lead(now);
+        assert_eq!(asked(&mut statuses, now)[0], "split-09998");
+        // The burst is used up by what is unconfirmed.
+        while !asked(&mut statuses, now).is_empty() {}
+        statuses.note(&change("split-09999", 2), now);
+        now += Duration::from_secs(1);
+        assert_eq!(asked(&mut statuses, now)[0], "split-09999");
+    }
+
+    #[test]
+    fn what_is_unconfirmed_gets_on_under_a_stream_of_changes() {
+        let mut now = Instant::now();
+        let mut statuses = Statuses::new(Pace::default());
+        statuses.note(&many(100), now);
+        statuses.lead(now);
+        let mut confirmed = std::collections::BTreeSet::new();
+        // More changes than can be written.
+        for second in 0..200 {
+            now += Duration::from_secs(1);
+            for number in 0..20 {
+                let (object, standing) =
+                    sample::standing(&format!("busy-{number:02}"), second, &["RootMissing"]);
+                statuses.note(&[(object, Some(standing))], now);
+            }
+            let names = asked(&mut statuses, now);
+            confirmed.extend(names.into_iter().filter(|name| name.starts_with("split")));
+        }
+        assert_eq!(confirmed.len(), 100);
     }
 }

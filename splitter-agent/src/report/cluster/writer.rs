@@ -122,17 +122,19 @@ impl Writer {
         let now = Instant::now();
         self.settler.observe(self.board.take(), now);
         let settled = self.settler.settle(now);
-        self.statuses.note(&settled);
+        self.statuses.note(&settled, now);
         self.reconciler.note(settled, now);
         let leads = self.is_leader();
         if leads && !self.leads {
             self.reconciler.lead(now);
-            self.statuses.lead();
+            self.statuses.lead(now);
+        } else if self.leads && !leads {
+            self.reconciler.follow();
         }
         self.leads = leads;
         if self.served.has_changed().unwrap_or(false) {
             self.served.mark_unchanged();
-            self.statuses.lead();
+            self.statuses.lead(now);
         }
     }
 
