@@ -26,12 +26,14 @@ pub(super) fn judge(store: &Store, claims: &[&Claim], report: &mut Report) {
     for slice in namespaces
         .into_iter()
         .flat_map(|namespace| store.stray_slices(namespace))
+        .filter(|slice| !slice.is_managed)
     {
         say(
             slice,
             reason::SLICE_WITHOUT_SERVICE,
             &format!("metadata.labels[{SERVICE_NAME}]"),
-            "is missing, so the slice belongs to no Service; write the name of one",
+            "is missing, so the slice belongs to no Service; write the name of one there, or who \
+             manages the slice in the label endpointslice.kubernetes.io/managed-by",
             report,
         );
     }

@@ -14,6 +14,9 @@ use super::service::protocol;
 /// The label that names the Service of an EndpointSlice.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
+/// The label that names the controller of an EndpointSlice.
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+
 /// What the agent keeps of an EndpointSlice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointSlice {
@@ -24,6 +27,10 @@ pub struct EndpointSlice {
     /// The Service that it belongs to, in its own namespace; `None` without the label
     /// [`SERVICE_NAME`].
     pub service: Option<String>,
+    /// Whether a controller looks after it, by the label
+    /// `endpointslice.kubernetes.io/managed-by` or an owner. One that belongs to no Service is
+    /// then meant so: other controllers keep their own endpoints in slices too.
+    pub is_managed: bool,
     /// Family of its addresses; `None` if they are names, which nobody can be sent to.
     pub address_family: Option<AddressFamily>,
     /// The ports of every endpoint; those that cannot be dialled are left out.
@@ -132,6 +139,7 @@ impl EndpointSlice {
             service: metadata
                 .label(SERVICE_NAME)?
                 .filter(|service| !service.is_empty()),
+            is_managed: is_managed(metadata),
             address_family,
             ports: ports.into(),
             endpoints: endpoints.into(),
@@ -141,6 +149,15 @@ impl EndpointSlice {
             uid: metadata.uid().into(),
         })
     }
+}
+
+/// Whatever else stands where the label or the owners should be is none.
+fn is_managed(metadata: &Metadata<'_>) -> bool {
+    let label = metadata.label(MANAGED_BY).ok().flatten();
+    let owners = metadata.fields.get("ownerReferences");
+    let owners = owners.and_then(Value::as_array);
+    label.is_some_and(|controller| !controller.is_empty())
+        || owners.is_some_and(|owners| !owners.is_empty())
 }
 
 impl SlicePort {

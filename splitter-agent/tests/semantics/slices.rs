@@ -53,6 +53,34 @@ fn a_slice_without_the_label_is_told_and_why_the_leaf_is_empty() {
 }
 
 #[test]
+fn a_slice_without_the_label_that_a_controller_manages_is_left_alone() {
+    let own = |metadata| {
+        let without = json!({"metadata": {"labels": {"kubernetes.io/service-name": null}}});
+        let endpoints = with(slice("other", &["10.0.0.9"]), &without);
+        with(endpoints, &json!({ "metadata": metadata }))
+    };
+    let owner = json!({"apiVersion": "multicluster.example/v1", "kind": "Import", "name": "other", "uid": "7"});
+    for metadata in [
+        json!({"labels": {"endpointslice.kubernetes.io/managed-by": "mesh.example"}}),
+        json!({"ownerReferences": [owner]}),
+    ] {
+        let outcome = with_canary([world(), vec![own(metadata)]].concat());
+        assert_eq!(outcome.said_of("other-0"), []);
+        outcome.assert_accepted();
+    }
+    for metadata in [
+        json!({}),
+        json!({"labels": {"endpointslice.kubernetes.io/managed-by": ""}}),
+        json!({"labels": {"endpointslice.kubernetes.io/managed-by": 7}}),
+        json!({"ownerReferences": []}),
+        json!({"ownerReferences": "nobody"}),
+    ] {
+        let outcome = with_canary([world(), vec![own(metadata.clone())]].concat());
+        assert_eq!(outcome.said_of("other-0").len(), 1, "{metadata}");
+    }
+}
+
+#[test]
 fn slices_that_no_split_needs_are_not_judged() {
     let labels = json!({"metadata": {"labels": null, "namespace": "bank"}});
     let elsewhere = with(slice("web-2", &["10.0.0.2"]), &labels);
