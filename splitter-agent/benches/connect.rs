@@ -23,7 +23,7 @@ use common::{decided, frontend, leaf, plan, root, small, split};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use splitter_agent::datapath::{
-    EbpfLogLevel, Extent, LoadSettings, PROGRAMS, PinDirectory, Programs, Publisher,
+    EbpfLogLevel, Extent, LoadSettings, PROGRAMS, PinDirectory, Programs, Publisher, Refusal,
 };
 use splitter_agent::plan::Decision;
 use splitter_common::layout::Reason;
@@ -90,6 +90,7 @@ impl Client {
             capacity: small(),
             log_level: EbpfLogLevel::Off,
             peer_names,
+            refusal: Refusal::Best,
         })
         .expect("programs that load");
         programs

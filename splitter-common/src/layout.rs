@@ -75,7 +75,7 @@ pub enum Verdict {
     Free = 0,
     /// Rewrite the destination to an endpoint of a leaf.
     Split = 1,
-    /// Refuse with ECONNREFUSED (kernel 6.1 and later; before, pass through).
+    /// Refuse with ECONNREFUSED.
     Refuse = 2,
     /// Leave the destination alone. The record is there to say why.
     PassThrough = 3,
@@ -219,8 +219,6 @@ pub enum Outcome {
     Refused = 1,
     /// Passed through, as its record says.
     PassedThrough = 2,
-    /// Should have been refused; passed through, since the kernel has no `bpf_set_retval`.
-    CouldNotRefuse = 3,
     /// Passed through, since a record did not confirm what led to it.
     Inconsistent = 4,
     /// Rewritten, but the socket's memory of the VIP could not be made (no memory):
@@ -228,13 +226,16 @@ pub enum Outcome {
     PeerNameLost = 5,
 }
 
+/// Number of counters in `OUTCOMES`. Number 3 counted what kernels before 6.1 could not
+/// refuse; it stays unused, so that the others keep their places in this layout.
+pub const OUTCOMES: usize = 6;
+
 impl Outcome {
     /// Every outcome, in the order of the indexes.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 5] = [
         Self::Split,
         Self::Refused,
         Self::PassedThrough,
-        Self::CouldNotRefuse,
         Self::Inconsistent,
         Self::PeerNameLost,
     ];

@@ -133,19 +133,43 @@ fn follow(
         return ALLOW;
     }
     if verdict == Verdict::Refuse as u8 {
-        if settings::has_set_retval() {
-            count::outcome(Outcome::Refused);
-            // SAFETY: the helper only stores the number.
-            let _ = unsafe { bpf_set_retval(-ECONNREFUSED) };
-            debug!(context, "{:i} port {} refused", key.address, key.port);
-            return DENY;
-        }
-        count::outcome(Outcome::CouldNotRefuse);
-    } else {
-        count::outcome(Outcome::PassedThrough);
-        trace!(context, "{:i} port {} passed", key.address, key.port);
+        count::outcome(Outcome::Refused);
+        debug!(context, "{:i} port {} refused", key.address, key.port);
+        return refuse(context, family, key);
+    }
+    count::outcome(Outcome::PassedThrough);
+    trace!(context, "{:i} port {} passed", key.address, key.port);
+    forget(context);
+    ALLOW
+}
+
+/// Makes connect() fail with ECONNREFUSED.
+///
+/// Where the kernel cannot say that from a program, the destination becomes port 0 of
+/// the loopback address. Nothing can listen on port 0, since bind() takes it for "any
+/// free port", so the socket's own network answers with a reset before connect()
+/// returns (to a blocking socket) or with the first poll (to a non-blocking one). It is
+/// 127.0.0.1 and ::1, and no other loopback address, because those are what the
+/// redirect rules of sidecars leave alone.
+#[inline(always)]
+fn refuse(context: &SockAddrContext, family: Family, key: &FrontendKey) -> i32 {
+    if settings::has_set_retval() {
+        // SAFETY: the helper only stores the number.
+        let _ = unsafe { bpf_set_retval(-ECONNREFUSED) };
+        return DENY;
     }
     forget(context);
+    let dialled: Words = bytemuck::cast(key.address);
+    let is_v4 = dialled[2] == context::MAPPED && dialled[0] == 0 && dialled[1] == 0;
+    let address = match (is_v4, context::can_reach_loopback(context)) {
+        (true, true) => context::LOOPBACK_V4,
+        (false, true) => context::LOOPBACK_V6,
+        // A socket that is bound to another device never sees the reset, and would wait
+        // for minutes. TCP to these fails in connect(), with ENETUNREACH.
+        (true, false) => context::BROADCAST_V4,
+        (false, false) => context::MULTICAST_V6,
+    };
+    context::replace(context, family, address, 0);
     ALLOW
 }
 

@@ -24,7 +24,19 @@ pub(crate) enum Family {
 }
 
 /// The third word of an IPv4-mapped address, in network order.
-const MAPPED: u32 = 0xffff_u32.to_be();
+pub(crate) const MAPPED: u32 = 0xffff_u32.to_be();
+/// 127.0.0.1.
+pub(crate) const LOOPBACK_V4: Words = [0, 0, MAPPED, 0x7f00_0001_u32.to_be()];
+/// `::1`.
+pub(crate) const LOOPBACK_V6: Words = [0, 0, 0, 1_u32.to_be()];
+/// 255.255.255.255.
+pub(crate) const BROADCAST_V4: Words = [0, 0, MAPPED, u32::MAX];
+/// `ff02::1`, all nodes of a link.
+pub(crate) const MULTICAST_V6: Words = [0xff02_0000_u32.to_be(), 0, 0, 1_u32.to_be()];
+
+/// Index of the loopback device in every network namespace (`LOOPBACK_IFINDEX` in
+/// include/net/flow.h).
+const LOOPBACK_DEVICE: u32 = 1;
 
 /// An address as four words in network order, IPv4 as IPv4-mapped.
 pub(crate) type Words = [u32; 4];
@@ -34,6 +46,19 @@ pub(crate) type Words = [u32; 4];
 pub(crate) fn protocol(context: &SockAddrContext) -> u32 {
     // SAFETY: the kernel hands the program a valid context; the field may be read.
     unsafe { addr_of!((*context.sock_addr).protocol).read_volatile() }
+}
+
+/// Whether what the loopback device answers reaches the socket: it does unless the
+/// socket is bound to another device (`SO_BINDTODEVICE`).
+#[inline(always)]
+pub(crate) fn can_reach_loopback(context: &SockAddrContext) -> bool {
+    // SAFETY: as in `protocol`; a connecting socket is never null, and its fields may be
+    // read (kernel 5.3).
+    let device = unsafe {
+        let socket = addr_of!((*context.sock_addr).__bindgen_anon_1.sk).read_volatile();
+        addr_of!((*socket).bound_dev_if).read_volatile()
+    };
+    device == 0 || device == LOOPBACK_DEVICE
 }
 
 /// The address in the context.

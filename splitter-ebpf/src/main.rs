@@ -6,8 +6,9 @@
 //! | `connect4`, `connect6` | `cgroup/connect4`, `cgroup/connect6` | [`connect`] |
 //! | `getpeername4`, `getpeername6` | `cgroup/getpeername4`, `cgroup/getpeername6` | [`peer_name`] |
 //!
-//! Minimum kernel: 5.15. What a kernel may lack beyond that is behind a constant in
-//! [`settings`] that the agent sets when it loads the programs.
+//! They need fetching atomic operations (5.12) and what is older. What a kernel may lack
+//! beyond that is behind a constant in [`settings`] that the agent sets when it loads
+//! the programs.
 //!
 //! On any doubt a program leaves the destination alone and counts why: a mistake here
 //! must never cost a connection.

@@ -6,7 +6,7 @@ use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, SkStorage};
 use aya_ebpf::macros::btf_map;
 use splitter_common::layout::{
     ConnectionRecord, EndpointRecord, FrontendKey, FrontendNames, FrontendValue, LeafNames,
-    LeafRecord, LeafStats, Outcome, SequenceRecord, SplitRecord,
+    LeafRecord, LeafStats, OUTCOMES as OUTCOMES_LEN, SequenceRecord, SplitRecord,
 };
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
@@ -37,9 +37,9 @@ pub(crate) static SEQUENCE: Array<SequenceRecord, 245_760, MMAPABLE> = Array::ne
 #[btf_map]
 pub(crate) static LEAF_STATS: PerCpuArray<LeafStats, 65_536> = PerCpuArray::new();
 
-/// What became of connections to frontends, by [`Outcome`].
+/// What became of connections to frontends, by [`splitter_common::layout::Outcome`].
 #[btf_map]
-pub(crate) static OUTCOMES: PerCpuArray<u64, { Outcome::ALL.len() }> = PerCpuArray::new();
+pub(crate) static OUTCOMES: PerCpuArray<u64, { OUTCOMES_LEN }> = PerCpuArray::new();
 
 /// What split sockets remember.
 #[btf_map]

@@ -3,9 +3,9 @@
 
 use aya_ebpf::Global;
 
-/// 1 where the kernel has the helper `bpf_set_retval` in these hooks (6.1 and later, kernel commit dea6a4e17013). Without it a
-/// denied connect() fails with EPERM, which some callers retry without end, so such a
-/// kernel passes through what it should refuse.
+/// 1 where the kernel has the helper `bpf_set_retval` in these hooks (6.1 and later,
+/// kernel commit dea6a4e17013). Without it a denied connect() fails with EPERM, which
+/// some callers retry without end, so connections are refused by a rewrite instead.
 #[unsafe(no_mangle)]
 static HAS_SET_RETVAL: Global<u8> = Global::new(1);
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use aya::maps::{HashMap, MapData, MapError, MapInfo, MapType, PerCpuArray};
 use splitter_common::layout::{
     ConnectionRecord, EndpointRecord, FrontendKey, FrontendNames, FrontendValue, LeafNames,
-    LeafRecord, LeafStats, Outcome, SequenceRecord, SplitRecord,
+    LeafRecord, LeafStats, OUTCOMES, SequenceRecord, SplitRecord,
 };
 
 use super::pins::{self, PinDirectory, PinError};
@@ -123,7 +123,7 @@ pub(crate) fn shapes(capacity: Capacity) -> [Shape; 10] {
         ),
         table("SEQUENCE", size_of::<SequenceRecord>(), capacity.counters()),
         counters("LEAF_STATS", size_of::<LeafStats>(), capacity.leaf_slots()),
-        counters("OUTCOMES", size_of::<u64>(), Outcome::ALL.len() as u32),
+        counters("OUTCOMES", size_of::<u64>(), OUTCOMES as u32),
         shape(
             "CONNECTIONS",
             MapType::SkStorage,

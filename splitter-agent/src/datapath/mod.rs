@@ -1,6 +1,6 @@
 //! Programs and maps: what runs in the kernel, and what it reads.
 //!
-//! - `preflight`: what this machine must have;
+//! - `preflight`: what this machine must have; `features`: what its kernel must have;
 //! - `pins`: where maps and links are pinned, and the lock on that place;
 //! - `maps`: shapes of the maps, and handles to them; `table`: arrays in our memory;
 //! - `programs`: loading the programs and putting them on the cgroup;
@@ -15,6 +15,7 @@
 
 mod allocation;
 mod difference;
+mod features;
 mod grace;
 mod leaf_ids;
 mod maps;
@@ -29,11 +30,13 @@ mod syscall;
 mod table;
 mod view;
 
+pub use features::{Feature, FeatureError};
 pub use maps::{Capacity, MapsError};
 pub use pins::{PROGRAMS, PinDirectory, PinError, PinLock};
 pub use preflight::{PreflightError, cgroup_path, find_cgroup, preflight};
 pub use programs::{
-    Attached, AttachedProgram, EbpfLogLevel, LoadError, LoadSettings, Programs, attached_programs,
+    Attached, AttachedProgram, EbpfLogLevel, LoadError, LoadSettings, Programs, Refusal,
+    attached_programs,
 };
 pub use publish::Publisher;
 pub use report::{Change, Extent, FrontendError, PublishError, Put, Report};

@@ -60,6 +60,20 @@ pub enum PinError {
     /// It is not there, or was removed in this moment.
     #[error("{0} is not there any more; run the command again")]
     Gone(PathBuf),
+    /// Others than root may write to it, or to what it is in.
+    #[error(
+        "{path} belongs to user {owner} and has mode {mode:04o}, so that others than root may \
+         replace what is pinned there; if they should not be able to, run `chown root {path} && \
+         chmod go-w {path}`, or else give --pin-dir another directory"
+    )]
+    Unsafe {
+        /// Which directory.
+        path: PathBuf,
+        /// Its owner's user id.
+        owner: u32,
+        /// Its permissions.
+        mode: u32,
+    },
     /// Something is there that no agent made.
     #[error("{0} does not look like a pin directory of splitter-agent; nothing was removed")]
     Foreign(PathBuf),
@@ -162,7 +176,9 @@ impl PinDirectory {
         if magic == BPF_FS_MAGIC {
             return Ok(false);
         }
-        match rustix::mount::mount("bpf", place, "bpf", MountFlags::empty(), None) {
+        // As systemd mounts it: what is pinned is root's business alone.
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        match rustix::mount::mount("bpf", place, "bpf", flags, c"mode=0700") {
             Ok(()) => Ok(true),
             // Then what is missing is told, with its remedy, by whoever needs it.
             Err(Errno::PERM | Errno::ACCESS) => Ok(false),
@@ -186,7 +202,33 @@ impl PinDirectory {
         if nearest == self.0 && is_mount_point(nearest)? {
             return Err(PinError::NotOwn(self.0.clone()));
         }
+        self.check_owners(nearest)
+    }
+
+    /// Refuses directories that others than root may write to: those of ours that exist,
+    /// and those that they are in, up to the root of the file system.
+    fn check_owners(&self, nearest: &Path) -> Result<(), PinError> {
+        if nearest == self.0 {
+            check_owner(nearest, Sticky::Refused)?;
+            for path in entries(nearest)? {
+                if self.is_links_or_layout(&path) {
+                    check_owner(&path, Sticky::Refused)?;
+                }
+            }
+        } else {
+            check_owner(nearest, Sticky::Allowed)?;
+        }
+        let mut path = nearest;
+        while !is_mount_point(path)? {
+            let Some(parent) = path.parent() else { break };
+            check_owner(parent, Sticky::Allowed)?;
+            path = parent;
+        }
         Ok(())
+    }
+
+    fn is_links_or_layout(&self, path: &Path) -> bool {
+        path == self.links() || is_layout(path)
     }
 
     /// Locks the directory until the result is dropped or the process ends.
@@ -326,16 +368,45 @@ impl PinDirectory {
     /// The directories of maps: `v` and a number.
     fn layouts(&self) -> Result<Vec<PathBuf>, PinError> {
         let mut layouts = entries(&self.0)?;
-        layouts.retain(|path| {
-            path.file_name()
-                .and_then(|name| name.to_str())
-                .and_then(|name| name.strip_prefix('v'))
-                .is_some_and(|version| {
-                    !version.is_empty() && version.bytes().all(|digit| digit.is_ascii_digit())
-                })
-        });
+        layouts.retain(|path| is_layout(path));
         Ok(layouts)
     }
+}
+
+/// Whether a path is that of a directory of maps: `v` and a number.
+fn is_layout(path: &Path) -> bool {
+    path.file_name()
+        .and_then(|name| name.to_str())
+        .and_then(|name| name.strip_prefix('v'))
+        .is_some_and(|version| {
+            !version.is_empty() && version.bytes().all(|digit| digit.is_ascii_digit())
+        })
+}
+
+/// Whether others may make files in a directory if they may not remove those of others
+/// (the sticky bit, as on /tmp).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sticky {
+    Allowed,
+    Refused,
+}
+
+/// Refuses a directory that others than root may write to.
+fn check_owner(path: &Path, sticky: Sticky) -> Result<(), PinError> {
+    const WRITABLE_BY_OTHERS: u32 = 0o022;
+    const STICKY: u32 = 0o1000;
+    let status = fs::metadata(path).map_err(PinError::io("examine", path))?;
+    let (owner, mode) = (status.uid(), status.mode() & 0o7777);
+    let is_writable =
+        mode & WRITABLE_BY_OTHERS != 0 && (sticky == Sticky::Refused || mode & STICKY == 0);
+    if owner == 0 && !is_writable {
+        return Ok(());
+    }
+    Err(PinError::Unsafe {
+        path: path.to_owned(),
+        owner,
+        mode,
+    })
 }
 
 /// Removes the maps of a layout: `FRONTENDS` first, without which nothing leads to the

@@ -4,13 +4,11 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::features::{self, FeatureError};
 use super::syscall;
 
 /// `CGROUP2_SUPER_MAGIC` in `include/uapi/linux/magic.h`.
 const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
-
-/// The oldest kernel that the programs run on.
-const MINIMUM_KERNEL: (u32, u32) = (5, 15);
 
 /// Below a cgroup v2 mount, where the pods' cgroups may be: the cgroupfs and the systemd
 /// drivers of the kubelet, and the same below a kubelet group of its own (as kind has it).
@@ -30,18 +28,9 @@ pub enum PreflightError {
          or in a privileged pod"
     )]
     NotRoot,
-    /// The kernel is too old.
-    #[error("this kernel is {found}, and 5.15 or later is needed: boot a newer one")]
-    OldKernel {
-        /// What `uname -r` says.
-        found: String,
-    },
-    /// No BTF.
-    #[error(
-        "/sys/kernel/btf/vmlinux is missing: the kernel was built without CONFIG_DEBUG_INFO_BTF; \
-         boot a distribution kernel that has it"
-    )]
-    NoBtf,
+    /// The kernel cannot run the programs, or does not let us.
+    #[error(transparent)]
+    Kernel(#[from] FeatureError),
     /// No cgroup v2.
     #[error(
         "cgroup v2 is not mounted: mount it with `mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified` \
@@ -63,24 +52,14 @@ pub enum PreflightError {
 ///
 /// # Errors
 ///
-/// Names the first thing that is missing.
+/// If this is not root, or else names everything that the kernel lacks.
 pub fn preflight() -> Result<(), PreflightError> {
     // The owner of a process's own directory in /proc is its effective user.
     let is_root = fs::metadata("/proc/self").is_ok_and(|status| status.uid() == 0);
     if !is_root {
         return Err(PreflightError::NotRoot);
     }
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let release = release.trim();
-    if kernel_version(release).is_some_and(|version| version < MINIMUM_KERNEL) {
-        return Err(PreflightError::OldKernel {
-            found: release.to_owned(),
-        });
-    }
-    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
-        return Err(PreflightError::NoBtf);
-    }
-    Ok(())
+    Ok(features::check()?)
 }
 
 /// The cgroup to attach to: the one asked for, or else the pods' on this node, or else
@@ -144,14 +123,6 @@ pub fn cgroup_path(id: u64) -> Option<PathBuf> {
     None
 }
 
-/// Major and minor number of a kernel release such as `6.1.0-18-amd64`.
-fn kernel_version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release
-        .split(|character: char| !character.is_ascii_digit())
-        .map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
-}
-
 /// The mounts of a whole cgroup v2 hierarchy in a `/proc/<pid>/mountinfo` (proc(5): root
 /// of the mount in the fourth field, its point in the fifth, type after the lone hyphen).
 ///
@@ -210,13 +181,5 @@ mod tests {
             cgroup2_mounts(mountinfo),
             [PathBuf::from("/host/sys/fs/cgroup")]
         );
-    }
-
-    #[test]
-    fn kernel_releases_compare_by_number() {
-        assert_eq!(kernel_version("5.10.0-30-amd64"), Some((5, 10)));
-        assert_eq!(kernel_version("6.18.44-fc-v669"), Some((6, 18)));
-        assert!(kernel_version("5.4.0") < Some(MINIMUM_KERNEL));
-        assert_eq!(kernel_version("unknown"), None);
     }
 }

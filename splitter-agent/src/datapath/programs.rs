@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use aya::pin::PinError as LinkPinError;
 use aya::programs::links::{FdLink, LinkError};
-use aya::programs::{CgroupAttachMode, CgroupSockAddr, ProgramError, ProgramType};
-use aya::sys::is_helper_supported;
+use aya::programs::{CgroupAttachMode, CgroupSockAddr, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 
+use super::features::{self, FeatureError};
 use super::maps::{Capacity, MapsError, check_shapes, shapes};
 use super::pins::{PROGRAMS, PinDirectory, PinError, exists};
 use super::syscall;
@@ -30,6 +30,18 @@ pub struct LoadSettings {
     pub log_level: EbpfLogLevel,
     /// Whether getpeername shows the address that was dialled.
     pub peer_names: bool,
+    /// How connections are refused.
+    pub refusal: Refusal,
+}
+
+/// How a connection is refused with ECONNREFUSED.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Refusal {
+    /// As the kernel can: by the program (6.1 and later), or else by a rewrite.
+    #[default]
+    Best,
+    /// By a rewrite to a loopback address and a port where nobody can listen.
+    Rewrite,
 }
 
 /// Level of the logs that the kernel programs write.
@@ -60,6 +72,9 @@ pub enum LoadError {
          `cargo xtask build-ebpf`, then build the agent again"
     )]
     NotBuilt,
+    /// The kernel does not let us look at it.
+    #[error(transparent)]
+    Kernel(#[from] FeatureError),
     /// The pin directory cannot be used.
     #[error(transparent)]
     Pins(#[from] PinError),
@@ -130,21 +145,11 @@ impl Programs {
         }
         settings.pins.create()?;
         check_shapes(&settings.pins, settings.capacity)?;
-        let has_set_retval = is_helper_supported(
-            ProgramType::CgroupSockAddr,
-            aya::sys::BpfHelper::BPF_FUNC_set_retval,
-        )
-        .unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot find out whether the kernel has bpf_set_retval");
-            false
-        });
-        if !has_set_retval {
-            tracing::warn!(
-                "this kernel cannot refuse a connection with ECONNREFUSED (needs 6.1); \
-                 connections that should be refused pass through to the root Service instead"
-            );
-        }
+        let has_set_retval = settings.refusal == Refusal::Best && features::has_set_retval()?;
+        tracing::debug!(has_set_retval, "loading the programs");
         let mut loader = EbpfLoader::new();
+        // Nothing in the programs depends on the layout of the kernel's own structures.
+        loader.btf(None);
         let shapes = shapes(settings.capacity);
         for shape in &shapes {
             loader.map_pin_path(shape.name, settings.pins.map(shape.name));

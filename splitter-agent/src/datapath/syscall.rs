@@ -11,8 +11,11 @@ use std::path::Path;
 
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_BTF_LOAD: libc::c_long = 18;
+const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_DETACH: libc::c_long = 34;
 
@@ -87,6 +90,169 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
         },
     )
     .map(drop)
+}
+
+/// Whether links to cgroups can be made and updated (kernel 5.7): the commands look at the
+/// descriptors that they are given, which are none.
+///
+/// # Errors
+///
+/// `EINVAL` if the kernel does not know the commands, else as `bpf(2)`.
+pub(super) fn has_cgroup_links(hook: u32) -> io::Result<()> {
+    #[repr(C)]
+    struct Create {
+        program: i32,
+        target: i32,
+        attach_type: u32,
+        flags: u32,
+    }
+    #[repr(C)]
+    struct Update {
+        link: i32,
+        program: i32,
+        flags: u32,
+        old_program: u32,
+    }
+    let known = |result: io::Result<libc::c_long>| match result {
+        Err(error) if error.raw_os_error() == Some(libc::EBADF) => Ok(()),
+        result => result.map(drop),
+    };
+    let mut create = Create {
+        program: -1,
+        target: -1,
+        attach_type: hook,
+        flags: 0,
+    };
+    known(bpf(BPF_LINK_CREATE, &mut create))?;
+    let mut update = Update {
+        link: -1,
+        program: -1,
+        flags: 0,
+        old_program: 0,
+    };
+    known(bpf(BPF_LINK_UPDATE, &mut update))
+}
+
+/// An instruction of a program (`struct bpf_insn`, of a little-endian machine).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct Instruction {
+    code: u8,
+    registers: u8,
+    offset: i16,
+    immediate: i32,
+}
+
+impl Instruction {
+    pub(super) const EXIT: Self = Self {
+        code: 0x95,
+        registers: 0,
+        offset: 0,
+        immediate: 0,
+    };
+
+    /// `to = value`
+    pub(super) const fn move_value(to: u8, value: i32) -> Self {
+        Self {
+            code: 0xb7,
+            registers: to,
+            offset: 0,
+            immediate: value,
+        }
+    }
+
+    /// `*(u64 *)(to + offset) = from`
+    pub(super) const fn store(to: u8, from: u8, offset: i16) -> Self {
+        Self {
+            code: 0x7b,
+            registers: from << 4 | to,
+            offset,
+            immediate: 0,
+        }
+    }
+
+    /// `from = atomic_fetch_add((u64 *)(to + offset), from)`
+    pub(super) const fn fetching_add(to: u8, from: u8, offset: i16) -> Self {
+        Self {
+            code: 0xdb,
+            registers: from << 4 | to,
+            offset,
+            immediate: 1,
+        }
+    }
+}
+
+/// Loads a program on cgroup hooks with an address (kernel 4.17). `hook` is an
+/// `enum bpf_attach_type`.
+///
+/// # Errors
+///
+/// As `bpf(2)`: `EINVAL` if the kernel does not know the hook, or an instruction.
+pub(super) fn load_sock_addr_program(
+    hook: u32,
+    instructions: &[Instruction],
+) -> io::Result<OwnedFd> {
+    const BPF_PROG_TYPE_CGROUP_SOCK_ADDR: u32 = 18;
+    #[repr(C)]
+    struct Attributes {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+        name: [u8; 16],
+        device: u32,
+        expected_attach_type: u32,
+    }
+    own(bpf(
+        BPF_PROG_LOAD,
+        &mut Attributes {
+            kind: BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+            count: instructions.len() as u32,
+            instructions: instructions.as_ptr() as u64,
+            license: c"Dual MIT/GPL".as_ptr() as u64,
+            log_level: 0,
+            log_size: 0,
+            log: 0,
+            kernel_version: 0,
+            flags: 0,
+            name: [0; 16],
+            device: 0,
+            expected_attach_type: hook,
+        },
+    )?)
+}
+
+/// Loads type information (kernel 4.18).
+///
+/// # Errors
+///
+/// As `bpf(2)`.
+pub(super) fn load_btf(btf: &[u8]) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attributes {
+        btf: u64,
+        log: u64,
+        size: u32,
+        log_size: u32,
+        log_level: u32,
+        padding: u32,
+    }
+    own(bpf(
+        BPF_BTF_LOAD,
+        &mut Attributes {
+            btf: btf.as_ptr() as u64,
+            log: 0,
+            size: btf.len() as u32,
+            log_size: 0,
+            log_level: 0,
+            padding: 0,
+        },
+    )?)
 }
 
 /// Takes a link off what it is attached to, at once (kernel 5.9). Unpinning would do the

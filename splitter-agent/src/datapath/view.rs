@@ -312,7 +312,6 @@ fn outcome_name(outcome: Outcome) -> &'static str {
         Outcome::Split => "split",
         Outcome::Refused => "refused",
         Outcome::PassedThrough => "passed_through",
-        Outcome::CouldNotRefuse => "could_not_refuse",
         Outcome::Inconsistent => "inconsistent",
         Outcome::PeerNameLost => "peer_name_lost",
     }

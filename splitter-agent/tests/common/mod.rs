@@ -10,8 +10,8 @@ pub mod agent;
 use std::net::SocketAddr;
 
 use splitter_agent::datapath::{
-    Capacity, EbpfLogLevel, Extent, LoadSettings, PinDirectory, Programs, Publisher, Report,
-    SplitView, View,
+    Capacity, EbpfLogLevel, Extent, LoadSettings, PinDirectory, Programs, Publisher, Refusal,
+    Report, SplitView, View,
 };
 use splitter_agent::plan::{Decision, Frontend, Origin, Plan, PlannedLeaf, PlannedSplit};
 use splitter_common::layout::{LeafState, Protocol};
@@ -34,6 +34,15 @@ impl Scene {
     }
 
     pub fn with(name: &str, capacity: Capacity, peer_names: bool) -> Self {
+        Self::made(name, capacity, peer_names, Refusal::Best)
+    }
+
+    /// A scene whose programs refuse as those of old kernels do.
+    pub fn refusing_by_rewrite(name: &str) -> Self {
+        Self::made(name, small(), true, Refusal::Rewrite)
+    }
+
+    fn made(name: &str, capacity: Capacity, peer_names: bool, refusal: Refusal) -> Self {
         let lab = Lab::new(name).expect("a lab");
         let pins = PinDirectory::new(lab.pin_directory());
         let mut programs = Programs::load(&LoadSettings {
@@ -41,6 +50,7 @@ impl Scene {
             capacity,
             log_level: EbpfLogLevel::Off,
             peer_names,
+            refusal,
         })
         .expect("programs that load");
         programs

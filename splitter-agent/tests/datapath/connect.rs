@@ -5,9 +5,12 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketType};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use splitter_agent::plan::Decision;
 use splitter_common::layout::Reason;
+use tokio::net::TcpSocket;
 use xtask::lab::{Lab, client, server};
 
 use crate::common::{PORT, Scene, decided, frontend, leaf, root, serve, small, split};
@@ -183,7 +186,84 @@ fn udp_to_the_vip_passes_through() {
 
 #[test]
 fn a_refused_connection_fails_at_once_with_connection_refused() {
-    let mut scene = Scene::new("refuse");
+    refuses_at_once(Scene::new("refuse"));
+}
+
+/// As on kernels before 6.1, where a program cannot choose the error of a connect().
+#[test]
+fn a_refused_connection_fails_at_once_where_only_a_rewrite_can_refuse() {
+    refuses_at_once(Scene::refusing_by_rewrite("rewrite"));
+}
+
+fn refuses_at_once(mut scene: Scene) {
+    let client = scene.lab.pod("client").unwrap();
+    // Somebody listens on all addresses, loopback included.
+    let (_own, _) = client
+        .start_ready(|ready| server::tag(PORT, "own", ready))
+        .unwrap();
+    let decision = Decision::Refuse(Reason::AllWeightsZero);
+    let v6 = frontend("[fd96::10]:14001");
+    scene.publish(&[
+        (root(), decided(decision, vec![leaf("v1", 0, &[])])),
+        (v6, decided(decision, vec![leaf("v1", 0, &[])])),
+    ]);
+    let targets = [
+        root().address,
+        v6.address,
+        SocketAddr::from((Ipv4Addr::new(10, 96, 0, 10).to_ipv6_mapped(), PORT)),
+    ];
+    for target in targets {
+        let found = client.run(|| refusals(target)).unwrap();
+        assert_eq!(found, Ok(REFUSED.to_owned()), "{target}");
+    }
+    assert_eq!(scene.outcome("refused"), 2 * targets.len() as u64);
+    assert_eq!(scene.outcome("passed_through"), 0);
+}
+
+const REFUSED: &str = "blocking Connection refused, non-blocking Connection refused";
+
+/// What connect() says to a blocking socket, and what a non-blocking one is told without
+/// waiting for anything.
+fn refusals(target: SocketAddr) -> Result<String, String> {
+    let connect = |flags| -> io::Result<Errno> {
+        let family = match target {
+            SocketAddr::V4(_) => AddressFamily::INET,
+            SocketAddr::V6(_) => AddressFamily::INET6,
+        };
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+        let error = match rustix::net::connect(&socket, &target) {
+            Err(Errno::INPROGRESS) => {
+                let mut polled = [PollFd::new(&socket, PollFlags::OUT)];
+                let now = Timespec::default();
+                if rustix::event::poll(&mut polled, Some(&now))? == 0 {
+                    return Ok(Errno::INPROGRESS);
+                }
+                rustix::net::sockopt::socket_error(&socket)?.err()
+            }
+            result => result.err(),
+        };
+        // It has no peer, and can be used for something else.
+        assert_eq!(
+            rustix::net::getpeername(&socket).err(),
+            Some(Errno::NOTCONN)
+        );
+        error.ok_or_else(|| io::Error::other("connected"))
+    };
+    let message = |error: Errno| {
+        let text = io::Error::from(error).to_string();
+        text.split(" (").next().unwrap_or_default().to_owned()
+    };
+    let both = || {
+        let blocking = message(connect(SocketFlags::empty())?);
+        let non_blocking = message(connect(SocketFlags::NONBLOCK)?);
+        Ok(format!("blocking {blocking}, non-blocking {non_blocking}"))
+    };
+    both().map_err(|error: io::Error| error.to_string())
+}
+
+#[test]
+fn a_socket_bound_to_a_device_that_the_reset_cannot_reach_fails_at_once_too() {
+    let mut scene = Scene::refusing_by_rewrite("device");
     let client = scene.lab.pod("client").unwrap();
     let decision = Decision::Refuse(Reason::AllWeightsZero);
     let v6 = frontend("[fd96::10]:14001");
@@ -191,31 +271,28 @@ fn a_refused_connection_fails_at_once_with_connection_refused() {
         (root(), decided(decision, vec![leaf("v1", 0, &[])])),
         (v6, decided(decision, vec![leaf("v1", 0, &[])])),
     ]);
-
-    // Where the kernel cannot refuse, what should be refused passes through, and here the
-    // root Service is nowhere.
-    let (error, outcome) = if can_refuse() {
-        ("ConnectionRefused", "refused")
-    } else {
-        ("HostUnreachable", "could_not_refuse")
-    };
     for target in [
         root().address,
         v6.address,
         SocketAddr::from((Ipv4Addr::new(10, 96, 0, 10).to_ipv6_mapped(), PORT)),
     ] {
-        let found = client.run(|| dial(target)).unwrap();
-        assert_eq!(found, Err(error.to_owned()), "{target}");
+        let found = client.run(|| {
+            let connect = || -> io::Result<()> {
+                let socket = match target {
+                    SocketAddr::V4(_) => TcpSocket::new_v4(),
+                    SocketAddr::V6(_) => TcpSocket::new_v6(),
+                }?;
+                socket.bind_device(Some(b"eth0"))?;
+                Ok(rustix::net::connect(&socket, &target)?)
+            };
+            connect().map_err(|error| format!("{:?}", error.kind()))
+        });
+        assert_eq!(
+            found.unwrap(),
+            Err("NetworkUnreachable".to_owned()),
+            "{target}"
+        );
     }
-    assert_eq!(scene.outcome(outcome), 3);
-}
-
-/// Whether programs of our kind may choose the error of a connect(): since 6.1.
-fn can_refuse() -> bool {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
-    let mut next = || numbers.next().unwrap().unwrap();
-    (next(), next()) >= (6, 1)
 }
 
 #[test]

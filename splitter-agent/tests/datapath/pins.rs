@@ -1,9 +1,13 @@
 //! Pins: foreign shapes, other layouts, locks, and leaving nothing behind.
 
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
 use aya::maps::{Array, MapData};
 use splitter_agent::datapath::{
     Capacity, EbpfLogLevel, LoadError, LoadSettings, MapsError, PinDirectory, PinError, Programs,
-    attached_programs,
+    Refusal, attached_programs,
 };
 use xtask::lab::{Lab, Pod, client, server};
 
@@ -15,6 +19,7 @@ fn load(pins: &PinDirectory, capacity: Capacity) -> Result<Programs, LoadError> 
         capacity,
         log_level: EbpfLogLevel::Off,
         peer_names: true,
+        refusal: Refusal::Best,
     })
 }
 
@@ -94,6 +99,45 @@ fn pins_only_go_on_a_bpf_file_system() {
     let error = pins.create().unwrap_err();
     assert!(matches!(error, PinError::NotBpfFileSystem(_)), "{error}");
     assert!(error.to_string().contains("mount -t bpf"), "{error}");
+}
+
+#[test]
+fn a_pin_directory_that_others_may_write_to_is_refused_with_the_remedy() {
+    let lab = Lab::new("owner").unwrap();
+    let pins = PinDirectory::new(lab.pin_directory());
+    pins.create().unwrap();
+    let set = |path: &Path, owner, mode| {
+        std::os::unix::fs::chown(path, Some(owner), None).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let links = pins.path().join("links");
+    for (path, owner, mode) in [
+        (pins.path(), 0, 0o702),
+        (pins.path(), 0, 0o720),
+        (pins.path(), 0, 0o1777),
+        (pins.path(), 1000, 0o700),
+        (&links, 1000, 0o700),
+        (&links, 0, 0o777),
+    ] {
+        set(path, owner, mode);
+        for error in [pins.create().unwrap_err(), pins.remove().unwrap_err()] {
+            assert!(matches!(error, PinError::Unsafe { .. }), "{error}");
+            let remedy = format!("chown root {0} && chmod go-w {0}", path.display());
+            assert!(error.to_string().contains(&remedy), "{error}");
+        }
+        set(path, 0, 0o700);
+        pins.create().unwrap();
+    }
+
+    // What is above it counts as well, but for the sticky bit.
+    let above = pins.path().join("above");
+    fs::create_dir(&above).unwrap();
+    let below = PinDirectory::new(above.join("splitter"));
+    set(&above, 0, 0o777);
+    assert!(matches!(below.create(), Err(PinError::Unsafe { .. })));
+    set(&above, 0, 0o1777);
+    below.create().unwrap();
+    assert_eq!(fs::metadata(below.path()).unwrap().mode() & 0o777, 0o700);
 }
 
 #[test]

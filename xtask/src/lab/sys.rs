@@ -216,9 +216,11 @@ pub(crate) fn bind_mount(source: &Path, target: &Path) -> io::Result<()> {
     mount(Some(source), target, None, libc::MS_BIND)
 }
 
-/// Mounts the BPF file system at `target`.
+/// Mounts the BPF file system at `target`, as systemd does, so that only root may look into it.
 pub(crate) fn mount_bpf(target: &Path) -> io::Result<()> {
-    mount(Some(Path::new("bpf")), target, Some(c"bpf"), 0)
+    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    let source = Some(Path::new("bpf"));
+    mount_with(source, target, Some(c"bpf"), flags, Some(c"mode=0700"))
 }
 
 fn mount(
@@ -227,20 +229,23 @@ fn mount(
     kind: Option<&CStr>,
     flags: libc::c_ulong,
 ) -> io::Result<()> {
+    mount_with(source, target, kind, flags, None)
+}
+
+fn mount_with(
+    source: Option<&Path>,
+    target: &Path,
+    kind: Option<&CStr>,
+    flags: libc::c_ulong,
+    data: Option<&CStr>,
+) -> io::Result<()> {
     let source = c_path(source.unwrap_or(Path::new("none")))?;
     let target = c_path(target)?;
     let kind = kind.map_or(std::ptr::null(), CStr::as_ptr);
-    // SAFETY: the strings end in NUL and live until after the call; no data is passed.
-    check(unsafe {
-        libc::mount(
-            source.as_ptr(),
-            target.as_ptr(),
-            kind,
-            flags,
-            std::ptr::null(),
-        )
-    })
-    .map(|_| ())
+    let data = data.map_or(std::ptr::null(), CStr::as_ptr);
+    // SAFETY: the strings end in NUL and live until after the call; the data is one of them.
+    check(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind, flags, data.cast()) })
+        .map(|_| ())
 }
 
 /// Takes the topmost mount off `target`; who still uses it may finish.

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use crate::agent::Agent;
 use crate::datapath::{
     Capacity, EbpfLogLevel, LoadSettings, PinDirectory, PinError, PinLock, Programs, Publisher,
-    find_cgroup, preflight,
+    Refusal, find_cgroup, preflight,
 };
 use crate::report::log::{self, LogControl, LogError, LogForm};
 use crate::report::{Board, Listen, Progress};
@@ -168,6 +168,7 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
         },
         log_level: args.ebpf_log_level,
         peer_names: args.peer_names,
+        refusal: Refusal::Best,
     })?;
     if args.ebpf_log_level != EbpfLogLevel::Off {
         forward_logs(&mut programs)?;
