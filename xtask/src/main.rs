@@ -49,13 +49,15 @@ enum Task {
     /// Build container images into target/image, without a container engine
     ///
     /// Compiles static programs, adding their targets to the toolchain, and packs each as an OCI
-    /// image for all platforms.
+    /// image for all platforms. The tag ends in the beginning of the image's digest, so that
+    /// another content has another tag; a file beside the archive holds it.
     #[command(after_help = "\
 Examples:
   cargo xtask image
   cargo xtask image agent --platform linux/amd64
   ctr --namespace k8s.io images import target/image/splitter-agent.tar
-  skopeo copy --all oci-archive:target/image/splitter-agent.tar docker://REGISTRY/splitter-agent:TAG")]
+  TAG=$(cat target/image/splitter-agent.tag)
+  skopeo copy --all oci-archive:target/image/splitter-agent.tar:$TAG docker://REGISTRY/splitter-agent:$TAG")]
     Image(ImageArgs),
 
     /// Write the Helm chart's templates and values from the manifests in deploy/

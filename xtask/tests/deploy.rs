@@ -15,10 +15,17 @@ use xtask::{image::VERSION, workspace::root};
 mod api_server;
 #[path = "deploy/chart.rs"]
 mod chart;
+#[path = "deploy/commands.rs"]
+mod commands;
+#[path = "support/documented.rs"]
+mod documented;
+#[path = "support/kustomization.rs"]
+mod kustomization;
 #[path = "deploy/permissions.rs"]
 mod permissions;
 #[path = "deploy/traffic_split.rs"]
 mod traffic_split;
+
 /// What the agent exports under its own name, histograms by their family.
 const METRICS: [&str; 33] = [
     "splitter_bpf_map_entries",
@@ -128,7 +135,11 @@ fn kustomizations_name_what_is_there_and_leave_nothing_out() {
             let is_there = directory.join(name).exists();
             assert!(is_there, "{}: {}", path.display(), name.display());
         }
-        if path.starts_with(deploy().join("base")) {
+        let is_whole = ["base", "components"];
+        if is_whole
+            .iter()
+            .any(|whole| path.starts_with(deploy().join(whole)))
+        {
             for entry in fs::read_dir(directory).unwrap() {
                 let name = PathBuf::from(entry.unwrap().file_name());
                 let is_named = named.contains(&name) || name == Path::new("kustomization.yaml");

@@ -20,7 +20,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tar::Archive;
 use tempfile::TempDir;
-use xtask::image::{Built, Kind, Options, Platform, VERSION, build};
+use xtask::image::{Built, Image, Kind, Layer, Options, Platform, VERSION, Variant, build, pack};
 
 /// An image for this machine in a directory of its own.
 fn image(kind: Kind) -> (Built, TempDir) {
@@ -93,6 +93,8 @@ fn sha256(content: &[u8]) -> String {
 fn an_image_is_a_valid_layout_with_one_program() {
     let (built, _directory) = image(Kind::Examples);
     assert_eq!(built.reference, format!("splitter-examples:{VERSION}"));
+    let tag = fs::read_to_string(built.archive.with_extension("tag")).unwrap();
+    assert_eq!(tag, format!("{VERSION}\n"));
     let layout = Layout::read(&built.archive);
     let version: Value = serde_json::from_slice(layout.file("oci-layout")).unwrap();
     assert_eq!(version["imageLayoutVersion"], "1.0.0");
@@ -127,6 +129,59 @@ fn an_image_is_a_valid_layout_with_one_program() {
     let files = files(&layer[..]);
     assert_eq!(files.keys().collect::<Vec<_>>(), [Path::new("example")]);
     assert_eq!(files[Path::new("example")].0, 0o555);
+}
+
+#[test]
+fn other_content_has_another_tag() {
+    let pack_of = |content: &str, tag: Option<&str>| {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("program");
+        fs::write(&program, content).unwrap();
+        let variants = [Variant {
+            platform: Platform::host(),
+            layer: Layer::of_program("program", &program).unwrap(),
+        }];
+        let packed = pack(&Image {
+            name: "it",
+            version: "1.2.3",
+            tag,
+            program: "program",
+            command: &[],
+            labels: BTreeMap::new(),
+            variants: &variants,
+        });
+        packed.unwrap()
+    };
+    let (one, again, other) = (
+        pack_of("one", None),
+        pack_of("one", None),
+        pack_of("other", None),
+    );
+    assert_eq!(one.tags, again.tags);
+    assert_ne!(one.tags[0], other.tags[0]);
+    let start = one.tags[0].strip_prefix("1.2.3-").unwrap();
+    assert_eq!(start.len(), 12);
+    assert!(one.digest.starts_with(&format!("sha256:{start}")));
+    // For this machine's own use, under the name in the manifests.
+    assert_eq!(one.tags[1], "1.2.3");
+    let layout = Layout(files(&one.archive[..]));
+    let top: Value = serde_json::from_slice(layout.file("index.json")).unwrap();
+    for (manifest, tag) in top["manifests"].as_array().unwrap().iter().zip(&one.tags) {
+        assert_eq!(manifest["digest"], one.digest.as_str());
+        let annotations = &manifest["annotations"];
+        assert_eq!(
+            annotations["org.opencontainers.image.ref.name"],
+            tag.as_str()
+        );
+        let name = format!("docker.io/library/it:{tag}");
+        assert_eq!(annotations["io.containerd.image.name"], name);
+    }
+    // The digest is that of the content, whatever it is called.
+    let named = pack_of("one", Some("mine"));
+    assert_eq!(
+        (named.tags, named.digest),
+        (vec!["mine".to_owned()], one.digest)
+    );
 }
 
 #[test]

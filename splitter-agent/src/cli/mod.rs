@@ -11,6 +11,7 @@ mod self_test_connect;
 mod status;
 mod table;
 mod target;
+mod uninstall;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -134,6 +135,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Detach every program and remove every pin.
     Cleanup(cleanup::CleanupArgs),
+    /// Clean every node of a cluster, and fail if one of them does not get clean.
+    Uninstall(uninstall::UninstallArgs),
     // By the name that the self-test calls it.
     #[command(name = crate::report::self_test::COMMAND, hide = true)]
     SelfTestConnect(self_test_connect::SelfTestConnectArgs),
@@ -149,6 +152,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(args, &cli.common),
         Command::Check(args) => check::run(args, &cli.common),
         Command::Cleanup(args) => cleanup::run(args, &cli.common),
+        Command::Uninstall(args) => uninstall::run(args, &cli.common),
         Command::SelfTestConnect(args) => self_test_connect::run(args),
     };
     match result {

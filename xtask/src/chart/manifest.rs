@@ -2,6 +2,9 @@
 
 use anyhow::{Result, bail};
 
+/// The label that each object has.
+const LABELS: &str = "\n  labels:\n    app.kubernetes.io/name: splitter-agent\n";
+
 /// A manifest and where it is from.
 #[derive(Clone, Debug)]
 pub(super) struct Manifest {
@@ -33,6 +36,27 @@ impl Manifest {
             .text
             .replace("splitter-system", "{{ .Release.Namespace }}");
         self
+    }
+
+    /// With the labels of the chart and the release on each of its objects, and those of another
+    /// value if there is one.
+    pub(super) fn with_labels(mut self, value: Option<&str>) -> Result<Self> {
+        if !self.text.contains(LABELS) {
+            bail!(
+                "{} has no object with the label of all others: mend it, or xtask/src/chart",
+                self.path
+            );
+        }
+        let mut labels =
+            "\n  labels:\n    {{- include \"splitter.labels\" . | nindent 4 }}\n".to_owned();
+        if let Some(value) = value {
+            labels += &format!(
+                "    {{{{- with .Values.{value} }}}}\n    {{{{- toYaml . | nindent 4 }}}}\n    \
+                 {{{{- end }}}}\n"
+            );
+        }
+        self.text = self.text.replace(LABELS, &labels);
+        Ok(self)
     }
 
     /// Puts something in the place of a text that is there exactly once.
@@ -121,6 +145,23 @@ mod tests {
         assert!(manifest.text.starts_with("spec:\n  t: 1\n  # next\n"));
         let error = manifest.block("  gone:").unwrap_err().to_string();
         assert!(error.starts_with("m.yaml has no `gone:`"), "{error}");
+    }
+
+    #[test]
+    fn every_object_gets_the_labels_of_the_release() {
+        let objects = "metadata:\n  labels:\n    app.kubernetes.io/name: splitter-agent\nspec:\n  \
+                       template:\n    metadata:\n      labels:\n        \
+                       app.kubernetes.io/name: splitter-agent\n";
+        let labelled = manifest(objects).with_labels(Some("more")).unwrap().text;
+        assert!(
+            labelled.contains("include \"splitter.labels\""),
+            "{labelled}"
+        );
+        assert!(labelled.contains(".Values.more"), "{labelled}");
+        // A pod template's are another matter.
+        let template = "      labels:\n        app.kubernetes.io/name: splitter-agent\n";
+        assert!(labelled.ends_with(template), "{labelled}");
+        manifest("metadata: {}\n").with_labels(None).unwrap_err();
     }
 
     #[test]

@@ -2,9 +2,11 @@
 //! things: templates are the manifests with some parts put in the hands of `values.yaml`, and
 //! `values.yaml` holds what those parts were.
 //!
-//! What is written by hand in `deploy/chart` is `Chart.yaml`, `values.schema.json` and
-//! `templates/NOTES.txt`.
+//! What is written by hand in `deploy/chart` is `Chart.yaml`, `values.schema.json` and, of the
+//! templates, `NOTES.txt`, `_helpers.tpl` and `uninstall.yaml`: Helm's own ways have no counterpart
+//! in the manifests.
 
+mod agent;
 mod manifest;
 mod values;
 
@@ -27,6 +29,43 @@ const PLAIN: [&str; 5] = [
     "cluster-role-binding",
     "role",
     "role-binding",
+];
+
+/// A manifest that is installed only if a value says so.
+struct Optional {
+    name: &'static str,
+    /// The value that has to be true.
+    value: &'static str,
+    path: &'static str,
+    /// The value with labels in addition to those that every object has.
+    labels: Option<&'static str>,
+}
+
+const OPTIONAL: [Optional; 4] = [
+    Optional {
+        name: "crd",
+        value: "installCRDs",
+        path: "deploy/crd/trafficsplits.yaml",
+        labels: None,
+    },
+    Optional {
+        name: "pod-monitor",
+        value: "monitoring.podMonitor",
+        path: "deploy/monitoring/pod-monitor.yaml",
+        labels: Some("monitoring.podMonitorLabels"),
+    },
+    Optional {
+        name: "prometheus-rule",
+        value: "monitoring.prometheusRule",
+        path: "deploy/monitoring/prometheus-rule.yaml",
+        labels: Some("monitoring.prometheusRuleLabels"),
+    },
+    Optional {
+        name: "resource-quota",
+        value: "resourceQuota",
+        path: "deploy/components/gke/resource-quota.yaml",
+        labels: None,
+    },
 ];
 
 /// Writes the chart's templates and values.
@@ -67,45 +106,49 @@ pub fn check() -> Result<()> {
 /// Every file of the chart that is made, by its path.
 fn files() -> Result<BTreeMap<String, String>> {
     let daemon_set = Manifest::read("deploy/base/daemon-set.yaml")?;
-    let overlay = Manifest::read("deploy/overlays/capabilities/daemon-set.yaml")?;
+    let capabilities = Manifest::read("deploy/components/capabilities/daemon-set.yaml")?;
     let mut files = BTreeMap::new();
     let mut template = |name: &str, content| {
         files.insert(format!("{CHART}/templates/{name}.yaml"), content);
     };
     for name in PLAIN {
         let path = format!("deploy/base/{name}.yaml");
-        template(
-            name,
-            made_from(&path, &Manifest::read(&path)?.in_namespace().text),
-        );
+        let manifest = Manifest::read(&path)?.in_namespace().with_labels(None)?;
+        template(name, made_from(&path, &manifest.text));
     }
     template(
         "daemon-set",
         made_from(
-            "deploy/base/daemon-set.yaml and deploy/overlays/capabilities/daemon-set.yaml",
-            &agent(daemon_set.clone(), &overlay)?.text,
+            "deploy/base/daemon-set.yaml and deploy/components/capabilities/daemon-set.yaml",
+            &agent::template(daemon_set.clone(), &capabilities)?.text,
         ),
     );
-    for (name, value, path) in [
-        ("crd", "installCRDs", "deploy/crd/trafficsplits.yaml"),
-        (
-            "pod-monitor",
-            "monitoring.podMonitor",
-            "deploy/monitoring/pod-monitor.yaml",
-        ),
-        (
-            "prometheus-rule",
-            "monitoring.prometheusRule",
-            "deploy/monitoring/prometheus-rule.yaml",
-        ),
-    ] {
-        let mut manifest = Manifest::read(path)?.escaped().in_namespace();
-        if name == "crd" {
+    for Optional {
+        name,
+        value,
+        path,
+        labels,
+    } in OPTIONAL
+    {
+        let mut manifest = Manifest::read(path)?
+            .escaped()
+            .in_namespace()
+            .with_labels(labels)?;
+        match name {
             // Deleting it would delete every split in the cluster.
-            manifest.replace(
+            "crd" => manifest.replace(
                 "metadata:\n",
                 "metadata:\n  annotations:\n    helm.sh/resource-policy: keep\n",
-            )?;
+            )?,
+            "pod-monitor" => manifest.replace(
+                "interval: 15s\n",
+                "interval: {{ .Values.monitoring.interval }}\n",
+            )?,
+            "resource-quota" => manifest.replace(
+                "values: [system-node-critical]\n",
+                "values: [{{ .Values.priorityClassName | quote }}]\n",
+            )?,
+            _ => {}
         }
         template(
             name,
@@ -132,7 +175,7 @@ fn made_from(path: &str, content: &str) -> String {
     format!("{{{{- /* {MADE} {path}. */ -}}}}\n{content}")
 }
 
-/// Grafana's sidecar finds it by the label.
+/// Grafana's sidecar finds it by its labels.
 const DASHBOARD: &str = r#"{{- if .Values.monitoring.dashboard }}
 apiVersion: v1
 kind: ConfigMap
@@ -140,73 +183,14 @@ metadata:
   name: splitter-dashboard
   namespace: {{ .Release.Namespace }}
   labels:
-    app.kubernetes.io/name: splitter-agent
-    grafana_dashboard: "1"
+    {{- include "splitter.labels" . | nindent 4 }}
+    {{- with .Values.monitoring.dashboardLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
 data:
   splitter.json: {{ .Files.Get "dashboard.json" | quote }}
 {{- end }}
 "#;
-
-/// The agent's manifest, with parts of it in the hands of the values.
-fn agent(mut manifest: Manifest, overlay: &Manifest) -> Result<Manifest> {
-    for (block, value) in values::BLOCKS {
-        let indent = block.len() - block.trim_start().len();
-        let nested = indent + 2;
-        manifest.replace_block(
-            block,
-            &format!("{block} {{{{- toYaml .Values.{value} | nindent {nested} }}}}\n"),
-        )?;
-    }
-    let (repository, tag) = values::image(&manifest)?;
-    manifest.replace(
-        &format!("image: {repository}:{tag}\n"),
-        "image: {{ printf \"%s:%s\" .Values.image.repository .Values.image.tag | quote }}\n",
-    )?;
-    manifest.replace(
-        "imagePullPolicy: IfNotPresent\n",
-        "imagePullPolicy: {{ .Values.image.pullPolicy }}\n",
-    )?;
-    manifest.replace(
-        "args: [run]\n",
-        "{{- if .Values.cleanup }}\n        args: [cleanup, --stay]\n        {{- else }}\n        \
-         args: {{ concat (list \"run\") .Values.extraArgs | toJson }}\n        {{- end }}\n",
-    )?;
-    manifest.replace(
-        "      priorityClassName: system-node-critical\n",
-        "      {{- with .Values.priorityClassName }}\n      priorityClassName: {{ . }}\n      \
-         {{- end }}\n",
-    )?;
-    manifest.replace(
-        "      containers:\n",
-        "      {{- with .Values.imagePullSecrets }}\n      imagePullSecrets: {{- toYaml . | nindent 6 \
-         }}\n      {{- end }}\n      containers:\n",
-    )?;
-    manifest.replace(
-        "        ports:\n",
-        "        {{- with .Values.extraEnv }}\n        {{- toYaml . | nindent 8 }}\n        {{- end }}\n        \
-         ports:\n",
-    )?;
-    let block = "        securityContext:";
-    let privileged = manifest.block(block)?;
-    let lines = overlay.block(block)?;
-    let mut capabilities: String = privileged
-        .split_inclusive('\n')
-        .filter(|line| !line.contains("privileged:") && !line.trim_start().starts_with('#'))
-        .collect();
-    capabilities.push_str(&lines);
-    manifest.replace_block(
-        block,
-        &format!(
-            "{block}\n          {{{{- if .Values.privileged }}}}\n{privileged}          \
-             {{{{- else }}}}\n{capabilities}          {{{{- end }}}}\n"
-        ),
-    )?;
-    manifest.replace(
-        "mountPropagation: Bidirectional\n",
-        "mountPropagation: {{ ternary \"Bidirectional\" \"HostToContainer\" .Values.privileged }}\n",
-    )?;
-    Ok(manifest.in_namespace())
-}
 
 /// Reads a file of the workspace.
 fn read(path: &str) -> Result<String> {

@@ -8,9 +8,10 @@ use super::{MADE, manifest::Manifest};
 
 /// Keys of the agent's manifest, with their indentation, that become values whole; and the names of
 /// those.
-pub(super) const BLOCKS: [(&str, &str); 4] = [
+pub(super) const BLOCKS: [(&str, &str); 5] = [
     ("        resources:", "resources"),
     ("      nodeSelector:", "nodeSelector"),
+    ("      affinity:", "affinity"),
     ("      tolerations:", "tolerations"),
     ("  updateStrategy:", "updateStrategy"),
 ];
@@ -34,35 +35,15 @@ pub(super) fn values(daemon_set: &Manifest) -> Result<String> {
 image:
   # Where you pushed what `cargo xtask image` made.
   repository: {repository}
-  tag: {tag}
+  # The chart's appVersion, {tag}, unless given.
+  tag: \"\"
+  # sha256:...; in place of the tag.
+  digest: \"\"
   pullPolicy: IfNotPresent
 imagePullSecrets: []
-
-# false: with capabilities in place of all rights; for runtimes that know CAP_BPF, nodes with a BPF
-# file system at /sys/fs/bpf, and Kubernetes 1.30 or later.
-privileged: true
-
-# true: clean every node instead of splitting. Upgrade with it and --wait, then uninstall:
-# `helm uninstall` alone leaves the programs at work, so that reinstalling fails no connection.
-cleanup: false
-
-# The TrafficSplit CRD, if the cluster has none. It stays when the chart is uninstalled.
-installCRDs: false
-
-# More arguments for `splitter-agent run`, and more of its environment.
-extraArgs: []
-extraEnv: []
-
-priorityClassName: system-node-critical
-
-monitoring:
-  # For the Prometheus Operator.
-  podMonitor: false
-  prometheusRule: false
-  # A ConfigMap for Grafana's sidecar.
-  dashboard: false
 "
     );
+    values += VALUES;
     for (key, name) in BLOCKS {
         let block = daemon_set.block(key)?;
         let indent = key.len() - key.trim_start().len();
@@ -74,3 +55,57 @@ monitoring:
     }
     Ok(values)
 }
+
+/// What the manifests have no word of, and what is a choice there.
+const VALUES: &str = "
+# false: with capabilities in place of all rights; for runtimes that know CAP_BPF, nodes with a BPF
+# file system at /sys/fs/bpf, and Kubernetes 1.30 or later.
+privileged: true
+# Where privileged is false: what SELinux takes the agent for. Nodes without SELinux ignore it; `null`
+# leaves it out.
+seLinuxOptions:
+  type: spc_t
+
+uninstall:
+  # `helm uninstall` first cleans every node, and fails with everything still there if a node does
+  # not say that it is clean; it can be run again. false: the programs stay at work on the nodes,
+  # so that reinstalling fails no connection; `helm uninstall --no-hooks` does the same once.
+  cleanup: true
+  # On how many nodes at the same time.
+  maxUnavailable: 100%
+  # How long nodes are waited for. Less than Helm's own --timeout, else Helm does not tell which
+  # node is not clean.
+  timeoutSeconds: 240
+  # Of the pod that waits; the agents' are no good for it, because they allow nodes that do not answer.
+  tolerations:
+  - key: node-role.kubernetes.io/control-plane
+    operator: Exists
+
+# The TrafficSplit CRD, if the cluster has none. It stays when the chart is uninstalled.
+installCRDs: false
+
+# More arguments for `splitter-agent run`, and more of its environment. Another directory for pins
+# is set by SPLITTER_PIN_DIR, so that the clean-up finds it.
+extraArgs: []
+extraEnv: []
+
+podLabels: {}
+podAnnotations: {}
+
+priorityClassName: system-node-critical
+# A ResourceQuota that grants this class, for clusters that allow it nowhere else than in
+# kube-system, as Google Kubernetes Engine does.
+resourceQuota: false
+
+monitoring:
+  # For the Prometheus Operator; labels are how its Prometheus finds them.
+  podMonitor: false
+  podMonitorLabels: {}
+  interval: 15s
+  prometheusRule: false
+  prometheusRuleLabels: {}
+  # A ConfigMap for Grafana's sidecar, which finds it by these labels.
+  dashboard: false
+  dashboardLabels:
+    grafana_dashboard: \"1\"
+";

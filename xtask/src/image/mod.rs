@@ -23,7 +23,7 @@ use clap::{Args, ValueEnum};
 
 pub use layer::Layer;
 pub(crate) use oci::digest;
-pub use oci::{Image, Variant, pack};
+pub use oci::{Image, Packed, Variant, pack};
 pub use platform::Platform;
 
 use crate::{
@@ -32,7 +32,7 @@ use crate::{
     workspace::{replace_file, say, short, target_directory},
 };
 
-/// The version that images are tagged with, unless another is asked for.
+/// The version of the programs in images, and the tag that the manifests in `deploy` name.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What `cargo xtask image` takes.
@@ -55,9 +55,10 @@ pub struct ImageArgs {
     )]
     platform: Vec<Platform>,
 
-    /// Tag of the images
-    #[arg(long, default_value = VERSION, value_parser = oci::tag)]
-    tag: String,
+    /// Tag of the images [default: the version with the beginning of the image's digest, which is
+    /// another for other content; and the version, for this machine's own use]
+    #[arg(long, value_parser = oci::tag)]
+    tag: Option<String>,
 }
 
 /// An image that this repository makes.
@@ -123,8 +124,8 @@ pub struct Options {
     pub platforms: Vec<Platform>,
     /// The directory for the archive; `target/image` if none is named.
     pub output: Option<PathBuf>,
-    /// The tag.
-    pub tag: String,
+    /// The tag; if none is given, one that is another for other content.
+    pub tag: Option<String>,
 }
 
 impl Options {
@@ -135,7 +136,7 @@ impl Options {
             kind,
             platforms: vec![Platform::host()],
             output: None,
-            tag: VERSION.to_owned(),
+            tag: Some(VERSION.to_owned()),
         }
     }
 }
@@ -153,7 +154,8 @@ pub struct Built {
     pub archive: PathBuf,
     /// The program in the image, for each platform.
     pub programs: Vec<(Platform, PathBuf)>,
-    /// The name that manifests call the image by, such as `splitter-agent:0.1.0`.
+    /// The name to push the image under, without a registry, such as
+    /// `splitter-agent:0.1.0-c9a8b7f0e1d2`.
     pub reference: String,
     /// The digest of the image, with `sha256:` before it.
     pub digest: String,
@@ -194,7 +196,8 @@ pub fn run(arguments: &ImageArgs) -> Result<()> {
 
 /// Compiles the program of an image for each platform, and packs them into one archive.
 ///
-/// The same source gives the same digest, whoever builds it and wherever.
+/// The same source gives the same digest, whoever builds it and wherever. Beside the archive is a
+/// file with the tag, `splitter-agent.tag`.
 ///
 /// # Errors
 ///
@@ -227,13 +230,19 @@ pub fn build(options: &Options) -> Result<Built> {
     }
     let image = Image {
         name: kind.name(),
-        tag,
+        version: VERSION,
+        tag: tag.as_deref(),
         program: source.binary,
         command: kind.command(),
-        labels: revision::labels(kind.title(), kind.description(), tag),
+        labels: revision::labels(kind.title(), kind.description(), VERSION),
         variants: &variants,
     };
-    let (archive, digest) = pack(&image)?;
+    let Packed {
+        archive,
+        digest,
+        tags,
+    } = pack(&image)?;
+    let tag = &tags[0];
     let directory = match &options.output {
         Some(directory) => std::path::absolute(directory)
             .with_context(|| format!("cannot use {}", directory.display()))?,
@@ -241,10 +250,13 @@ pub fn build(options: &Options) -> Result<Built> {
     };
     let path = directory.join(format!("{}.tar", kind.name()));
     replace_file(&path, &archive)?;
+    // For scripts: `$(cat target/image/splitter-agent.tag)`.
+    let tag_file = directory.join(format!("{}.tag", kind.name()));
+    replace_file(&tag_file, format!("{tag}\n").as_bytes())?;
     let built = Built {
         archive: path,
         programs,
-        reference: image.reference(),
+        reference: image.reference(tag),
         digest,
     };
     say(format_args!(

@@ -15,6 +15,9 @@ use super::{
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// How much of a digest a tag has: no two images of one project share it by accident.
+const DIGEST_LENGTH: usize = 12;
+
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 /// What is to be packed.
@@ -22,8 +25,11 @@ const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 pub struct Image<'a> {
     /// The name without a registry, such as `splitter-agent`.
     pub name: &'a str,
-    /// The tag.
-    pub tag: &'a str,
+    /// The version of the program.
+    pub version: &'a str,
+    /// The only tag. Without one there are two: the version with the beginning of the digest, and
+    /// the version.
+    pub tag: Option<&'a str>,
     /// The program that it runs, at `/`.
     pub program: &'a str,
     /// The program's arguments, unless others are given.
@@ -32,6 +38,17 @@ pub struct Image<'a> {
     pub labels: BTreeMap<String, String>,
     /// The program for each platform.
     pub variants: &'a [Variant],
+}
+
+/// An image that is packed.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    /// An archive with its layout.
+    pub archive: Vec<u8>,
+    /// The digest of the image, with `sha256:` before it. It does not depend on the tag.
+    pub digest: String,
+    /// The tags in the archive; at least one, the one to publish it under first.
+    pub tags: Vec<String>,
 }
 
 /// An image for one platform.
@@ -44,10 +61,20 @@ pub struct Variant {
 }
 
 impl Image<'_> {
-    /// The name that manifests call it by.
+    /// The name with a tag.
     #[must_use]
-    pub fn reference(&self) -> String {
-        format!("{}:{}", self.name, self.tag)
+    pub fn reference(&self, tag: &str) -> String {
+        format!("{}:{tag}", self.name)
+    }
+
+    /// The tags of the image with this digest.
+    fn tags(&self, digest: &str) -> Vec<String> {
+        if let Some(tag) = self.tag {
+            return vec![tag.to_owned()];
+        }
+        let hexadecimal = digest.split_once(':').map_or(digest, |(_, after)| after);
+        let start = hexadecimal.get(..DIGEST_LENGTH).unwrap_or(hexadecimal);
+        vec![format!("{}-{start}", self.version), self.version.to_owned()]
     }
 
     fn config(&self, variant: &Variant) -> Value {
@@ -91,19 +118,19 @@ impl Files {
     }
 }
 
-/// Packs an image into an archive with its layout; returns that and the digest of the image.
+/// Packs an image into an archive with its layout.
 ///
 /// # Errors
 ///
 /// When a document is not what was meant, or the archive cannot be written.
-pub fn pack(image: &Image<'_>) -> Result<(Vec<u8>, String)> {
+pub fn pack(image: &Image<'_>) -> Result<Packed> {
     let mut files = Files::default();
     let mut manifests = Vec::new();
     let mut docker = None;
     for variant in image.variants {
         let config = files.document(CONFIG, &image.config(variant));
         let layer = files.blob(LAYER, variant.layer.blob.clone());
-        docker = Some(docker_manifest(image, &config, &layer));
+        docker = Some((config.clone(), layer.clone()));
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": MANIFEST,
@@ -124,20 +151,25 @@ pub fn pack(image: &Image<'_>) -> Result<(Vec<u8>, String)> {
         "manifests": manifests,
         "annotations": image.labels,
     });
-    let mut top = files.document(INDEX, &index);
+    let top = files.document(INDEX, &index);
     let digest = top["digest"]
         .as_str()
         .context("an image without a digest")?
         .to_owned();
-    top["annotations"] = json!({
-        // Kubelets ask for it by this name, whatever short one a manifest has.
-        "io.containerd.image.name": format!("docker.io/library/{}", image.reference()),
-        "org.opencontainers.image.ref.name": image.tag,
-    });
+    let tags = image.tags(&digest);
+    let named = |tag: &String| {
+        let mut top = top.clone();
+        top["annotations"] = json!({
+            // Kubelets ask for it by this name, whatever short one a manifest has.
+            "io.containerd.image.name": format!("docker.io/library/{}", image.reference(tag)),
+            "org.opencontainers.image.ref.name": tag,
+        });
+        top
+    };
     let layout = json!({
         "schemaVersion": 2,
         "mediaType": INDEX,
-        "manifests": [top],
+        "manifests": tags.iter().map(named).collect::<Vec<_>>(),
     });
     let text = |document: &Value| document.to_string().into_bytes();
     let files = &mut files.0;
@@ -147,18 +179,24 @@ pub fn pack(image: &Image<'_>) -> Result<(Vec<u8>, String)> {
         text(&json!({"imageLayoutVersion": "1.0.0"})),
     );
     // Docker's older image store reads only this, and knows one platform per name.
-    if let (Some(manifest), 1) = (docker, image.variants.len()) {
+    if let (Some((config, layer)), 1) = (docker, image.variants.len()) {
+        let manifest = docker_manifest(image, &tags, &config, &layer);
         files.insert("manifest.json".to_owned(), text(&manifest));
     }
     let archive = archive(files).context("cannot write the archive")?;
-    Ok((archive, digest))
+    Ok(Packed {
+        archive,
+        digest,
+        tags,
+    })
 }
 
-fn docker_manifest(image: &Image<'_>, config: &Value, layer: &Value) -> Value {
+fn docker_manifest(image: &Image<'_>, tags: &[String], config: &Value, layer: &Value) -> Value {
+    let names: Vec<_> = tags.iter().map(|tag| image.reference(tag)).collect();
     let path = |descriptor: &Value| blob_path(descriptor["digest"].as_str().unwrap_or_default());
     json!([{
         "Config": path(config),
-        "RepoTags": [image.reference()],
+        "RepoTags": names,
         "Layers": [path(layer)],
     }])
 }

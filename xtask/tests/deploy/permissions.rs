@@ -1,6 +1,6 @@
 //! That the API server takes every manifest, and what it lets the agent do.
 
-use super::api_server::ApiServer;
+use super::{api_server::ApiServer, kustomization::Kustomization};
 
 const AGENT: &str = "system:serviceaccount:splitter-system:splitter-agent";
 
@@ -107,8 +107,10 @@ fn the_agent_may_do_what_it_does_and_nothing_more() {
     server.create_crd();
     server.succeed(&["apply", "-k", "deploy/"], "");
     // Again, over what is there.
-    server.succeed(&["apply", "-k", "deploy/overlays/capabilities"], "");
-    server.succeed(&["apply", "-k", "deploy/uninstall"], "");
+    for component in ["capabilities", "gke", "uninstall"] {
+        let kustomization = Kustomization::new(&[component], None);
+        server.succeed(&["apply", "-k", kustomization.path()], "");
+    }
     for example in ["bookstore", "httpbin", "clients.yaml"] {
         let path = format!("deploy/examples/{example}");
         server.succeed(&["apply", "--filename", &path], "");

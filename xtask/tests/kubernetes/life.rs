@@ -8,6 +8,7 @@ use xtask::{
 
 use crate::{
     counts::Counts,
+    kustomization::Kustomization,
     load::Load,
     on_node::{agent_json_on, has_bpftool, run_on, split_of},
     site::{SYSTEM, Site, wait_for},
@@ -130,7 +131,8 @@ fn agents_without_privileges_take_over_and_become_ready() {
     assert_eq!(is_privileged(), [true, true]);
 
     let load = Load::start(&site, shop.name(), "shop", site.nodes());
-    site.kubectl(&["apply", "-k", "deploy/overlays/capabilities"]);
+    let capabilities = Kustomization::new(&["capabilities"], None);
+    site.kubectl(&["apply", "-k", capabilities.path()]);
     // Ready means that a connection of their own was split.
     site.wait_for_agents();
     assert_eq!(is_privileged(), [false, false]);

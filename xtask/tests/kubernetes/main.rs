@@ -11,6 +11,7 @@ mod counts;
 mod crd;
 mod definition;
 mod garbage;
+mod helm;
 mod kube_proxy;
 mod leaves;
 mod life;
@@ -19,6 +20,13 @@ mod namespace;
 mod observe;
 mod on_node;
 mod outage;
+mod quota;
 mod site;
 mod traffic;
 mod uninstall;
+mod user;
+
+#[path = "../support/documented.rs"]
+mod documented;
+#[path = "../support/kustomization.rs"]
+mod kustomization;

@@ -7,18 +7,23 @@ use std::{
 };
 
 use serde_json::Value;
-use xtask::cluster::{Node, Options};
+use xtask::{
+    cluster::{Node, Options},
+    image,
+};
 
 use crate::{
     counts::Counts,
+    documented,
     load::Load,
     on_node::{agent_json_on, has_bpftool, run_on, split_of, try_run_on},
     site::{CLIENTS, SYSTEM, Site, wait_for},
+    user::{self, User, hide_image, rename_image, restore_image},
 };
 
 /// What a node has that splitter could leave behind.
 #[derive(Debug, PartialEq, Eq)]
-struct Picture {
+pub(crate) struct Picture {
     pins: Vec<String>,
     programs: Vec<String>,
     groups: Vec<String>,
@@ -27,7 +32,7 @@ struct Picture {
 }
 
 impl Picture {
-    fn of(node: &Node) -> Self {
+    pub(crate) fn of(node: &Node) -> Self {
         let groups = unified_groups(node);
         let lines = |program: &str, arguments: &[&str]| {
             let text = run_on(node, program, arguments);
@@ -166,15 +171,25 @@ impl Drop for Connection {
     }
 }
 
-/// What `deploy/README.md` says.
-fn uninstall(site: &Site) {
-    site.kubectl(&["apply", "-k", "deploy/uninstall"]);
-    site.wait_for_agents();
-    site.kubectl(&["delete", "-k", "deploy/"]);
+/// Follows the README, on nodes of which one cannot start the clean-up at first.
+fn uninstall(site: &Site, user: &User, image: &str) {
+    let commands = documented::commands("README.md", "### Uninstall", "delete -k");
+    let broken = &site.nodes()[1];
+    hide_image(site, broken, image);
+    let said = user.fail(&commands.replace("--timeout=5m", "--timeout=15s"));
+    assert!(said.contains("timed out"), "{said}");
+    assert!(is_pinned(broken), "{said}");
+    assert!(!is_pinned(&site.nodes()[0]), "{said}");
+    // Nothing is deleted that is needed to try again.
+    site.kubectl(&["-n", SYSTEM, "get", "daemonset/splitter-agent"]);
+    restore_image(site, broken, image);
+    // What a kubelet that waits for a pause to end would do by itself.
+    site.kubectl(&["-n", SYSTEM, "delete", "pods", "--all", "--wait=false"]);
+    user.run(&commands);
 }
 
 #[test]
-fn uninstalling_leaves_nothing_on_any_node_and_cuts_no_connection() {
+fn what_was_installed_from_a_registry_is_uninstalled_from_every_node_and_cuts_no_connection() {
     let _alone = Site::alone();
     // Of its own, so that there is a time before splitter.
     let site = Site::up(&Options {
@@ -184,10 +199,16 @@ fn uninstalling_leaves_nothing_on_any_node_and_cuts_no_connection() {
     let shop = site.namespace("gone");
     shop.shop(1);
     let before: Vec<_> = site.nodes().iter().map(Picture::of).collect();
-
-    site.kubectl(&["create", "-k", "deploy/crd"]);
-    site.kubectl(&["apply", "-k", "deploy/"]);
-    site.wait_for_agents();
+    let image = user::pushed("splitter-agent", "0.1.0-abc");
+    for node in site.nodes() {
+        rename_image(&site, node, &image);
+    }
+    let user = User::new(&site.cluster, "0.1.0-abc");
+    user.run(&documented::commands(
+        "README.md",
+        "## On a cluster",
+        "apply -k",
+    ));
     shop.split(&[0, 1]);
     let installed: Vec<_> = site.nodes().iter().map(kernel_objects).collect();
     for (node, before) in site.nodes().iter().zip(&before) {
@@ -204,7 +225,7 @@ fn uninstalling_leaves_nothing_on_any_node_and_cuts_no_connection() {
         assert_eq!(split["leaves"][1]["connections"], 1, "{split}");
     }
 
-    uninstall(&site);
+    uninstall(&site, &user, &image);
     for ((node, before), installed) in site.nodes().iter().zip(&before).zip(&installed) {
         wait_for_picture(node, before);
         for (kind, id) in installed {
@@ -229,8 +250,16 @@ fn uninstalling_leaves_nothing_on_any_node_and_cuts_no_connection() {
     assert!(splits.contains("canary"), "{splits}");
 }
 
+/// Whether agents have left anything pinned on a node.
+pub(crate) fn is_pinned(node: &Node) -> bool {
+    // The directory is there only where the file system is mounted.
+    try_run_on(node, "test", &["-e", "/sys/fs/bpf/splitter"])
+        .status
+        .success()
+}
+
 /// Waits until a node is as it was: the kubelet takes a moment to put a pod's things away.
-fn wait_for_picture(node: &Node, before: &Picture) {
+pub(crate) fn wait_for_picture(node: &Node, before: &Picture) {
     let now = Picture::of(node);
     // None of this is the kubelet's to put away.
     assert_eq!(
@@ -275,4 +304,44 @@ fn agents_that_are_just_deleted_leave_splits_at_work_and_others_take_over() {
         let expected = Counts::of([("v1", 10), ("v2", 10)]);
         assert_eq!(site.ask_from(node, &shop.url(), 20), expected);
     }
+}
+
+#[test]
+fn one_node_is_cleaned_while_the_others_go_on() {
+    let site = Site::enter();
+    let shop = site.namespace("one-node");
+    shop.shop(1);
+    shop.split(&[0, 1]);
+    let [cleaned, other] = site.nodes() else {
+        panic!("two nodes")
+    };
+    let user = User::new(&site.cluster, image::VERSION);
+    let commands = documented::commands("docs/operations.md", "## Cleaning one node", "cleanup");
+    let said = user.run(&commands.replace("NODE=node-1", &format!("NODE={}", cleaned.name())));
+    assert!(said.contains("removed "), "{said}");
+    assert!(!is_pinned(cleaned), "{said}");
+    let counts = site.ask_from(cleaned, &shop.url(), 100);
+    assert!(counts.count("v1") > 0, "{counts:?}");
+    assert_eq!(
+        site.ask_from(other, &shop.url(), 10),
+        Counts::of([("v2", 10)])
+    );
+    // The label has kept it away.
+    assert!(!is_pinned(cleaned));
+    let back = ["label", "node", cleaned.name(), "splitter.dev/agent-"];
+    site.kubectl(&back);
+    site.wait_for_agents();
+    shop.split(&[1, 0]);
+    assert_eq!(
+        site.ask_from(cleaned, &shop.url(), 10),
+        Counts::of([("v1", 10)])
+    );
+    site.kubectl(&[
+        "-n",
+        SYSTEM,
+        "delete",
+        "pods",
+        "-l",
+        "!app.kubernetes.io/name",
+    ]);
 }
