@@ -163,7 +163,7 @@ fn log(diagnostic: &Diagnostic) {
         message,
     } = diagnostic;
     match severity {
-        Severity::Accepted | Severity::Inactive => {
+        Severity::Accepted | Severity::Note | Severity::Inactive => {
             tracing::info!(%object, %severity, reason, field, "{message}");
         }
         Severity::Warning | Severity::Refused => {

@@ -109,6 +109,7 @@ impl ClusterArgs {
     fn settings(&self) -> Settings {
         Settings {
             cluster_domain: self.cluster_domain.clone(),
+            ..Settings::default()
         }
     }
 }

@@ -15,7 +15,7 @@ use super::few::Few;
 use super::resolve::{self, Resolved, Taker};
 use super::split::Claim;
 use super::store::{Concern, Store};
-use super::{Settings, smi};
+use super::{Settings, owners, smi};
 use crate::objects::{Identity, Object, ObjectName, ObjectReference, TrafficSplit};
 use crate::plan::{Frontend, Origin, Plan, PlannedSplit};
 
@@ -68,8 +68,8 @@ struct Root {
     askers: Few<ObjectName>,
     /// The Services that their claims name, itself included.
     uses: Few<ObjectName>,
-    /// The frontends that it wants, and as whom.
-    wants: Option<(Arc<Want>, Few<Frontend>)>,
+    /// The frontends that its claims want.
+    wants: Vec<(Arc<Want>, Few<Frontend>)>,
     /// The frontends that it has.
     has: Few<Frontend>,
     /// What was said about it and its objects.
@@ -97,8 +97,8 @@ impl Compiler {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self {
+            store: Store::new(settings.node_name.clone(), settings.zone.clone()),
             settings,
-            store: Store::default(),
             askers: BTreeMap::new(),
             roots: HashMap::new(),
             users: HashMap::new(),
@@ -118,6 +118,7 @@ impl Compiler {
         match object {
             Object::Service(service) => concerns.extend(self.store.put_service(service)),
             Object::EndpointSlice(slice) => concerns.extend(self.store.put_slice(slice)),
+            Object::Node(node) => concerns.extend(self.store.put_node(node)),
             Object::TrafficSplit(split) => self.ask(split),
         }
         self.concern(concerns);
@@ -354,6 +355,7 @@ impl Compiler {
                     self.dirty
                         .extend(roots.filter(|root| root.namespace == namespace).cloned());
                 }
+                Concern::Everything => self.dirty.extend(self.roots.keys().cloned()),
             }
         }
     }
@@ -366,19 +368,22 @@ impl Compiler {
         };
         let mut ranked: Vec<&Claim> = claims(&self.askers, &root.askers).collect();
         resolve::rank(&mut ranked);
-        let wants = ranked.first().map(|owner| {
-            let want = Want {
-                is_refused: owner.split.is_none(),
-                origin: owner.origin.clone(),
-                root: name.clone(),
-            };
-            (Arc::new(want), resolve::frontends_of(&self.store, name))
-        });
+        let wants: Vec<_> = owners::stakes(&self.store, name, &ranked)
+            .into_iter()
+            .map(|(owner, frontends)| {
+                let want = Want {
+                    is_refused: owner.split.is_none(),
+                    origin: owner.origin.clone(),
+                    root: name.clone(),
+                };
+                (Arc::new(want), frontends)
+            })
+            .collect();
         if wants == root.wants {
             return BTreeSet::new();
         }
         let mut touched = BTreeSet::new();
-        if let Some((want, frontends)) = &root.wants {
+        for (want, frontends) in &root.wants {
             for frontend in frontends {
                 if let Some(wants) = self.wanted.get_mut(frontend) {
                     wants.remove(want);
@@ -389,7 +394,7 @@ impl Compiler {
                 touched.insert(*frontend);
             }
         }
-        if let Some((want, frontends)) = &wants {
+        for (want, frontends) in &wants {
             for frontend in frontends {
                 self.wanted
                     .entry(*frontend)
@@ -425,7 +430,7 @@ impl Compiler {
             })
         };
         let mut report = Report::default();
-        let resolved = resolve::resolve(&self.store, &ranked, taken, &mut report);
+        let resolved = resolve::resolve(&self.store, name, &ranked, taken, &mut report);
         for asker in root.askers.iter().filter_map(|name| self.askers.get(name)) {
             // Of the others something was said when they were translated.
             if let Some(claim) = asker.claim.as_ref().filter(|_| asker.said.is_empty()) {

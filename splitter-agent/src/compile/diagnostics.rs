@@ -17,6 +17,8 @@ use crate::plan::Origin;
 pub enum Severity {
     /// Nothing is wrong with it.
     Accepted,
+    /// Nothing is wrong with it, but its author may want to know.
+    Note,
     /// Not in force until something else changes, for example until its root Service
     /// exists.
     Inactive,
@@ -30,6 +32,7 @@ impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Accepted => "accepted",
+            Self::Note => "note",
             Self::Inactive => "inactive",
             Self::Warning => "warning",
             Self::Refused => "refused",
@@ -99,6 +102,8 @@ pub mod reason {
     pub const ROOT_TAKEN: &str = "RootTaken";
     /// It asks for a choice by request.
     pub const MATCHES_UNSUPPORTED: &str = Refusal::MATCHES_UNSUPPORTED;
+    /// A field that no TrafficSplit has would restrict who or what is split.
+    pub const UNKNOWN_RESTRICTION: &str = Refusal::UNKNOWN_RESTRICTION;
     /// There are no backends, or one cannot be read.
     pub const INVALID_BACKEND: &str = Refusal::INVALID_BACKEND;
     /// A weight cannot be read.
@@ -117,6 +122,19 @@ pub mod reason {
     /// The root Service has no ports.
     pub const ROOT_WITHOUT_PORTS: &str = "RootWithoutPorts";
 
+    /// The root Service does not have the port that the split names.
+    pub const ROOT_PORT_MISSING: &str = "RootPortMissing";
+    /// The root Service chooses no pods, and has no endpoints of its own.
+    pub const ROOT_WITHOUT_ENDPOINTS: &str = "RootWithoutEndpoints";
+
+    /// A field is not one of a TrafficSplit.
+    pub const UNKNOWN_FIELD: &str = "UnknownField";
+    /// An older object splits a port of the same root.
+    pub const PORT_TAKEN: &str = "PortTaken";
+    /// Connections stay on the node that they are made on.
+    pub const NODE_LOCAL: &str = "NodeLocal";
+    /// An endpoint is in more than one backend.
+    pub const OVERLAPPING_BACKENDS: &str = "OverlappingBackends";
     /// A backend stands there more than once.
     pub const DUPLICATE_BACKEND: &str = "DuplicateBackend";
     /// The name of a backend cannot be that of a Service.
@@ -210,10 +228,11 @@ impl Report {
         });
     }
 
-    /// Says of an object that nothing is wrong with it, unless something was said of it.
+    /// Says of an object that nothing is wrong with it, unless more than notes was said of it.
     pub(super) fn accept(&mut self, origin: &Origin) {
         let object = reference(origin);
-        if self.diagnostics.iter().any(|said| said.object == object) {
+        let is_wrong = |said: &Diagnostic| said.object == object && said.severity != Severity::Note;
+        if self.diagnostics.iter().any(is_wrong) {
             return;
         }
         self.say(

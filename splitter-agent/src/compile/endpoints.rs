@@ -1,4 +1,9 @@
 //! What a leaf has to offer to a frontend.
+//!
+//! Which endpoints a node uses follows kube-proxy (`CategorizeEndpoints`,
+//! `topologyModeFromHints` in its `topology.go`, Kubernetes 1.34), for each leaf by itself:
+//! with `internalTrafficPolicy: Local` those of the node, else those that are hinted for the
+//! node or its zone, if every ready endpoint has such a hint and one of them is for it.
 
 use std::net::SocketAddr;
 
@@ -6,7 +11,8 @@ use splitter_common::layout::{LeafState, Protocol};
 
 use super::store::Store;
 use crate::objects::{
-    AddressFamily, ObjectName, Service, ServiceKind, ServicePort, SliceEndpoint, SlicePort,
+    AddressFamily, EndpointSlice, Hints, ObjectName, Service, ServiceKind, ServicePort,
+    SliceEndpoint, SlicePort,
 };
 
 /// What a leaf has to offer to a frontend.
@@ -20,11 +26,33 @@ pub(super) enum Offer {
     NoFamily,
     /// Endpoints, sorted and without duplicates; perhaps none.
     Endpoints {
-        /// Their addresses.
-        endpoints: Vec<SocketAddr>,
-        /// Whether they still serve while they terminate, none being ready.
-        terminating: bool,
+        /// Those that connections from here are sent to.
+        here: Found,
+        /// Those of all nodes, if they are others.
+        everywhere: Option<Found>,
     },
+}
+
+/// Endpoints of one kind, sorted and without duplicates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Their addresses.
+    endpoints: Vec<SocketAddr>,
+    /// Whether they still serve while they terminate, none being ready.
+    terminating: bool,
+}
+
+/// What a frontend asks a leaf for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    /// Number of the port.
+    pub(super) port: u16,
+    /// Its protocol.
+    pub(super) protocol: Protocol,
+    /// Family of the frontend's address.
+    pub(super) family: AddressFamily,
+    /// Whether the root wants endpoints of its client's node only.
+    pub(super) is_node_local: bool,
 }
 
 impl Store {
@@ -40,74 +68,157 @@ impl Store {
 
     /// What a Service has to offer to a frontend of this port and family. It is asked
     /// for its endpoints only, never for a split of its own, so that nothing can recur.
-    pub(super) fn offer(
-        &self,
-        service: Option<&ObjectName>,
-        port: u16,
-        protocol: Protocol,
-        family: AddressFamily,
-    ) -> Offer {
+    pub(super) fn offer(&self, service: Option<&ObjectName>, wanted: Wanted) -> Offer {
+        let family = wanted.family;
         let service = service
             .and_then(|name| self.service(name))
             .filter(|service| service.kind != ServiceKind::ExternalName);
         let Some(service) = service else {
             return Offer::NoService;
         };
-        let Some(port) = service.port(port, protocol) else {
+        let Some(port) = service.port(wanted.port, wanted.protocol) else {
             return Offer::NoPort;
         };
         if !self.has_family(service, family) {
             return Offer::NoFamily;
         }
-        let ready = self.endpoints(service, port, family, |endpoint| endpoint.ready);
+        let behind = Behind {
+            store: self,
+            service,
+            port,
+            family,
+        };
+        let everywhere = behind.usable(|_, _| true);
+        let nearer = match &self.here.node {
+            Some(node) if wanted.is_node_local || service.is_node_local => {
+                Some(behind.usable(|slice, endpoint| is_on(slice, endpoint, node)))
+            }
+            // None is ready, and those that terminate are used wherever they are.
+            _ if everywhere.terminating => None,
+            node => behind.nearest(node.as_deref(), self.here.zone()),
+        };
+        match nearer {
+            Some(here) if here != everywhere => Offer::Endpoints {
+                here,
+                everywhere: Some(everywhere),
+            },
+            _ => Offer::Endpoints {
+                here: everywhere,
+                everywhere: None,
+            },
+        }
+    }
+}
+
+/// What is behind one port of a Service.
+struct Behind<'a> {
+    store: &'a Store,
+    service: &'a Service,
+    port: &'a ServicePort,
+    family: AddressFamily,
+}
+
+impl<'a> Behind<'a> {
+    /// Those of some endpoints that can be used.
+    fn usable(&self, is_one: impl Fn(&EndpointSlice, &SliceEndpoint) -> bool) -> Found {
+        let ready = self.endpoints(|slice, endpoint| endpoint.ready && is_one(slice, endpoint));
         if !ready.is_empty() {
-            return Offer::Endpoints {
+            return Found {
                 endpoints: ready,
                 terminating: false,
             };
         }
         // As kube-proxy does: better those that are about to go than none at all.
-        let terminating = self.endpoints(service, port, family, |endpoint| {
-            endpoint.serving && endpoint.terminating
+        let endpoints = self.endpoints(|slice, endpoint| {
+            endpoint.serving && endpoint.terminating && is_one(slice, endpoint)
         });
-        Offer::Endpoints {
-            terminating: !terminating.is_empty(),
-            endpoints: terminating,
+        Found {
+            terminating: !endpoints.is_empty(),
+            endpoints,
         }
     }
 
-    /// The endpoints behind a port of a Service. Each slice says by itself which number
-    /// the port has at its endpoints: a named target port may differ between pods.
+    /// The ready endpoints that are hinted for a node or else for a zone; `None` if there are
+    /// no hints, or they do not count.
+    fn nearest(&self, node: Option<&str>, zone: Option<&str>) -> Option<Found> {
+        let mut slices = self.slices().map(|(slice, _)| slice);
+        if !slices.any(|slice| slice.placements.have_hints()) {
+            return None;
+        }
+        self.hinted(|hints| &hints.nodes, node)
+            .or_else(|| self.hinted(|hints| &hints.zones, zone))
+    }
+
+    /// The ready endpoints with a hint of this name; `None` if there are none, or one of the
+    /// others has no hint of the sort.
+    fn hinted(&self, names: impl Fn(&Hints) -> &[Box<str>], name: Option<&str>) -> Option<Found> {
+        let name = name?;
+        let has_name =
+            |slice: &EndpointSlice, endpoint: &SliceEndpoint, is_it: &dyn Fn(&str) -> bool| {
+                let hints = slice.placements.hints(endpoint.placement);
+                hints.is_some_and(|hints| names(hints).iter().any(|name| is_it(name)))
+            };
+        let all_have_one = self
+            .slices()
+            .flat_map(|(slice, _)| {
+                slice
+                    .endpoints
+                    .iter()
+                    .map(move |endpoint| (slice, endpoint))
+            })
+            .filter(|(_, endpoint)| endpoint.ready)
+            .all(|(slice, endpoint)| has_name(slice, endpoint, &|_| true));
+        if !all_have_one {
+            return None;
+        }
+        let hinted = self.endpoints(|slice, endpoint| {
+            endpoint.ready && has_name(slice, endpoint, &|hint| hint == name)
+        });
+        (!hinted.is_empty()).then_some(Found {
+            endpoints: hinted,
+            terminating: false,
+        })
+    }
+
+    /// The slices of the family that have the port, each with its number there. A slice says
+    /// that by itself: a named target port may differ between pods.
+    fn slices(&self) -> impl Iterator<Item = (&'a EndpointSlice, u16)> {
+        let (family, port) = (self.family, self.port);
+        self.store
+            .slices(&self.service.name)
+            .filter(move |slice| slice.address_family == Some(family))
+            .flat_map(move |slice| {
+                let ports = slice.ports.iter();
+                ports
+                    .filter(move |slice_port| is_same_port(slice_port, port))
+                    .map(move |slice_port| (slice, slice_port.port))
+            })
+    }
+
+    /// Some of the endpoints.
     fn endpoints(
         &self,
-        service: &Service,
-        port: &ServicePort,
-        family: AddressFamily,
-        wanted: impl Fn(&SliceEndpoint) -> bool,
+        is_one: impl Fn(&EndpointSlice, &SliceEndpoint) -> bool,
     ) -> Vec<SocketAddr> {
         let mut endpoints = Vec::new();
-        for slice in self.slices(&service.name) {
-            if slice.address_family != Some(family) {
-                continue;
-            }
-            for slice_port in &slice.ports {
-                if !is_same_port(slice_port, port) {
-                    continue;
-                }
-                endpoints.extend(
-                    slice
-                        .endpoints
-                        .iter()
-                        .filter(|endpoint| wanted(endpoint))
-                        .map(|endpoint| SocketAddr::new(endpoint.address, slice_port.port)),
-                );
-            }
+        for (slice, port) in self.slices() {
+            let found = slice.endpoints.iter();
+            endpoints.extend(
+                found
+                    .filter(|endpoint| is_one(slice, endpoint))
+                    .map(|endpoint| SocketAddr::new(endpoint.address, port)),
+            );
         }
         // A pod that moves between slices is in both for a moment.
         endpoints.sort_unstable();
         endpoints.dedup();
         endpoints
     }
+}
+
+/// Whether an endpoint is known to be on a node.
+fn is_on(slice: &EndpointSlice, endpoint: &SliceEndpoint, node: &str) -> bool {
+    slice.placements.node(endpoint.placement) == Some(node)
 }
 
 /// Whether a slice's port stands for a port of the Service.
@@ -122,13 +233,34 @@ impl Offer {
             Self::NoService => LeafState::ServiceMissing,
             Self::NoPort => LeafState::PortMissing,
             Self::NoFamily => LeafState::FamilyMissing,
-            Self::Endpoints { endpoints, .. } if endpoints.is_empty() => {
-                LeafState::NoReadyEndpoints
-            }
+            Self::Endpoints { here, .. } => here.state(),
+        }
+    }
+
+    /// The same offer to a client that may use the endpoints of every node.
+    pub(super) fn everywhere(&self) -> Self {
+        match self {
             Self::Endpoints {
-                terminating: true, ..
-            } => LeafState::Terminating,
-            Self::Endpoints { .. } => LeafState::Ready,
+                everywhere: Some(everywhere),
+                ..
+            } => Self::Endpoints {
+                here: everywhere.clone(),
+                everywhere: None,
+            },
+            other => other.clone(),
+        }
+    }
+
+    /// Whether it depends on the node.
+    pub(super) fn is_of_this_node(&self) -> bool {
+        matches!(self, Self::Endpoints { everywhere, .. } if everywhere.is_some())
+    }
+
+    /// The endpoints.
+    pub(super) fn endpoints(&self) -> &[SocketAddr] {
+        match self {
+            Self::NoService | Self::NoPort | Self::NoFamily => &[],
+            Self::Endpoints { here, .. } => &here.endpoints,
         }
     }
 
@@ -136,7 +268,17 @@ impl Offer {
     pub(super) fn into_endpoints(self) -> Vec<SocketAddr> {
         match self {
             Self::NoService | Self::NoPort | Self::NoFamily => Vec::new(),
-            Self::Endpoints { endpoints, .. } => endpoints,
+            Self::Endpoints { here, .. } => here.endpoints,
+        }
+    }
+}
+
+impl Found {
+    fn state(&self) -> LeafState {
+        match (self.endpoints.is_empty(), self.terminating) {
+            (true, _) => LeafState::NoReadyEndpoints,
+            (false, true) => LeafState::Terminating,
+            (false, false) => LeafState::Ready,
         }
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Finding {
 pub(super) enum Subject {
     /// Why it is not split.
     Frontend(Reason),
+    /// Endpoints are behind more than one leaf.
+    Overlap,
     /// Why a leaf does not take its share.
     Leaf {
         /// Its store.
@@ -81,6 +83,14 @@ impl Findings {
                     Subject::Frontend(reason) => {
                         of_frontend(store, reason, &place, claim, split, why)
                     }
+                    Subject::Overlap => Some(Said {
+                        field: split.leaves_field.to_owned(),
+                        reason: reason::OVERLAPPING_BACKENDS,
+                        message: format!(
+                            "{why} ({}); let the Services of the backends select different pods",
+                            place.ports.text
+                        ),
+                    }),
                     Subject::Leaf {
                         leaf,
                         state,

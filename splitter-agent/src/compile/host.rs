@@ -14,7 +14,7 @@ pub(super) struct Host {
 }
 
 /// Why a name is not that of a Service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum HostError {
     /// Not a DNS name.
     #[error("is not a DNS name")]
@@ -25,6 +25,12 @@ pub(super) enum HostError {
     /// A DNS name, but not of this cluster's Services.
     #[error("is not the name of a Service of this cluster")]
     Foreign,
+    /// The name of a Service of another cluster, or of this one, whose domain is not known.
+    #[error(
+        "is in domain {0}, which is not that of this cluster as the agent knows it; if it is, give \
+         the agent --cluster-domain {0}"
+    )]
+    OtherDomain(String),
 }
 
 /// What every cluster answers to unless it is told otherwise, so that manifests are
@@ -53,6 +59,7 @@ impl Host {
             {
                 (service, Some(namespace))
             }
+            [_, _, "svc", domain @ ..] => return Err(HostError::OtherDomain(domain.join("."))),
             _ => return Err(HostError::Foreign),
         };
         Ok(Self {

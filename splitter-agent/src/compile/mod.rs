@@ -17,6 +17,8 @@ mod endpoints;
 mod few;
 mod findings;
 mod host;
+mod overlap;
+mod owners;
 mod resolve;
 mod shares;
 mod slices;
@@ -31,20 +33,30 @@ pub use compiler::{Compiler, Delta};
 pub use diagnostics::{Diagnostic, Severity, reason};
 pub use shares::shares;
 
-/// What a cluster's administrator decides.
+/// What a cluster's administrator decides, and what is known of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The DNS domain of the cluster.
     pub cluster_domain: String,
+    /// The name of the node that the plan is for. Without one it is for none in particular:
+    /// endpoints of every node are used, whatever traffic policy and hints say.
+    pub node_name: Option<String>,
+    /// The zone of that node; without it the one that the Node itself says, if it is known.
+    pub zone: Option<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            cluster_domain: "cluster.local".to_owned(),
+            cluster_domain: DEFAULT_CLUSTER_DOMAIN.to_owned(),
+            node_name: None,
+            zone: None,
         }
     }
 }
+
+/// What every cluster is called unless it is told otherwise.
+pub const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
 
 /// What objects come to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,7 +69,8 @@ pub struct Compiled {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// Compiles objects to a plan. The same objects give the same plan, on every node.
+/// Compiles objects to a plan. The same objects and settings give the same plan, and what is
+/// said of them is the same on every node.
 #[must_use]
 pub fn compile(objects: &Objects, settings: &Settings) -> Compiled {
     let mut compiler = Compiler::new(settings.clone());

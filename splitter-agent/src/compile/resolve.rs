@@ -6,12 +6,13 @@ use std::net::SocketAddr;
 use splitter_common::layout::{LeafState, Protocol, Reason};
 
 use super::diagnostics::{Report, Severity, reason};
-use super::endpoints::Offer;
-use super::few::Few;
+use super::endpoints::{Offer, Wanted};
 use super::findings::{Finding, Findings, Subject};
+use super::overlap::{self, Part};
+use super::owners;
 use super::shares::shares;
 use super::slices;
-use super::split::{Claim, Clients, Leaf, OnNoEndpoints, Split, display_weights};
+use super::split::{Claim, Clients, Leaf, OnNoEndpoints, Ports, Split, display_weights};
 use super::store::Store;
 use crate::objects::{AddressFamily, ObjectName, Service, ServiceKind};
 use crate::plan::{Decision, Frontend, Origin, PlannedLeaf, PlannedSplit};
@@ -20,39 +21,90 @@ use crate::plan::{Decision, Frontend, Origin, PlannedLeaf, PlannedSplit};
 pub(super) type Resolved = BTreeMap<Frontend, PlannedSplit>;
 
 /// Decides what becomes of every frontend of a root. `claims` are all that are about it, with
-/// the one that counts first (see [`rank`]); `taken` tells which other root, if any, has a
+/// the ones that count first (see [`rank`]); `taken` tells which other root, if any, has a
 /// frontend because its claim comes before ours.
 pub(super) fn resolve<'a>(
     store: &Store,
+    name: &ObjectName,
     claims: &[&Claim],
     taken: impl Fn(&Frontend) -> Option<Taker<'a>>,
     report: &mut Report,
 ) -> Resolved {
     slices::judge(store, claims, report);
-    let Some((owner, others)) = claims.split_first() else {
-        return Resolved::new();
+    let mut resolved = Resolved::new();
+    let service = match root(store, name) {
+        Ok(service) => service,
+        Err(cause) => {
+            tell_no_frontends(&cause, claims, report);
+            return resolved;
+        }
     };
-    for loser in others.iter().filter(|claim| claim.split.is_some()) {
-        report.say(
-            &loser.origin,
-            Severity::Refused,
-            reason::ROOT_TAKEN,
-            loser.root_field,
-            format!(
-                "Service {} is already split by {} {}/{}, which is older or, at the same age, \
-                 comes first by name; delete one of the two",
-                owner.root, owner.origin.kind, owner.origin.namespace, owner.origin.name
-            ),
-        );
+    let owned = owners::owned(service, claims);
+    for (index, (claim, frontends)) in claims.iter().zip(owned).enumerate() {
+        let frontends = frontends.into_iter();
+        match &claim.split {
+            Some(split) => {
+                if is_split(service, claims, index, report) {
+                    let placed = place_split(store, claim, split, frontends, &taken, report);
+                    resolved.extend(placed);
+                }
+            }
+            None => {
+                let free = frontends.filter(|frontend| taken(frontend).is_none());
+                resolved.extend(free.map(|frontend| (frontend, refused(claim))));
+            }
+        }
     }
-    match &owner.split {
-        Some(split) => place_split(store, owner, split, taken, report),
-        None => place_refused(store, owner, taken),
+    resolved
+}
+
+/// Whether a claim has any port of its root; says so if it has not all that it is about.
+fn is_split(service: &Service, claims: &[&Claim], index: usize, report: &mut Report) -> bool {
+    let Some(claim) = claims.get(index) else {
+        return false;
+    };
+    if let Ports::One(port) = claim.ports
+        && !service.ports.iter().any(|candidate| candidate.port == port)
+    {
+        let ports: BTreeSet<u16> = service.ports.iter().map(|port| port.port).collect();
+        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+        let message = format!(
+            "Service {} has no port {port}; write one that it has ({}), or none for all of them",
+            claim.root,
+            shortened(&ports)
+        );
+        let (severity, reason) = (Severity::Inactive, reason::ROOT_PORT_MISSING);
+        report.say(&claim.origin, severity, reason, claim.root_field, message);
+        return false;
+    }
+    owners::tell_losses(service, claims, index, report)
+}
+
+/// Says of the claims on a root that it has no frontends, or that another comes first.
+fn tell_no_frontends(cause: &NoFrontends, claims: &[&Claim], report: &mut Report) {
+    for (index, claim) in claims.iter().enumerate() {
+        if claim.split.is_some() && !owners::tell_elder(claims, index, report) {
+            let message = cause.message(&claim.root);
+            let (origin, field) = (&claim.origin, claim.root_field);
+            report.say(origin, Severity::Inactive, cause.reason(), field, message);
+        }
     }
 }
 
-/// Sorts the claims on one root: the one that counts is the most senior one, and one that
-/// was refused only if there are no others.
+/// The first of many things, for one line.
+fn shortened(items: &[String]) -> String {
+    const MOST: usize = 5;
+    let mut shown: Vec<&str> = items.iter().take(MOST).map(String::as_str).collect();
+    let more;
+    if items.len() > MOST {
+        more = format!("and {} more", items.len() - MOST);
+        shown.push(&more);
+    }
+    shown.join(", ")
+}
+
+/// Sorts the claims on one root: of those that are about a port, the first counts. It is the
+/// most senior one, and one that was refused only if there are no others.
 pub(super) fn rank(claims: &mut [&Claim]) {
     let refused = |claim: &Claim| claim.split.is_none();
     claims.sort_by(|a, b| {
@@ -70,7 +122,7 @@ pub(super) struct Taker<'a> {
 }
 
 /// Why a root has no frontends.
-enum NoFrontends {
+pub(super) enum NoFrontends {
     Missing,
     Refused,
     Headless,
@@ -80,7 +132,7 @@ enum NoFrontends {
 }
 
 /// The root Service, if clients can dial it by a cluster IP.
-fn root<'a>(store: &'a Store, name: &ObjectName) -> Result<&'a Service, NoFrontends> {
+pub(super) fn root<'a>(store: &'a Store, name: &ObjectName) -> Result<&'a Service, NoFrontends> {
     let service = store.service(name).ok_or_else(|| {
         if store.is_refused_service(name) {
             NoFrontends::Refused
@@ -131,12 +183,8 @@ impl NoFrontends {
     }
 }
 
-/// Every address and port of a root that clients dial; none if it has none, whyever.
-pub(super) fn frontends_of(store: &Store, name: &ObjectName) -> Few<Frontend> {
-    root(store, name).map_or_else(|_| Few::default(), |root| frontends(root).collect())
-}
-
-fn frontends(service: &Service) -> impl Iterator<Item = Frontend> {
+/// Every address and port of a root that clients dial.
+pub(super) fn frontends(service: &Service) -> impl Iterator<Item = Frontend> {
     service.ports.iter().flat_map(|port| {
         service.cluster_ips.iter().map(|address| Frontend {
             address: SocketAddr::new(*address, port.port),
@@ -145,47 +193,33 @@ fn frontends(service: &Service) -> impl Iterator<Item = Frontend> {
     })
 }
 
-/// Marks the frontends of a root whose only claims were refused, so that whoever asks
-/// can be told why it is not split.
-fn place_refused<'a>(
-    store: &Store,
-    claim: &Claim,
-    taken: impl Fn(&Frontend) -> Option<Taker<'a>>,
-) -> Resolved {
-    frontends_of(store, &claim.root)
-        .iter()
-        .filter(|frontend| taken(frontend).is_none())
-        .map(|frontend| {
-            let split = PlannedSplit {
-                origin: claim.origin.clone(),
-                root: claim.root.name.clone(),
-                decision: Decision::PassThrough(Reason::ObjectRefused),
-                leaves: Vec::new(),
-            };
-            (*frontend, split)
-        })
-        .collect()
+/// Marks a frontend whose only claims were refused, so that whoever asks can be told why it
+/// is not split.
+fn refused(claim: &Claim) -> PlannedSplit {
+    PlannedSplit {
+        origin: claim.origin.clone(),
+        root: claim.root.name.clone(),
+        decision: Decision::PassThrough(Reason::ObjectRefused),
+        leaves: Vec::new(),
+    }
 }
 
 fn place_split<'a>(
     store: &Store,
     claim: &Claim,
     split: &Split,
+    frontends: impl Iterator<Item = Frontend>,
     taken: impl Fn(&Frontend) -> Option<Taker<'a>>,
     report: &mut Report,
 ) -> Resolved {
     let mut resolved = Resolved::new();
     // The only scope there is; another one would not take the whole frontend.
     let Clients::Everyone = split.clients;
-    let service = match root(store, &claim.root) {
-        Ok(service) => service,
-        Err(cause) => {
-            let message = cause.message(&claim.root);
-            let (origin, field) = (&claim.origin, claim.root_field);
-            report.say(origin, Severity::Inactive, cause.reason(), field, message);
-            return resolved;
-        }
+    let Some(service) = store.service(&claim.root) else {
+        return resolved;
     };
+    note_root(store, claim, service, report);
+    note_node_local(store, claim, split, service, report);
     if service.session_affinity_client_ip {
         report.say(
             &claim.origin,
@@ -200,8 +234,7 @@ fn place_split<'a>(
         );
     }
     let mut findings = Findings::new(service);
-    // A manifest may repeat a port.
-    for frontend in frontends(service).collect::<BTreeSet<_>>() {
+    for frontend in frontends {
         if let Some(Taker { origin, root }) = taken(&frontend) {
             report.say(
                 &claim.origin,
@@ -216,7 +249,7 @@ fn place_split<'a>(
             );
             continue;
         }
-        let (decision, leaves) = decide(store, split, frontend, &mut findings);
+        let (decision, leaves) = decide(store, service, split, frontend, &mut findings);
         resolved.insert(
             frontend,
             PlannedSplit {
@@ -231,40 +264,110 @@ fn place_split<'a>(
     resolved
 }
 
+/// Tells of a root that has nobody behind it but the leaves of its splits.
+fn note_root(store: &Store, claim: &Claim, service: &Service, report: &mut Report) {
+    let mut slices = store.slices(&service.name);
+    if service.has_selector || slices.any(|slice| !slice.endpoints.is_empty()) {
+        return;
+    }
+    report.say(
+        &claim.origin,
+        Severity::Note,
+        reason::ROOT_WITHOUT_ENDPOINTS,
+        claim.root_field,
+        format!(
+            "Service {} has neither a selector nor endpoints of its own, so clients whose connections \
+             are not split (by NodePort, over UDP, from a node without an agent) find nobody behind \
+             it; give it a selector that chooses the pods of the backends if there are such clients",
+            claim.root
+        ),
+    );
+}
+
+/// Tells of Services whose connections stay on the node. What that comes to differs from node
+/// to node, and what is said does not.
+fn note_node_local(
+    store: &Store,
+    claim: &Claim,
+    split: &Split,
+    root: &Service,
+    report: &mut Report,
+) {
+    let mut say = |field: &str, message| {
+        let (severity, reason) = (Severity::Note, reason::NODE_LOCAL);
+        report.say(&claim.origin, severity, reason, field, message);
+    };
+    let others = "the other backends share its connections";
+    if root.is_node_local {
+        say(
+            claim.root_field,
+            format!(
+                "Service {} has internalTrafficPolicy Local, so connections stay on the node that they \
+                 are made on: where a backend has no ready endpoint, {others}",
+                claim.root
+            ),
+        );
+        return;
+    }
+    for leaf in &split.leaves {
+        let service = leaf.service.as_ref().and_then(|name| store.service(name));
+        if let Some(service) = service.filter(|service| service.is_node_local) {
+            say(
+                &leaf.field,
+                format!(
+                    "Service {} has internalTrafficPolicy Local, so it gets connections only on nodes \
+                     where it has a ready endpoint; on the others, {others}",
+                    service.name
+                ),
+            );
+        }
+    }
+}
+
 /// What becomes of connections to one frontend.
 fn decide(
     store: &Store,
+    root: &Service,
     split: &Split,
     frontend: Frontend,
     findings: &mut Findings,
 ) -> (Decision, Vec<PlannedLeaf>) {
-    let family = AddressFamily::of(&frontend.address.ip());
+    let wanted = Wanted {
+        port: frontend.address.port(),
+        protocol: frontend.protocol,
+        family: AddressFamily::of(&frontend.address.ip()),
+        is_node_local: root.is_node_local,
+    };
     let offers: Vec<Offer> = split
         .leaves
         .iter()
-        .map(|leaf| {
-            let service = leaf.service.as_ref();
-            store.offer(service, frontend.address.port(), frontend.protocol, family)
-        })
+        .map(|leaf| store.offer(leaf.service.as_ref(), wanted))
         .collect();
-    let states: Vec<LeafState> = split
-        .leaves
-        .iter()
-        .zip(&offers)
-        .map(|(leaf, offer)| {
-            if leaf.weight.is_zero() {
-                LeafState::WeightZero
-            } else {
-                offer.state()
-            }
-        })
-        .collect();
+    let states = states(split, &offers);
     let decision = decision(split, frontend.protocol, &offers, &states);
-    note(store, split, decision, frontend, &states, findings);
+    if offers.iter().any(Offer::is_of_this_node) {
+        // What people are told is true of the cluster: they ask one agent for all.
+        let offers: Vec<Offer> = offers.iter().map(Offer::everywhere).collect();
+        note(store, split, frontend, &offers, findings);
+    } else {
+        note(store, split, frontend, &offers, findings);
+    }
     (
         decision,
         planned_leaves(&split.leaves, decision, offers, states),
     )
+}
+
+/// The state of each leaf, of which this is the offer.
+fn states(split: &Split, offers: &[Offer]) -> Vec<LeafState> {
+    let states = split.leaves.iter().zip(offers).map(|(leaf, offer)| {
+        if leaf.weight.is_zero() {
+            LeafState::WeightZero
+        } else {
+            offer.state()
+        }
+    });
+    states.collect()
 }
 
 fn decision(split: &Split, protocol: Protocol, offers: &[Offer], states: &[LeafState]) -> Decision {
@@ -307,18 +410,25 @@ fn takes_its_share(state: LeafState) -> bool {
 fn note(
     store: &Store,
     split: &Split,
-    decision: Decision,
     frontend: Frontend,
-    states: &[LeafState],
+    offers: &[Offer],
     findings: &mut Findings,
 ) {
+    let states = states(split, offers);
+    let decision = decision(split, frontend.protocol, offers, &states);
+    if decision == Decision::Split
+        && let Some(why) = overlap(split, offers, &states)
+    {
+        let subject = Subject::Overlap;
+        findings.add(Finding { subject, why }, frontend);
+    }
     let whole = match decision {
         Decision::Split => None,
         Decision::Refuse(reason) | Decision::PassThrough(reason) => Some(reason),
     };
     // What is said of the frontend as a whole need not be said of each leaf.
     let leaves = if matches!(whole, None | Some(Reason::NoReadyEndpoints)) {
-        states
+        states.as_slice()
     } else {
         &[]
     };
@@ -354,6 +464,33 @@ fn note(
     }
 }
 
+/// What people are told of endpoints that are behind more than one leaf.
+fn overlap(split: &Split, offers: &[Offer], states: &[LeafState]) -> Option<String> {
+    let shares = shares(&counted(&split.leaves, states));
+    let parts: Vec<Part<'_>> = split
+        .leaves
+        .iter()
+        .zip(shares)
+        .zip(offers)
+        .map(|((leaf, share), offer)| Part {
+            name: &leaf.name,
+            share,
+            endpoints: offer.endpoints(),
+        })
+        .collect();
+    overlap::describe(&parts)
+}
+
+/// The weights of the leaves that take their share, and 0 for the others.
+fn counted(leaves: &[Leaf], states: &[LeafState]) -> Vec<u128> {
+    let leaves = leaves.iter().zip(states);
+    let weights = leaves.map(|(leaf, state)| match takes_its_share(*state) {
+        true => leaf.weight.nanos(),
+        false => 0,
+    });
+    weights.collect()
+}
+
 /// Why a leaf has no ready endpoint for a frontend.
 fn why_not_ready(store: &Store, split: &Split, leaf: usize, frontend: Frontend) -> Option<String> {
     let service = store.service(split.leaves.get(leaf)?.service.as_ref()?)?;
@@ -382,17 +519,10 @@ fn planned_leaves(
     offers: Vec<Offer>,
     states: Vec<LeafState>,
 ) -> Vec<PlannedLeaf> {
-    let counted: Vec<u128> = leaves
-        .iter()
-        .zip(&states)
-        .map(|(leaf, state)| {
-            if decision == Decision::Split && takes_its_share(*state) {
-                leaf.weight.nanos()
-            } else {
-                0
-            }
-        })
-        .collect();
+    let counted = match decision {
+        Decision::Split => counted(leaves, &states),
+        Decision::Refuse(_) | Decision::PassThrough(_) => vec![0; leaves.len()],
+    };
     // The translator refuses what has no such form.
     let weights = display_weights(leaves).unwrap_or_else(|| vec![0; leaves.len()]);
     leaves

@@ -7,7 +7,7 @@ use splitter_common::layout::MAX_LEAVES;
 
 use super::diagnostics::{Report, Severity, reason};
 use super::host::Host;
-use super::split::{Claim, Clients, Leaf, OnNoEndpoints, Split, display_weights};
+use super::split::{Claim, Clients, Leaf, OnNoEndpoints, Ports, Split, display_weights};
 use crate::objects::{Backend, ON_NO_ENDPOINTS, ObjectName, SplitSpec, TrafficSplit, inert, shown};
 use crate::plan::Origin;
 
@@ -30,12 +30,13 @@ pub(super) fn claim(
     };
     let root = translator.root(report);
     let split = translator.split(report);
-    let (root, allowed) = root?;
+    let (root, ports, allowed) = root?;
     Some(Claim {
         origin: translator.origin,
         created: object.created,
         root,
         root_field: SERVICE,
+        ports,
         split: split.filter(|_| allowed),
     })
 }
@@ -68,8 +69,8 @@ impl Translator<'_> {
         report.say(&self.origin, severity, reason, field, message);
     }
 
-    /// The root Service, and whether it may be split.
-    fn root(&self, report: &mut Report) -> Option<(ObjectName, bool)> {
+    /// The root Service, its ports that are meant, and whether it may be split.
+    fn root(&self, report: &mut Report) -> Option<(ObjectName, Ports, bool)> {
         // If it is not text, the object's own refusal says so.
         let written = self.object.service.as_deref()?;
         let own = &self.object.name.namespace;
@@ -120,10 +121,11 @@ impl Translator<'_> {
                     .to_owned(),
             );
         }
-        Some((root, allowed))
+        Some((root, host.port.map_or(Ports::All, Ports::One), allowed))
     }
 
     fn split(&self, report: &mut Report) -> Option<Split> {
+        self.tell_unknown(report);
         let spec = match &self.object.spec {
             Ok(spec) => spec,
             Err(refused) => {
@@ -171,6 +173,25 @@ impl Translator<'_> {
             leaves,
             on_no_endpoints: self.on_no_endpoints(report),
         })
+    }
+
+    /// Names fields that no TrafficSplit has.
+    fn tell_unknown(&self, report: &mut Report) {
+        let unknown = &self.object.unknown;
+        for (index, field) in unknown.fields.iter().enumerate() {
+            let more = if index + 1 == unknown.fields.len() && unknown.more > 0 {
+                format!(" (so are {} more)", unknown.more)
+            } else {
+                String::new()
+            };
+            self.say(
+                report,
+                Severity::Warning,
+                reason::UNKNOWN_FIELD,
+                &**field,
+                format!("is not a field of TrafficSplits and is ignored{more}; remove it"),
+            );
+        }
     }
 
     fn on_no_endpoints(&self, report: &mut Report) -> OnNoEndpoints {

@@ -17,9 +17,30 @@ pub(super) struct Claim {
     pub(super) root: ObjectName,
     /// The field that names the root.
     pub(super) root_field: &'static str,
+    /// The ports of the root that it is about.
+    pub(super) ports: Ports,
     /// What it asks for; `None` if it was refused. The claim stays, so that whoever asks
     /// why the root is not split can be told.
     pub(super) split: Option<Split>,
+}
+
+/// Ports of a root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ports {
+    /// All of them.
+    All,
+    /// Those of this number, whatever their protocol.
+    One(u16),
+}
+
+impl Ports {
+    /// Whether a port is among them.
+    pub(super) const fn covers(self, port: u16) -> bool {
+        match self {
+            Self::All => true,
+            Self::One(own) => own == port,
+        }
+    }
 }
 
 /// A split of a root.

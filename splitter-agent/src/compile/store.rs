@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::objects::{EndpointSlice, ObjectName, ObjectReference, Service};
+use crate::objects::{EndpointSlice, Node, ObjectName, ObjectReference, Service};
 
 /// Services and EndpointSlices, by what they are asked for.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +15,30 @@ pub(super) struct Store {
     /// The Service of each slice.
     owners: HashMap<ObjectName, Option<String>>,
     refused: BTreeSet<ObjectReference>,
+    pub(super) here: Here,
+}
+
+/// The node whose connections are planned.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Here {
+    /// Its name, if the plan is for one node.
+    pub(super) node: Option<String>,
+    /// Its zone as the administrator says.
+    configured_zone: Option<String>,
+    /// Its zone as the Node itself says.
+    own_zone: Option<String>,
+}
+
+impl Here {
+    /// Its zone, if that is known.
+    pub(super) fn zone(&self) -> Option<&str> {
+        let zone = self.configured_zone.as_ref().or(self.own_zone.as_ref());
+        zone.map(String::as_str)
+    }
+
+    fn is_named(&self, node: &str) -> bool {
+        self.node.as_deref() == Some(node)
+    }
 }
 
 /// EndpointSlices of one namespace in the order of their names. Most Services have one, for
@@ -29,6 +53,8 @@ pub(super) enum Concern {
     Service(ObjectName),
     /// All of a namespace.
     Namespace(String),
+    /// All.
+    Everything,
 }
 
 impl Slices {
@@ -61,6 +87,19 @@ impl Slices {
 }
 
 impl Store {
+    /// A store of what is known to a node.
+    pub(super) fn new(node: Option<String>, zone: Option<String>) -> Self {
+        let here = Here {
+            node,
+            configured_zone: zone,
+            own_zone: None,
+        };
+        Self {
+            here,
+            ..Self::default()
+        }
+    }
+
     /// A Service by its name.
     pub(super) fn service(&self, name: &ObjectName) -> Option<&Service> {
         self.services.get(name)
@@ -109,6 +148,25 @@ impl Store {
         let concern = Concern::Service(service.name.clone());
         self.services.insert(service.name.clone(), service);
         vec![concern]
+    }
+
+    /// Takes note of a Node; all but our own are ignored.
+    pub(super) fn put_node(&mut self, node: Node) -> Vec<Concern> {
+        if self.here.is_named(&node.name.name) {
+            self.set_own_zone(node.zone)
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn set_own_zone(&mut self, zone: Option<String>) -> Vec<Concern> {
+        let before = self.here.zone().map(str::to_owned);
+        self.here.own_zone = zone;
+        if self.here.zone() == before.as_deref() {
+            Vec::new()
+        } else {
+            vec![Concern::Everything]
+        }
     }
 
     pub(super) fn put_slice(&mut self, slice: EndpointSlice) -> Vec<Concern> {
@@ -160,6 +218,9 @@ impl Store {
                 concerns.extend(service.map(|service| Concern::Service(service.name)));
             }
             "EndpointSlice" => concerns.extend(self.remove_slice(&object.name)),
+            "Node" if self.here.is_named(&object.name.name) => {
+                concerns.extend(self.set_own_zone(None));
+            }
             _ => {}
         }
         concerns

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::field::{self, FieldError, Fields, shown};
 use super::{
-    EndpointSlice, Identity, Object, ObjectName, ObjectReference, Service, TrafficSplit, dns,
+    EndpointSlice, Identity, Node, Object, ObjectName, ObjectReference, Service, TrafficSplit, dns,
 };
 
 /// An object that cannot be read.
@@ -27,6 +27,14 @@ enum Kind {
     Service,
     EndpointSlice,
     TrafficSplit,
+    Node,
+}
+
+impl Kind {
+    /// Whether objects of it are in a namespace.
+    const fn is_namespaced(self) -> bool {
+        !matches!(self, Self::Node)
+    }
 }
 
 /// What every object carries.
@@ -98,6 +106,7 @@ fn read(object: &Fields) -> Result<Option<Object>, FieldError> {
         Kind::Service => Object::Service(Service::read(metadata, object)?),
         Kind::EndpointSlice => Object::EndpointSlice(EndpointSlice::read(&metadata, object)?),
         Kind::TrafficSplit => Object::TrafficSplit(TrafficSplit::read(metadata, object)),
+        Kind::Node => Object::Node(Node::read(metadata)?),
     }))
 }
 
@@ -113,6 +122,7 @@ fn kind_of(object: &Fields) -> Result<Option<Kind>, FieldError> {
     let group = api_version.split_once('/').map_or("", |(group, _)| group);
     let (kind, versions): (_, &[&str]) = match (group, kind) {
         ("", "Service") => (Kind::Service, &["v1"]),
+        ("", "Node") => (Kind::Node, &["v1"]),
         ("discovery.k8s.io", "EndpointSlice") => (Kind::EndpointSlice, &["discovery.k8s.io/v1"]),
         ("split.smi-spec.io", "TrafficSplit") => (
             Kind::TrafficSplit,
@@ -156,14 +166,17 @@ fn metadata_of(object: &Fields, kind: Kind) -> Result<Metadata<'_>, FieldError> 
         .map_err(in_metadata)?
         .filter(|namespace| !namespace.is_empty())
         .unwrap_or(DEFAULT_NAMESPACE);
+    let namespace = if kind.is_namespaced() { namespace } else { "" };
     let (valid, rule) = match kind {
         Kind::Service => (dns::is_label(name), LABEL),
-        Kind::EndpointSlice | Kind::TrafficSplit => (dns::is_subdomain(name), SUBDOMAIN),
+        Kind::EndpointSlice | Kind::TrafficSplit | Kind::Node => {
+            (dns::is_subdomain(name), SUBDOMAIN)
+        }
     };
     if !valid {
         return Err(invalid_name("name", name, rule));
     }
-    if !dns::is_label(namespace) {
+    if kind.is_namespaced() && !dns::is_label(namespace) {
         return Err(invalid_name("namespace", namespace, LABEL));
     }
     Ok(Metadata {
@@ -218,7 +231,11 @@ fn failure(object: &Fields, error: FieldError) -> DecodeError {
         object: ObjectReference {
             kind: known(Some(object), "kind", "Object", is_kind),
             name: ObjectName::new(
-                known(metadata, "namespace", DEFAULT_NAMESPACE, dns::is_label),
+                if text(Some(object), "kind") == "Node" {
+                    String::new()
+                } else {
+                    known(metadata, "namespace", DEFAULT_NAMESPACE, dns::is_label)
+                },
                 known(metadata, "name", "(unnamed)", dns::is_subdomain),
             ),
         },
@@ -345,7 +362,8 @@ mod tests {
                 "generation", "creationTimestamp", "spec", "service", "backends", "weight",
                 "matches", "clusterIP", "clusterIPs", "type", "ports", "port", "protocol",
                 "addressType", "endpoints", "addresses", "conditions", "ready", "serving",
-                "terminating", "sessionAffinity", "kubernetes.io/service-name",
+                "terminating", "sessionAffinity", "kubernetes.io/service-name", "nodeName", "hints",
+                "forZones", "forNodes", "match", "internalTrafficPolicy", "selector",
             ]).prop_map(str::to_owned),
             1 => any::<String>(),
         ];

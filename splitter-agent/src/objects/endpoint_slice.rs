@@ -9,6 +9,7 @@ use splitter_common::layout::Protocol;
 use super::ObjectName;
 use super::decode::Metadata;
 use super::field::{self, FieldError, Fields, shown};
+use super::placement::{self, Placement, Placements};
 use super::service::protocol;
 
 /// The label that names the Service of an EndpointSlice.
@@ -37,6 +38,8 @@ pub struct EndpointSlice {
     pub ports: Box<[SlicePort]>,
     /// The endpoints, one for each address that can be dialled.
     pub endpoints: Box<[SliceEndpoint]>,
+    /// Where they are, and whose connections they are meant for.
+    pub placements: Placements,
     /// How many endpoints there are with no address that can be dialled.
     pub without_address: usize,
     /// What was left out, one entry for each sort of it.
@@ -85,6 +88,8 @@ pub struct SliceEndpoint {
     pub serving: bool,
     /// Whether it is about to go; false if unknown.
     pub terminating: bool,
+    /// Where it is, to be looked up in [`EndpointSlice::placements`].
+    pub placement: Placement,
 }
 
 impl AddressFamily {
@@ -129,9 +134,17 @@ impl EndpointSlice {
         let listed = field::list(object, "endpoints")?;
         let mut endpoints = Vec::with_capacity(listed.len());
         let mut without_address = 0;
+        let mut placements = placement::Builder::default();
         for (index, value) in listed.iter().enumerate() {
             let before = endpoints.len();
-            SliceEndpoint::read(value, address_family, index, &mut flaws, &mut endpoints)
+            let mut reader = Reader {
+                family: address_family,
+                flaws: &mut flaws,
+                placements: &mut placements,
+                endpoints: &mut endpoints,
+            };
+            reader
+                .read(value, index)
                 .map_err(|error| error.at(index).below("endpoints"))?;
             without_address += usize::from(endpoints.len() == before);
         }
@@ -143,6 +156,7 @@ impl EndpointSlice {
             address_family,
             ports: ports.into(),
             endpoints: endpoints.into(),
+            placements: placements.finish(),
             without_address,
             ignored: flaws.ignored(address_family).into(),
             name: metadata.name.clone(),
@@ -180,15 +194,17 @@ impl SlicePort {
     }
 }
 
-impl SliceEndpoint {
+/// What the endpoints of a slice are read into.
+struct Reader<'a> {
+    family: Option<AddressFamily>,
+    flaws: &'a mut Flaws,
+    placements: &'a mut placement::Builder,
+    endpoints: &'a mut Vec<SliceEndpoint>,
+}
+
+impl Reader<'_> {
     /// Adds one for each address of an endpoint; those that cannot be dialled are left out.
-    fn read(
-        value: &Value,
-        family: Option<AddressFamily>,
-        index: usize,
-        flaws: &mut Flaws,
-        endpoints: &mut Vec<Self>,
-    ) -> Result<(), FieldError> {
+    fn read(&mut self, value: &Value, index: usize) -> Result<(), FieldError> {
         let fields = field::as_object(value)?;
         let none = Fields::new();
         let conditions = field::object(fields, "conditions")?.unwrap_or(&none);
@@ -197,15 +213,17 @@ impl SliceEndpoint {
         let ready = condition("ready")?.unwrap_or(true);
         let serving = condition("serving")?.unwrap_or(ready);
         let terminating = condition("terminating")?.unwrap_or(false);
+        let placement = self.placements.read(fields)?;
         for (place, value) in field::list(fields, "addresses")?.iter().enumerate() {
-            match address(value, family) {
-                Ok(address) => endpoints.push(Self {
+            match address(value, self.family) {
+                Ok(address) => self.endpoints.push(SliceEndpoint {
                     address,
                     ready,
                     serving,
                     terminating,
+                    placement,
                 }),
-                Err(flaw) => flaws.note(flaw, value, || {
+                Err(flaw) => self.flaws.note(flaw, value, || {
                     format!("endpoints[{index}].addresses[{place}]")
                 }),
             }

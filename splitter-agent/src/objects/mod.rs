@@ -9,9 +9,12 @@ mod decode;
 pub(crate) mod dns;
 mod endpoint_slice;
 mod field;
+mod node;
+mod placement;
 mod service;
 mod timestamp;
 mod traffic_split;
+mod unknown;
 mod weight;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,9 +26,12 @@ pub use decode::{DecodeError, decode};
 pub use endpoint_slice::{
     AddressFamily, EndpointSlice, Ignored, SERVICE_NAME, SliceEndpoint, SlicePort,
 };
+pub use node::{Node, ZONE};
+pub use placement::{Hints, Placement, Placements};
 pub use service::{Service, ServiceKind, ServicePort};
 pub use timestamp::Timestamp;
 pub use traffic_split::{Backend, ON_NO_ENDPOINTS, Refusal, RefusedSpec, SplitSpec, TrafficSplit};
+pub use unknown::Unknown;
 pub use weight::{Weight, WeightError};
 
 pub(crate) use field::{inert, shown};
@@ -33,7 +39,7 @@ pub(crate) use field::{inert, shown};
 /// Namespace and name: what identifies an object among those of its kind.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ObjectName {
-    /// Namespace; `default` where the manifest gives none.
+    /// Namespace; `default` where the manifest gives none, empty for what is in no namespace.
     pub namespace: String,
     /// Name.
     pub name: String,
@@ -51,7 +57,10 @@ impl ObjectName {
 
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
+        if !self.namespace.is_empty() {
+            write!(f, "{}/", self.namespace)?;
+        }
+        f.write_str(&self.name)
     }
 }
 
@@ -91,6 +100,8 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     /// A TrafficSplit (`split.smi-spec.io`, any version).
     TrafficSplit(TrafficSplit),
+    /// A Node (`v1`).
+    Node(Node),
 }
 
 impl Object {
@@ -101,6 +112,7 @@ impl Object {
             Self::Service(object) => ("Service", &object.name),
             Self::EndpointSlice(object) => ("EndpointSlice", &object.name),
             Self::TrafficSplit(object) => ("TrafficSplit", &object.name),
+            Self::Node(object) => ("Node", &object.name),
         };
         ObjectReference {
             kind: kind.to_owned(),
@@ -118,6 +130,8 @@ pub struct Objects {
     pub endpoint_slices: BTreeMap<ObjectName, EndpointSlice>,
     /// TrafficSplits.
     pub traffic_splits: BTreeMap<ObjectName, TrafficSplit>,
+    /// Nodes.
+    pub nodes: BTreeMap<ObjectName, Node>,
     /// Objects that exist but cannot be read, as their authors have been told. Whoever
     /// refers to one is told that, not that it is missing.
     pub refused: BTreeSet<ObjectReference>,
@@ -137,6 +151,7 @@ impl Objects {
             "Service" => self.services.contains_key(&object.name),
             "EndpointSlice" => self.endpoint_slices.contains_key(&object.name),
             "TrafficSplit" => self.traffic_splits.contains_key(&object.name),
+            "Node" => self.nodes.contains_key(&object.name),
             _ => false,
         }
     }
@@ -146,9 +161,11 @@ impl Objects {
         let services = self.services.values().cloned().map(Object::Service);
         let slices = self.endpoint_slices.values().cloned();
         let splits = self.traffic_splits.values().cloned();
+        let nodes = self.nodes.values().cloned();
         services
             .chain(slices.map(Object::EndpointSlice))
             .chain(splits.map(Object::TrafficSplit))
+            .chain(nodes.map(Object::Node))
     }
 
     /// Takes out the object of a kind and name; whether it was there.
@@ -157,25 +174,25 @@ impl Objects {
             "Service" => self.services.remove(&object.name).is_some(),
             "EndpointSlice" => self.endpoint_slices.remove(&object.name).is_some(),
             "TrafficSplit" => self.traffic_splits.remove(&object.name).is_some(),
+            "Node" => self.nodes.remove(&object.name).is_some(),
             _ => false,
         }
     }
 
     /// Adds an object; gives back the one of the same kind and name that it replaces.
     pub fn insert(&mut self, object: Object) -> Option<Object> {
+        let name = object.reference().name;
         match object {
-            Object::Service(object) => self
-                .services
-                .insert(object.name.clone(), object)
-                .map(Object::Service),
+            Object::Service(object) => self.services.insert(name, object).map(Object::Service),
             Object::EndpointSlice(object) => self
                 .endpoint_slices
-                .insert(object.name.clone(), object)
+                .insert(name, object)
                 .map(Object::EndpointSlice),
             Object::TrafficSplit(object) => self
                 .traffic_splits
-                .insert(object.name.clone(), object)
+                .insert(name, object)
                 .map(Object::TrafficSplit),
+            Object::Node(object) => self.nodes.insert(name, object).map(Object::Node),
         }
     }
 }

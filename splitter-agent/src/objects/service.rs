@@ -23,6 +23,11 @@ pub struct Service {
     pub ports: Box<[ServicePort]>,
     /// Whether it asks that a client stay with one endpoint.
     pub session_affinity_client_ip: bool,
+    /// Whether its clients are to be sent to endpoints of their own node only
+    /// (`internalTrafficPolicy: Local`).
+    pub is_node_local: bool,
+    /// Whether it chooses pods; the endpoints of one that does not are written by others.
+    pub has_selector: bool,
 }
 
 /// What stands behind the name of a Service.
@@ -73,6 +78,9 @@ impl Service {
             cluster_ips: cluster_ips.into(),
             ports: field::each(spec, "ports", ServicePort::read)?.into(),
             session_affinity_client_ip: field::text(spec, "sessionAffinity")? == Some("ClientIP"),
+            is_node_local: field::text(spec, "internalTrafficPolicy")? == Some("Local"),
+            has_selector: field::object(spec, "selector")?
+                .is_some_and(|selector| !selector.is_empty()),
         })
     }
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::decode::Metadata;
 use super::field::{self, FieldError, Fields, shown};
+use super::unknown::{self, Unknown};
 use super::{ObjectName, Timestamp, Weight, WeightError};
 
 /// The annotation that says what becomes of connections while no backend has a ready
@@ -28,6 +29,8 @@ pub struct TrafficSplit {
     pub service: Option<String>,
     /// Value of the annotation [`ON_NO_ENDPOINTS`], as it is written.
     pub on_no_endpoints: Option<String>,
+    /// Fields of its spec that no TrafficSplit has, and that may be ignored.
+    pub unknown: Unknown,
     /// What it asks for, or why that cannot be done.
     pub spec: Result<SplitSpec, RefusedSpec>,
 }
@@ -76,6 +79,8 @@ impl Refusal {
     pub const INVALID_ROOT: &'static str = "InvalidRoot";
     /// It asks for a choice by request, which a connection does not have.
     pub const MATCHES_UNSUPPORTED: &'static str = "MatchesUnsupported";
+    /// A field that no TrafficSplit has would restrict who or what is split.
+    pub const UNKNOWN_RESTRICTION: &'static str = "UnknownRestriction";
     /// There are no backends, or one cannot be read.
     pub const INVALID_BACKEND: &'static str = "InvalidBackend";
     /// A weight cannot be read.
@@ -93,6 +98,7 @@ impl Refusal {
 
 impl TrafficSplit {
     pub(super) fn read(metadata: Metadata<'_>, object: &Fields) -> Self {
+        let (unknown, restrictions) = unknown::judge(object, &metadata.name.namespace);
         let text = |fields: &Fields, name: &str| {
             let value = fields.get(name).and_then(Value::as_str);
             value.unwrap_or_default().to_owned()
@@ -112,16 +118,19 @@ impl TrafficSplit {
                 .and_then(|spec| spec.get("service"))
                 .and_then(|service| service.as_str().map(str::to_owned)),
             on_no_endpoints: metadata.annotation(ON_NO_ENDPOINTS),
-            spec: SplitSpec::read(object),
+            spec: SplitSpec::read(object, restrictions),
+            unknown,
             name: metadata.name,
         }
     }
 }
 
 impl SplitSpec {
-    fn read(object: &Fields) -> Result<Self, RefusedSpec> {
+    fn read(object: &Fields, restrictions: Vec<FieldError>) -> Result<Self, RefusedSpec> {
         let mut refusals = Vec::new();
         let backends = Self::read_all(object, &mut refusals);
+        let restricted = |error| Refusal::new(Refusal::UNKNOWN_RESTRICTION, error);
+        refusals.extend(restrictions.into_iter().map(restricted));
         if refusals.is_empty() {
             Ok(Self { backends })
         } else {

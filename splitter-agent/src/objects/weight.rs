@@ -25,7 +25,11 @@ pub struct Weight {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WeightError {
     /// It is not there.
-    #[error("weight is missing; use a whole number of 0 or more")]
+    #[error(
+        "weight is missing, perhaps because a tool left out a zero (Go's omitempty does); write \
+         weight: 0 for none of the connections. Until then the root Service behaves as if this \
+         TrafficSplit did not exist"
+    )]
     Missing,
     /// It is no number at all.
     #[error("weight {0} is not a number; use a whole number such as 90 or a quantity such as 900m")]

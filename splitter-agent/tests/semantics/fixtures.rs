@@ -14,13 +14,14 @@ pub(crate) const NAMESPACE: &str = "shop";
 /// The cluster IP of [`root`].
 pub(crate) const VIP: &str = "10.96.0.1:80";
 
-/// A Service of this spec.
+/// A Service of this spec; it selects pods unless the spec says otherwise.
 pub(crate) fn service_of(name: &str, spec: &Value) -> Value {
-    json!({
+    let service = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": name, "namespace": NAMESPACE},
-        "spec": spec,
-    })
+        "spec": {"selector": {"app": name}},
+    });
+    with(service, &json!({"spec": spec}))
 }
 
 /// A Service with a cluster IP and one unnamed TCP port, 80.
@@ -136,6 +137,20 @@ pub(crate) fn read(values: impl IntoIterator<Item = Value>) -> Objects {
         assert_eq!(objects.insert(object), None, "each object once");
     }
     objects
+}
+
+/// Reads and compiles objects for a node of this name and zone.
+pub(crate) fn compiled_on(
+    node: &str,
+    zone: Option<&str>,
+    values: impl IntoIterator<Item = Value>,
+) -> Outcome {
+    let settings = Settings {
+        node_name: Some(node.to_owned()),
+        zone: zone.map(str::to_owned),
+        ..Settings::default()
+    };
+    Outcome(compile(&read(values), &settings))
 }
 
 /// Reads and compiles objects.

@@ -5,9 +5,13 @@
 mod conflicts;
 mod endpoints;
 mod fixtures;
+mod locality;
 mod names;
+mod overlap;
 mod ports;
 mod properties;
+mod root_ports;
 mod services;
 mod slices;
+mod unknown_fields;
 mod weights;

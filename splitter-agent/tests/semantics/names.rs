@@ -42,11 +42,17 @@ fn the_clusters_own_domain_is_known() {
     );
     let settings = Settings {
         cluster_domain: "k8s.example.org".to_owned(),
+        ..Settings::default()
     };
     let outcome = Outcome(compile(&objects, &settings));
     outcome.assert_accepted();
     let outcome = Outcome(compile(&objects, &Settings::default()));
     assert_eq!(outcome.said(), [(Refused, "InvalidRoot", "spec.service")]);
+    let message = outcome.message();
+    assert!(
+        message.contains("--cluster-domain k8s.example.org"),
+        "{message}"
+    );
 }
 
 /// Row "root name ...": a namespace other than the split's own is refused.

@@ -1,7 +1,7 @@
 //! Roots and leaves that are not there, or not what they should be.
 
 use serde_json::{Value, json};
-use splitter_agent::compile::Severity::{Inactive, Warning};
+use splitter_agent::compile::Severity::{Accepted, Inactive, Note, Warning};
 use splitter_agent::compile::{Settings, compile};
 use splitter_agent::objects::{ObjectName, ObjectReference};
 use splitter_agent::plan::Decision;
@@ -238,4 +238,26 @@ fn session_affinity_of_the_root_is_warned_of() {
         outcome.said(),
         [(Warning, "SessionAffinityIgnored", "spec.service")]
     );
+}
+
+/// A root that chooses no pods has nobody behind it for clients that are not split.
+#[test]
+fn a_root_without_anybody_behind_it_is_noted_and_accepted() {
+    let bare = with(root(), &json!({"spec": {"selector": null}}));
+    let noted = [
+        (Accepted, "Accepted", ""),
+        (Note, "RootWithoutEndpoints", "spec.service"),
+    ];
+    let mut empty = bare.clone();
+    empty["spec"]["selector"] = json!({});
+    for bare in [bare.clone(), empty] {
+        let outcome = compiled(world_with(bare).into_iter().chain([canary(9, 1)]));
+        assert_eq!(outcome.shares(VIP), [("web-1", 9), ("web-2", 1)]);
+        assert_eq!(outcome.said(), noted);
+    }
+    // A slice without endpoints is nobody, one that somebody wrote by hand is fine.
+    let objects = || world_with(bare.clone()).into_iter().chain([canary(9, 1)]);
+    let outcome = compiled(objects().chain([slice("web", &[])]));
+    assert_eq!(outcome.said(), noted);
+    compiled(objects().chain([slice("web", &["10.0.0.7"])])).assert_accepted();
 }

@@ -59,7 +59,7 @@ pub(super) fn event(
         message,
     } = diagnostic;
     let kind = match severity {
-        Severity::Accepted => "Normal",
+        Severity::Accepted | Severity::Note => "Normal",
         Severity::Inactive | Severity::Warning | Severity::Refused => "Warning",
     };
     let note = if field.is_empty() {

@@ -31,6 +31,13 @@ pub fn changes(old: &Snapshot, new: &Snapshot) -> Vec<Change> {
         Object::TrafficSplit,
         &mut changes,
     );
+    difference(
+        "Node",
+        &before.nodes,
+        &after.nodes,
+        Object::Node,
+        &mut changes,
+    );
     for object in before.refused.difference(&after.refused) {
         if !after.contains_reference(object) {
             changes.push(Change::Deleted(object.clone()));

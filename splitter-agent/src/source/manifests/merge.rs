@@ -71,6 +71,7 @@ fn first_places_of(files: &Files) -> HashMap<Key<'_>, (&Path, Place)> {
 
 fn key(object: &Object) -> Key<'_> {
     let name = match object {
+        Object::Node(object) => &object.name,
         Object::Service(object) => &object.name,
         Object::EndpointSlice(object) => &object.name,
         Object::TrafficSplit(object) => &object.name,

@@ -1,0 +1,155 @@
+//! Fields that no TrafficSplit has.
+
+use serde_json::{Value, json};
+use splitter_agent::compile::Severity::{Refused, Warning};
+
+use crate::fixtures::{VIP, canary, compiled_world, split, with};
+
+fn with_spec(fields: &Value) -> Value {
+    with(canary(9, 1), &json!({ "spec": fields }))
+}
+
+fn with_backend(field: &str, value: Value) -> Value {
+    let mut split = canary(9, 1);
+    split["spec"]["backends"][1][field] = value;
+    split
+}
+
+/// A field that changes nothing is ignored, and its author is told.
+#[test]
+fn unknown_fields_are_named_and_the_split_is_in_force() {
+    for (split, field) in [
+        (
+            with_spec(&json!({"stickiness": "cookie"})),
+            "spec.stickiness",
+        ),
+        (
+            with_spec(&json!({"mirror": {"service": "x"}})),
+            "spec.mirror",
+        ),
+        (
+            with_backend("labels", json!({"a": "b"})),
+            "spec.backends[1].labels",
+        ),
+        (
+            with_backend("namespace", json!("shop")),
+            "spec.backends[1].namespace",
+        ),
+        (with_backend("Weight", json!(7)), "spec.backends[1].Weight"),
+    ] {
+        let outcome = compiled_world(split);
+        assert_eq!(outcome.shares(VIP), [("web-1", 9), ("web-2", 1)]);
+        assert_eq!(outcome.said(), [(Warning, "UnknownField", field)]);
+    }
+}
+
+/// What would say for whom or for what the split is meant refuses it: without it, it would
+/// be for everyone.
+#[test]
+fn a_field_that_would_restrict_the_split_refuses_it() {
+    for (split, field) in [
+        (
+            with_spec(&json!({"match": [{"name": "beta"}]})),
+            "spec.match",
+        ),
+        (
+            with_spec(&json!({"headers": {"user": "me"}})),
+            "spec.headers",
+        ),
+        (
+            with_spec(&json!({"clientSelector": {"app": "a"}})),
+            "spec.clientSelector",
+        ),
+        (with_spec(&json!({"port": 80})), "spec.port"),
+        (with_spec(&json!({"namespace": "bank"})), "spec.namespace"),
+        (
+            with_spec(&json!({"http": [{"match": [{"uri": "/"}]}]})),
+            "spec.http[0].match",
+        ),
+        (
+            with_backend(
+                "matches",
+                json!([{"kind": "HTTPRouteGroup", "name": "beta"}]),
+            ),
+            "spec.backends[1].matches",
+        ),
+        (
+            with_backend("namespace", json!("bank")),
+            "spec.backends[1].namespace",
+        ),
+        (
+            with_backend("subset", json!("v2")),
+            "spec.backends[1].subset",
+        ),
+    ] {
+        compiled_world(split).assert_refused("UnknownRestriction", field);
+    }
+}
+
+/// Two backends that differ in a field that is not known are not one backend written twice.
+#[test]
+fn backends_of_other_namespaces_are_not_added_up() {
+    let mut colours = split(
+        "canary",
+        "web",
+        &[("web-1", json!(90)), ("web-1", json!(10))],
+    );
+    colours["spec"]["backends"][0]["namespace"] = json!("blue");
+    colours["spec"]["backends"][1]["namespace"] = json!("green");
+    let outcome = compiled_world(colours);
+    let refused = |field| (Refused, "UnknownRestriction", field);
+    assert_eq!(
+        outcome.said(),
+        [
+            refused("spec.backends[0].namespace"),
+            refused("spec.backends[1].namespace"),
+        ]
+    );
+}
+
+/// What chooses nothing restricts nothing.
+#[test]
+fn empty_restrictions_are_warned_of_only() {
+    for split in [
+        with_spec(&json!({"match": []})),
+        with_spec(&json!({"match": {}})),
+        with_backend("namespace", json!("")),
+    ] {
+        let outcome = compiled_world(split);
+        assert_eq!(outcome.shares(VIP), [("web-1", 9), ("web-2", 1)]);
+        let reasons: Vec<_> = outcome.said().iter().map(|said| said.1).collect();
+        assert_eq!(reasons, ["UnknownField"]);
+    }
+    compiled_world(with_spec(&json!({"match": null}))).assert_accepted();
+}
+
+/// However many there are, the report stays short.
+#[test]
+fn many_unknown_fields_are_counted() {
+    let mut many = canary(9, 1);
+    for number in 0..1000 {
+        many["spec"][format!("field-{number:03}")] = json!(number);
+    }
+    let outcome = compiled_world(many);
+    assert_eq!(outcome.said().len(), 5);
+    let last = outcome.0.diagnostics.last().unwrap();
+    assert!(last.message.contains("995 more"), "{}", last.message);
+}
+
+/// A tool that leaves out zeros writes no weight where it means 0.
+#[test]
+fn a_weight_that_is_left_out_names_the_tools_that_do_so() {
+    let mut omitted = canary(100, 0);
+    omitted["spec"]["backends"][1]
+        .as_object_mut()
+        .unwrap()
+        .remove("weight");
+    for split in [omitted, with_backend("weight", json!(null))] {
+        let outcome = compiled_world(split);
+        outcome.assert_refused("InvalidWeight", "spec.backends[1].weight");
+        let message = outcome.message();
+        for part in ["omitempty", "write weight: 0", "did not exist"] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+}
