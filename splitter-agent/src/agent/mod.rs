@@ -1,11 +1,11 @@
 //! The agent: takes changes from a source, has them compiled, publishes what they come to, keeps
 //! the programs attached, and says what changed, once.
 
+mod attachment;
 mod findings;
 mod log;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::causes::with_causes;
@@ -16,6 +16,7 @@ use crate::plan::{Frontend, PlannedSplit};
 use crate::report::{Board, Programmed, Progress};
 use crate::source::Change;
 
+pub use self::attachment::Attachment;
 use self::findings::Findings;
 
 /// The owner of the maps and the programs.
@@ -24,7 +25,7 @@ pub struct Agent {
     publisher: Publisher,
     programs: Programs,
     pins: PinDirectory,
-    cgroup: PathBuf,
+    attachment: Attachment,
     findings: Findings,
     progress: Progress,
     /// What may be published; `None` as long as nothing may.
@@ -38,7 +39,7 @@ pub struct Agent {
     kept: BTreeSet<Frontend>,
     /// What could not be published.
     failed: BTreeMap<Frontend, Diagnostic>,
-    /// Whether our programs are at work.
+    /// Whether the maps are filled, so that the programs may be at work.
     is_attached: bool,
     /// Whether maps of other layouts are gone.
     is_pruned: bool,
@@ -53,7 +54,7 @@ impl Agent {
         publisher: Publisher,
         programs: Programs,
         pins: PinDirectory,
-        cgroup: PathBuf,
+        attachment: Attachment,
         settings: Settings,
         board: Board,
         progress: Progress,
@@ -63,7 +64,7 @@ impl Agent {
             publisher,
             programs,
             pins,
-            cgroup,
+            attachment,
             findings: Findings::new(board),
             progress,
             extent: None,
@@ -86,7 +87,7 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// If the programs cannot be attached.
+    /// If the pin directory cannot be read.
     pub fn apply(&mut self, changes: Vec<Change>) -> Result<(), LoadError> {
         let start = Instant::now();
         self.progress.queue(changes.len());
@@ -139,7 +140,7 @@ impl Agent {
     fn attach_when_filled(&mut self, extent: Extent) -> Result<(), LoadError> {
         let is_complete = extent == Extent::Full;
         if !self.is_attached && (is_complete || self.pins.other_layouts()?.is_empty()) {
-            self.attach()?;
+            self.attachment.keep(&mut self.programs, &self.progress);
             self.is_attached = true;
         }
         if self.is_attached && !self.is_pruned && is_complete {
@@ -164,27 +165,8 @@ impl Agent {
         self.publisher.tidy()
     }
 
-    fn attach(&mut self) -> Result<(), LoadError> {
-        let attached = self.programs.attach(&self.cgroup)?;
-        self.progress.set_attached(true);
-        tracing::info!(
-            cgroup = %self.cgroup.display(),
-            programs = attached
-                .iter()
-                .map(|(name, attached)| format!("{name} ({attached:?})"))
-                .collect::<Vec<_>>()
-                .join(", "),
-            "programs attached; connections are split"
-        );
-        Ok(())
-    }
-
-    /// Tries again what failed, and follows a cgroup that was removed and made anew.
-    ///
-    /// # Errors
-    ///
-    /// If the programs cannot be examined or attached.
-    pub fn watch(&mut self) -> Result<(), LoadError> {
+    /// Tries again what failed, and looks where pods are.
+    pub fn watch(&mut self) {
         if let (Some(extent), false) = (self.extent, self.failed.is_empty()) {
             let start = Instant::now();
             let report = self.publisher.publish(self.compiler.plan(), extent);
@@ -195,15 +177,9 @@ impl Agent {
             };
             self.conclude(&report, &delta, start);
         }
-        if self.is_attached && self.cgroup.exists() && !self.programs.is_attached(&self.cgroup)? {
-            self.progress.set_attached(false);
-            tracing::warn!(
-                cgroup = %self.cgroup.display(),
-                "the programs are no longer on the cgroup; attaching them again"
-            );
-            self.attach()?;
+        if self.is_attached {
+            self.attachment.keep(&mut self.programs, &self.progress);
         }
-        Ok(())
     }
 
     /// Says what came of a publication.

@@ -3,6 +3,7 @@
 //! Exit codes: 0, done; 1, `check` found something that is refused; 2, the command line
 //! is wrong; 3, the command failed, and standard error says why.
 
+mod attachment;
 mod check;
 mod cleanup;
 mod explain;

@@ -1,18 +1,16 @@
 //! `status`: configured against observed shares.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use clap::Args;
 use serde::{Serialize, Serializer};
 use splitter_common::layout::{LAYOUT_VERSION, LeafState, Reason};
 
-use crate::datapath::{
-    AttachedProgram, SplitView, View, attached_programs, cgroup_path, reason_name, reason_text,
-    verdict_name,
-};
+use crate::datapath::{SplitView, View, reason_name, reason_text, verdict_name};
 use crate::plan::{Decision, Frontend};
 
+use super::attachment::Attachment;
 use super::table::{Align, Table};
 use super::{Common, Outcome, print};
 
@@ -31,19 +29,11 @@ pub(super) struct StatusArgs {}
 struct Report {
     layout: u32,
     pins: String,
-    attached: bool,
-    programs: Vec<Program>,
+    #[serde(flatten)]
+    attachment: Attachment,
     splits: Vec<Split>,
     inconsistent: Vec<String>,
     outcomes: BTreeMap<&'static str, u64>,
-}
-
-#[derive(Serialize)]
-struct Program {
-    name: &'static str,
-    attached: bool,
-    program_id: Option<u32>,
-    cgroup: Option<String>,
 }
 
 /// A split in force, as `status` and `explain` show it.
@@ -82,12 +72,10 @@ struct Leaf {
 pub(super) fn run(_: &StatusArgs, common: &Common) -> anyhow::Result<Outcome> {
     let pins = common.pins();
     let view = View::open(&pins)?;
-    let programs = attached_programs(&pins)?;
     let report = Report {
         layout: LAYOUT_VERSION,
         pins: pins.path().display().to_string(),
-        attached: programs.iter().all(|program| program.cgroup_id.is_some()),
-        programs: programs.iter().map(describe_program).collect(),
+        attachment: Attachment::read(&pins)?,
         splits: view
             .frontends
             .iter()
@@ -102,20 +90,8 @@ pub(super) fn run(_: &StatusArgs, common: &Common) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn describe_program(program: &AttachedProgram) -> Program {
-    Program {
-        name: program.name,
-        attached: program.cgroup_id.is_some(),
-        program_id: program.program_id,
-        cgroup: program.cgroup_id.map(|id| {
-            cgroup_path(id)
-                .map_or_else(|| format!("cgroup {id}"), |path| path.display().to_string())
-        }),
-    }
-}
-
 fn text(report: &Report) -> Result<String, std::fmt::Error> {
-    let mut text = attachment(report);
+    let mut text = report.attachment.text()?;
     if report.splits.is_empty() {
         text.push_str("no splits are in force\n");
     }
@@ -144,31 +120,6 @@ fn text(report: &Report) -> Result<String, std::fmt::Error> {
         )?;
     }
     Ok(text)
-}
-
-fn attachment(report: &Report) -> String {
-    let cgroups: BTreeSet<&str> = report
-        .programs
-        .iter()
-        .filter_map(|program| program.cgroup.as_deref())
-        .collect();
-    let missing: Vec<&str> = report
-        .programs
-        .iter()
-        .filter(|program| !program.attached)
-        .map(|program| program.name)
-        .collect();
-    let cgroups = cgroups.into_iter().collect::<Vec<_>>().join(" and ");
-    if cgroups.is_empty() {
-        "no program is attached, so nothing is split; start the agent\n".to_owned()
-    } else if missing.is_empty() {
-        format!("programs attached to {cgroups}\n")
-    } else {
-        format!(
-            "programs attached to {cgroups}, but not {}; restart the agent\n",
-            missing.join(", ")
-        )
-    }
 }
 
 impl Split {

@@ -3,7 +3,9 @@
 //! - `preflight`: what this machine must have; `features`: what its kernel must have;
 //! - `pins`: where maps and links are pinned, and the lock on that place;
 //! - `maps`: shapes of the maps, and handles to them; `table`: arrays in our memory;
-//! - `programs`: loading the programs and putting them on the cgroup;
+//! - `programs`: loading the programs; `links`: putting them on cgroups;
+//! - `hierarchy`: the cgroup hierarchy; `places`: which of its groups hold pods;
+//! - `neighbours`: programs of others on the path of a pod; `foreign`: asking for them;
 //! - `publish`: bringing the maps to what a plan says; `difference`: what needs
 //!   a change; `report`: what came of it;
 //!   `recover`: taking over maps;
@@ -16,10 +18,15 @@
 mod allocation;
 mod difference;
 mod features;
+mod foreign;
 mod grace;
+mod hierarchy;
 mod leaf_ids;
+mod links;
 mod maps;
+mod neighbours;
 mod pins;
+mod places;
 mod preflight;
 mod programs;
 mod publish;
@@ -31,13 +38,17 @@ mod table;
 mod view;
 
 pub use features::{Feature, FeatureError};
+pub use foreign::Mode;
+pub use hierarchy::{Hierarchy, OwnPlace, on_node};
+pub(crate) use hierarchy::{cgroup_id, is_cgroup, path_to_root};
+pub use links::{Attached, AttachedProgram, attached_programs};
 pub use maps::{Capacity, MapsError};
+pub use neighbours::{Blocker, Effect, Neighbour, neighbours};
 pub use pins::{PROGRAMS, PinDirectory, PinError, PinLock};
-pub use preflight::{PreflightError, cgroup_path, find_cgroup, preflight};
-pub use programs::{
-    Attached, AttachedProgram, EbpfLogLevel, LoadError, LoadSettings, Programs, Refusal,
-    attached_programs,
-};
+pub use places::{Choice, Fallback};
+pub(crate) use places::{choose, outermost};
+pub use preflight::{PreflightError, preflight};
+pub use programs::{EbpfLogLevel, LoadError, LoadSettings, Programs, Refusal};
 pub use publish::Publisher;
 pub use report::{Change, Extent, FrontendError, PublishError, Put, Report};
 pub use view::{LeafCounts, SplitView, View, reason_name, reason_text, verdict_name};

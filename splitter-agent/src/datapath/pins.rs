@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! <pin directory>/          locked by the running agent
-//!   links/connect4 ...      one link per program; survives changes of the layout
+//!   links/connect4-4711 ... one link per program and cgroup, which the number is the id of;
+//!                           survives changes of the layout
 //!   v1/FRONTENDS ...        the maps, below the version of their layout
 //! ```
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
@@ -137,10 +139,27 @@ impl PinDirectory {
         self.maps().join(name)
     }
 
-    /// Where the link of a program is pinned.
+    /// Where the link of a program on a cgroup is pinned.
+    ///
+    /// An agent of a version that knows one cgroup only, and takes over from us, detaches what
+    /// has other names than its own, so that both ways of changing the version leave one
+    /// program of each kind.
     #[must_use]
-    pub fn link(&self, program: &str) -> PathBuf {
-        self.links().join(program)
+    pub fn link(&self, program: &str, cgroup_id: u64) -> PathBuf {
+        self.links().join(format!("{program}-{cgroup_id}"))
+    }
+
+    /// The pinned links of these programs, sorted.
+    ///
+    /// # Errors
+    ///
+    /// If the directory cannot be listed.
+    pub(crate) fn pinned_links(&self) -> Result<Vec<PinnedLink>, PinError> {
+        if !exists(&self.links())? {
+            return Ok(Vec::new());
+        }
+        let links = entries(&self.links())?;
+        Ok(links.into_iter().filter_map(PinnedLink::parse).collect())
     }
 
     /// Makes the directories.
@@ -296,17 +315,17 @@ impl PinDirectory {
         Ok(layouts)
     }
 
-    /// Detaches and removes links of programs that are not among these: those of a later
-    /// version, say. Gives back what was removed.
+    /// Detaches and removes links but those of our programs on these cgroups: those of a later
+    /// version, say, or on cgroups that have no pods. Gives back what was removed.
     ///
     /// # Errors
     ///
     /// If something cannot be removed.
-    pub fn remove_other_links(&self, programs: &[&str]) -> Result<Vec<PathBuf>, PinError> {
+    pub fn remove_other_links(&self, cgroups: &BTreeSet<u64>) -> Result<Vec<PathBuf>, PinError> {
         let mut links = entries(&self.links())?;
         links.retain(|link| {
-            let name = link.file_name().and_then(|name| name.to_str());
-            !name.is_some_and(|name| programs.contains(&name))
+            let link = PinnedLink::parse(link.clone()).and_then(|link| link.cgroup_id);
+            !link.is_some_and(|id| cgroups.contains(&id))
         });
         for link in &links {
             detach(link);
@@ -331,7 +350,7 @@ impl PinDirectory {
             return Err(PinError::Foreign(self.0.clone()));
         }
         if exists(&self.links())? {
-            removed.extend(self.remove_other_links(&[])?);
+            removed.extend(self.remove_other_links(&BTreeSet::new())?);
             fs::remove_dir(self.links()).map_err(PinError::io("remove", &self.links()))?;
         }
         for layout in self.layouts()? {
@@ -354,9 +373,8 @@ impl PinDirectory {
             pins.extend(entries(&layout)?);
         }
         let is_ours = |pin: &PathBuf| {
-            pin.file_name()
-                .and_then(|name| name.to_str())
-                .is_some_and(|name| PROGRAMS.contains(&name) || name == FRONTENDS)
+            PinnedLink::parse(pin.clone()).is_some()
+                || pin.file_name().is_some_and(|name| name == FRONTENDS)
         };
         Ok(pins.is_empty() || pins.iter().any(is_ours))
     }
@@ -409,6 +427,33 @@ fn check_owner(path: &Path, sticky: Sticky) -> Result<(), PinError> {
     })
 }
 
+/// A link of ours, by the name of its pin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PinnedLink {
+    pub(crate) path: PathBuf,
+    /// Whose link it is.
+    pub(crate) program: &'static str,
+    /// The cgroup that it was made for; `None` in the form that the first version used, which
+    /// knew one cgroup only.
+    pub(crate) cgroup_id: Option<u64>,
+}
+
+impl PinnedLink {
+    fn parse(path: PathBuf) -> Option<Self> {
+        let name = path.file_name()?.to_str()?;
+        let (program, cgroup_id) = match name.split_once('-') {
+            None => (name, None),
+            Some((program, id)) => (program, Some(id.parse().ok()?)),
+        };
+        let program = PROGRAMS.into_iter().find(|known| *known == program)?;
+        Some(Self {
+            path,
+            program,
+            cgroup_id,
+        })
+    }
+}
+
 /// Removes the maps of a layout: `FRONTENDS` first, without which nothing leads to the
 /// others, so that a removal that is cut short leaves nothing half in force.
 fn remove_layout(layout: &Path) -> Result<Vec<PathBuf>, PinError> {
@@ -421,7 +466,7 @@ fn remove_layout(layout: &Path) -> Result<Vec<PathBuf>, PinError> {
     Ok(pins)
 }
 
-fn remove_file(path: &Path) -> Result<(), PinError> {
+pub(super) fn remove_file(path: &Path) -> Result<(), PinError> {
     fs::remove_file(path).map_err(PinError::io("remove", path))
 }
 
@@ -461,4 +506,22 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
         .map_err(PinError::io("list", directory))?;
     entries.sort();
     Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_told_by_the_names_of_their_pins() {
+        let parse = |name: &str| {
+            let link = PinnedLink::parse(Path::new("/pins/links").join(name))?;
+            Some((link.program, link.cgroup_id))
+        };
+        assert_eq!(parse("connect4-4711"), Some(("connect4", Some(4711))));
+        assert_eq!(parse("getpeername6"), Some(("getpeername6", None)));
+        for name in ["connect4-new", "connect4-", "sendmsg4-1", "theirs", "-1"] {
+            assert_eq!(parse(name), None, "{name}");
+        }
+    }
 }

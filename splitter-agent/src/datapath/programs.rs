@@ -1,20 +1,15 @@
-//! Loading the programs, and putting them on the cgroup.
+//! Loading the programs.
 
-use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use aya::pin::PinError as LinkPinError;
-use aya::programs::links::{FdLink, LinkError};
-use aya::programs::{CgroupAttachMode, CgroupSockAddr, ProgramError};
+use aya::programs::{CgroupSockAddr, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 
 use super::features::{self, FeatureError};
 use super::maps::{Capacity, MapsError, check_shapes, shapes};
-use super::pins::{PROGRAMS, PinDirectory, PinError, exists};
-use super::syscall;
+use super::neighbours::Blocker;
+use super::pins::{PROGRAMS, PinDirectory, PinError};
 
 /// The kernel programs, as `cargo xtask build-ebpf` made them; empty if it did not.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/splitter-ebpf.o"));
@@ -106,6 +101,9 @@ pub enum LoadError {
         #[source]
         source: io::Error,
     },
+    /// A program of another owner keeps ours out.
+    #[error("{0}")]
+    Blocked(Box<Blocker>),
     /// The cgroup cannot be opened.
     #[error("cannot open the cgroup {path}")]
     Cgroup {
@@ -120,17 +118,8 @@ pub enum LoadError {
 /// The programs, loaded but not necessarily attached.
 #[derive(Debug)]
 pub struct Programs {
-    object: Ebpf,
-    pins: PinDirectory,
-}
-
-/// What attaching came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attached {
-    /// The program is new on the cgroup.
-    New,
-    /// The program took the place of an earlier one, atomically.
-    Replaced,
+    pub(super) object: Ebpf,
+    pub(super) pins: PinDirectory,
 }
 
 impl Programs {
@@ -190,111 +179,12 @@ impl Programs {
     pub fn object(&mut self) -> &mut Ebpf {
         &mut self.object
     }
-
-    /// Puts the programs on a cgroup. Where an agent before us left its links, ours take
-    /// the place of its programs one by one, and no connection is missed.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel refuses.
-    pub fn attach(&mut self, cgroup: &Path) -> Result<Vec<(&'static str, Attached)>, LoadError> {
-        let open = |source| LoadError::Cgroup {
-            path: cgroup.to_owned(),
-            source,
-        };
-        let directory = File::open(cgroup).map_err(open)?;
-        // On 64-bit kernels a cgroup's id is its directory's inode number.
-        let cgroup_id = directory.metadata().map_err(open)?.ino();
-        let attached = PROGRAMS
-            .into_iter()
-            .map(|name| {
-                let attached = self.attach_one(name, &directory, cgroup_id)?;
-                Ok((name, attached))
-            })
-            .collect::<Result<_, LoadError>>()?;
-        // Programs that only another version has would go on with maps that nobody fills.
-        for link in self.pins.remove_other_links(&PROGRAMS)? {
-            tracing::info!(link = %link.display(), "detached a program of another version");
-        }
-        Ok(attached)
-    }
-
-    fn attach_one(
-        &mut self,
-        name: &'static str,
-        cgroup: &File,
-        cgroup_id: u64,
-    ) -> Result<Attached, LoadError> {
-        let failed = |action| {
-            move |source: io::Error| LoadError::Link {
-                action,
-                program: name.to_owned(),
-                source,
-            }
-        };
-        let of_program = |action| {
-            move |source: ProgramError| LoadError::Program {
-                action,
-                program: name.to_owned(),
-                source: Box::new(source),
-            }
-        };
-        let path = self.pins.link(name);
-        let program = program(&mut self.object, name)?;
-        let mut old = None;
-        if exists(&path)? {
-            let link = syscall::open_pin(&path).map_err(failed("open"))?;
-            let info = syscall::link_info(link.as_fd()).map_err(failed("examine"))?;
-            if info.cgroup_id == cgroup_id {
-                let new = program.fd().map_err(of_program("use"))?;
-                match syscall::update_link(link.as_fd(), new.as_fd()) {
-                    Ok(()) => return Ok(Attached::Replaced),
-                    // The cgroup was removed, and another one has its number now.
-                    Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {}
-                    Err(error) => return Err(failed("update")(error)),
-                }
-            }
-            old = Some(link);
-        }
-        let link_id = program
-            .attach(cgroup, CgroupAttachMode::Single)
-            .map_err(of_program("attach"))?;
-        let link = program.take_link(link_id).map_err(of_program("keep"))?;
-        let link = FdLink::try_from(link)
-            .map_err(|error: LinkError| failed("keep")(io::Error::other(error)))?;
-        // Pinned beside the old link and then put in its place, so that at no moment the
-        // hook hangs on this process alone.
-        let beside = self.pins.link(&format!("{name}-new"));
-        if exists(&beside)? {
-            fs::remove_file(&beside).map_err(failed("clear the way for"))?;
-        }
-        link.pin(&beside)
-            .map_err(|error: LinkPinError| failed("pin")(io::Error::other(error)))?;
-        fs::rename(&beside, &path).map_err(failed("put in place"))?;
-        if let Some(old) = old {
-            // Gone already if its cgroup is; detached without its pin at the latest.
-            let _ = syscall::detach_link(old.as_fd());
-        }
-        Ok(Attached::New)
-    }
-
-    /// Whether every program is on this cgroup. It is not if the cgroup has been removed
-    /// and made anew, as systemd does when it restarts a unit.
-    ///
-    /// # Errors
-    ///
-    /// If the links cannot be examined.
-    pub fn is_attached(&self, cgroup: &Path) -> Result<bool, LoadError> {
-        let Ok(status) = fs::metadata(cgroup) else {
-            return Ok(false);
-        };
-        Ok(attached_programs(&self.pins)?
-            .iter()
-            .all(|program| program.cgroup_id == Some(status.ino())))
-    }
 }
 
-fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAddr, LoadError> {
+pub(super) fn program<'a>(
+    object: &'a mut Ebpf,
+    name: &str,
+) -> Result<&'a mut CgroupSockAddr, LoadError> {
     let Some(program) = object.program_mut(name) else {
         return Err(LoadError::NotBuilt);
     };
@@ -303,49 +193,4 @@ fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAdd
         program: name.to_owned(),
         source: Box::new(source),
     })
-}
-
-/// A program as it is attached now, with no agent's help.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AttachedProgram {
-    /// Its name.
-    pub name: &'static str,
-    /// Id of the cgroup that it is on; `None` if it is not attached, or its cgroup is
-    /// gone.
-    pub cgroup_id: Option<u64>,
-    /// Id of the program, for `bpftool prog show id`.
-    pub program_id: Option<u32>,
-}
-
-/// Looks at the pinned links.
-///
-/// # Errors
-///
-/// If a link is pinned but cannot be examined.
-pub fn attached_programs(pins: &PinDirectory) -> Result<Vec<AttachedProgram>, LoadError> {
-    PROGRAMS
-        .into_iter()
-        .map(|name| {
-            let path = pins.link(name);
-            if !exists(&path)? {
-                return Ok(AttachedProgram {
-                    name,
-                    cgroup_id: None,
-                    program_id: None,
-                });
-            }
-            let info = syscall::open_pin(&path)
-                .and_then(|link| syscall::link_info(link.as_fd()))
-                .map_err(|source| LoadError::Link {
-                    action: "examine",
-                    program: name.to_owned(),
-                    source,
-                })?;
-            Ok(AttachedProgram {
-                name,
-                cgroup_id: (info.cgroup_id != 0).then_some(info.cgroup_id),
-                program_id: Some(info.program_id),
-            })
-        })
-        .collect()
 }

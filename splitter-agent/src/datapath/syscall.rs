@@ -20,7 +20,7 @@ const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// Calls `bpf(2)` with a structure of the command's own shape.
-fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long> {
+pub(super) fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: the structure is valid for reads and writes of its own size, and any
     // pointer in it is to memory that its caller keeps alive for the call.
     let result = unsafe {
@@ -38,7 +38,7 @@ fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long>
 }
 
 /// Takes ownership of a descriptor that `bpf(2)` has just returned.
-fn own(descriptor: libc::c_long) -> io::Result<OwnedFd> {
+pub(super) fn own(descriptor: libc::c_long) -> io::Result<OwnedFd> {
     let descriptor = i32::try_from(descriptor).map_err(io::Error::other)?;
     // SAFETY: the kernel has just made this descriptor for us; nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })

@@ -4,13 +4,15 @@
 //! when the API server is away, or a map is full, restarting agents makes things worse.
 //! *Ready* means that connections are split on this node now, as far as can be known.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::causes::with_causes;
-use crate::datapath::{AttachedProgram, LoadError};
+use crate::datapath::{AttachedProgram, LoadError, on_node};
 
+use super::places::Places;
 use super::progress::Status;
 use super::self_test::SelfTestStatus;
 
@@ -119,6 +121,18 @@ pub fn readiness(
 
 fn attachment(status: &Status, programs: &Result<Vec<AttachedProgram>, LoadError>) -> Check {
     const NAME: &str = "programs";
+    let places = &status.places;
+    let problems: Vec<String> = places
+        .problems()
+        .map(|(cgroup, problem)| {
+            let cgroup = on_node(cgroup);
+            format!("{}: {problem}", cgroup.display())
+        })
+        .collect();
+    if let (Some(since), false) = (status.misplaced_for, problems.is_empty()) {
+        let what = format!("connections are not split from {}", problems.join("; "));
+        return Check::fails(NAME, since, what);
+    }
     if !status.attached {
         return Check::fails(
             NAME,
@@ -129,14 +143,15 @@ fn attachment(status: &Status, programs: &Result<Vec<AttachedProgram>, LoadError
     // The agent looks once a second; the links themselves know better.
     match programs {
         Ok(programs) => {
-            let missing: Vec<&str> = programs
+            let missing: BTreeSet<&str> = programs
                 .iter()
                 .filter(|program| program.cgroup_id.is_none())
                 .map(|program| program.name)
                 .collect();
             if missing.is_empty() {
-                Check::passes(NAME, "the programs are attached")
+                Check::passes(NAME, attached_text(places))
             } else {
+                let missing: Vec<&str> = missing.into_iter().collect();
                 Check::fails(
                     NAME,
                     Duration::ZERO,
@@ -153,6 +168,28 @@ fn attachment(status: &Status, programs: &Result<Vec<AttachedProgram>, LoadError
             ),
         ),
     }
+}
+
+/// Where the programs are, and what should be known about it.
+fn attached_text(places: &Places) -> String {
+    let cgroups: Vec<String> = places
+        .places
+        .iter()
+        .map(|place| on_node(&place.cgroup).display().to_string())
+        .collect();
+    let mut text = if cgroups.is_empty() {
+        "the programs are attached".to_owned()
+    } else {
+        format!("the programs are attached to {}", cgroups.join(" and "))
+    };
+    if let Some(why) = places.fallback {
+        text.push_str(&format!(", the root, since {why}"));
+    }
+    for warning in &places.warnings {
+        text.push_str("; ");
+        text.push_str(warning);
+    }
+    text
 }
 
 fn synchronisation(status: &Status) -> Check {
@@ -187,7 +224,7 @@ fn connection(status: &Status, test: &SelfTestStatus) -> Check {
 mod tests {
     use super::super::self_test::Failure;
     use super::*;
-    use crate::report::Progress;
+    use crate::report::{Place, Progress};
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -279,6 +316,46 @@ mod tests {
         let health = judge(&failed);
         assert_eq!(failing(&health), ["self-test"]);
         assert_eq!(health.checks[2].message, "it was refused");
+    }
+
+    #[test]
+    fn pods_in_a_place_without_programs_are_named_with_the_reason() {
+        let progress = Progress::default();
+        progress.set_attached(true);
+        progress.set_synced();
+        let place = |cgroup: &str, problem: Option<&str>| Place {
+            cgroup: cgroup.into(),
+            has_pods: true,
+            problem: problem.map(str::to_owned),
+        };
+        let mut places = Places {
+            places: vec![
+                place("/host/sys/fs/cgroup/kubepods", None),
+                place("/host/sys/fs/cgroup/kubepods.slice", Some("no way in")),
+            ],
+            ..Places::default()
+        };
+        progress.set_places(places.clone());
+        let health = readiness(&progress.status(), &Ok(Vec::new()), None);
+        assert_eq!(failing(&health), ["programs"]);
+        let message = &health.checks[0].message;
+        assert!(
+            message.contains("/sys/fs/cgroup/kubepods.slice: no way in")
+                && !message.contains("host"),
+            "{message}"
+        );
+
+        places.places.pop();
+        places.fallback = Some("it is a test");
+        places.warnings.push("beware".to_owned());
+        progress.set_places(places);
+        let health = readiness(&progress.status(), &Ok(Vec::new()), None);
+        assert!(health.healthy);
+        let message = &health.checks[0].message;
+        assert!(
+            message.contains("since it is a test") && message.contains("beware"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! to the [`Progress`]. Metrics, health checks and events read both, each in its own time;
 //! none of them can hold up a publication.
 //!
-//! - `board`, `progress`: the shared state;
+//! - `board`, `progress`, `places`: the shared state;
 //! - [`cluster`]: Events and statuses, written by one agent for all;
 //! - [`self_test`]: a real connection that must be split;
 //! - [`health`]: alive, ready, and if not, why and since when;
@@ -17,12 +17,14 @@ pub mod cluster;
 pub mod health;
 pub mod log;
 pub mod metrics;
+mod places;
 mod progress;
 pub mod self_test;
 mod server;
 
 pub use board::{Board, Follower, Standing};
 pub use metrics::Telemetry;
+pub use places::{Place, Places};
 pub use progress::{Programmed, Progress, Status};
 pub use self_test::{SelfTest, SelfTestError, SelfTestState};
 pub use server::{Listen, Server, ServerError};

@@ -9,6 +9,8 @@ use tokio::sync::watch;
 
 use crate::objects::ObjectName;
 
+use super::places::Places;
+
 /// How far the agent is; a handle that can be cloned.
 #[derive(Clone, Debug)]
 pub struct Progress(Arc<Shared>);
@@ -33,6 +35,9 @@ struct Inner {
     failing: Option<Instant>,
     attached: bool,
     attached_changed: Instant,
+    places: Places,
+    /// Since when the programs are not in every place where they should be.
+    misplaced: Option<Instant>,
     synced: bool,
     programmed: BTreeMap<ObjectName, Programmed>,
 }
@@ -75,6 +80,10 @@ pub struct Status {
     pub attached: bool,
     /// For how long they have been, or have not been, attached.
     pub attached_for: Duration,
+    /// Where the programs should be.
+    pub places: Places,
+    /// For how long they have not been in all of these places; `None` if they are.
+    pub misplaced_for: Option<Duration>,
     /// Whether everything that exists was read at least once and published.
     pub synced: bool,
 }
@@ -95,6 +104,8 @@ impl Default for Progress {
                 failing: None,
                 attached: false,
                 attached_changed: now,
+                places: Places::default(),
+                misplaced: None,
                 synced: false,
                 programmed: BTreeMap::new(),
             }),
@@ -155,6 +166,23 @@ impl Progress {
         });
     }
 
+    /// Where the programs should be, and what keeps them from there.
+    pub fn set_places(&self, places: Places) {
+        let mut inner = self.lock();
+        inner.misplaced = match inner.misplaced {
+            _ if places.problems().next().is_none() => None,
+            None => Some(Instant::now()),
+            since => since,
+        };
+        inner.places = places;
+    }
+
+    /// What [`Self::set_places`] was last told.
+    #[must_use]
+    pub fn places(&self) -> Places {
+        self.lock().places.clone()
+    }
+
     /// Tells when the programs are attached or no longer are.
     #[must_use]
     pub fn attached(&self) -> watch::Receiver<bool> {
@@ -206,6 +234,8 @@ impl Progress {
             failing: inner.failing.map(|since| since.elapsed()),
             attached: inner.attached,
             attached_for: inner.attached_changed.elapsed(),
+            places: inner.places.clone(),
+            misplaced_for: inner.misplaced.map(|since| since.elapsed()),
             synced: inner.synced,
         }
     }

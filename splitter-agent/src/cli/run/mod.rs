@@ -14,10 +14,10 @@ use splitter_common::pick;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
-use crate::agent::Agent;
+use crate::agent::{Agent, Attachment};
 use crate::datapath::{
     Capacity, EbpfLogLevel, LoadSettings, PinDirectory, PinError, PinLock, Programs, Publisher,
-    Refusal, find_cgroup, preflight,
+    Refusal, preflight,
 };
 use crate::report::log::{self, LogControl, LogError, LogForm};
 use crate::report::{Board, Listen, Progress};
@@ -53,10 +53,15 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     source: SourceArgs,
 
-    /// Cgroup whose processes' connections are split [default: the pods' cgroup, or else
-    /// the root of the cgroup v2 mount].
-    #[arg(long, env = "SPLITTER_CGROUP", value_name = "PATH")]
-    cgroup: Option<PathBuf>,
+    /// Cgroup whose processes' connections are split; may be given more than once, or with
+    /// commas [default: those that pods are in, or else the root of the cgroup v2 mount].
+    #[arg(
+        long,
+        env = "SPLITTER_CGROUP",
+        value_name = "PATH",
+        value_delimiter = ','
+    )]
+    cgroup: Vec<PathBuf>,
 
     /// Name of this node. Nodes start their shares at different leaves.
     #[arg(long, env = "NODE_NAME", default_value = "", value_name = "NAME")]
@@ -144,7 +149,7 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
     if pins.mount_if_missing()? {
         tracing::info!("mounted the BPF file system, which was not");
     }
-    let cgroup = find_cgroup(args.cgroup.as_deref())?;
+    let attachment = Attachment::new(pins.clone(), &args.cgroup)?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let (board, progress) = (Board::default(), Progress::default());
@@ -178,7 +183,7 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
         publisher,
         programs,
         pins.clone(),
-        cgroup.clone(),
+        attachment,
         args.cluster.settings(),
         board.clone(),
         progress.clone(),
@@ -187,7 +192,7 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
     let mut server = reports.map(|reports| {
         let (frontend, split) = reports.frontend();
         agent.reserve(frontend, split);
-        reports.serve(pins, cgroup, &board, &progress, log, |registry| {
+        reports.serve(pins, &board, &progress, log, |registry| {
             if let Some(watch) = feed.watch() {
                 watch.metrics().register(registry);
             }
@@ -207,7 +212,7 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
             }
             () = tokio::time::sleep(TIDY_DELAY), if untidy => untidy = agent.tidy(),
             _ = watch.tick() => {
-                tokio::task::block_in_place(|| agent.watch())?;
+                tokio::task::block_in_place(|| agent.watch());
             }
             ended = ended(server.as_mut()) => {
                 return ended.and(Err(anyhow::anyhow!("the HTTP server ended")));

@@ -1,7 +1,6 @@
 //! The HTTP server and the self-test of a running agent.
 
 use std::io;
-use std::path::PathBuf;
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
@@ -36,14 +35,13 @@ impl Reports {
     pub(super) fn serve(
         self,
         pins: PinDirectory,
-        cgroup: PathBuf,
         board: &Board,
         progress: &Progress,
         log: LogControl,
         register: impl FnOnce(&mut Registry),
     ) -> JoinHandle<io::Result<()>> {
         // The test goes on as long as the runtime.
-        let (self_test, _task) = self.self_test.watch(cgroup, progress);
+        let (self_test, _task) = self.self_test.watch(progress);
         let mut registry = metrics::registry();
         register(&mut registry);
         self.server.serve(Telemetry {

@@ -6,7 +6,7 @@ use std::fmt;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
-use crate::datapath::{PinDirectory, attached_programs};
+use crate::datapath::{PROGRAMS, PinDirectory, attached_programs};
 
 use super::super::{Board, Progress, SelfTestState};
 use super::family::{counter, gauge, gauges, timestamp};
@@ -59,12 +59,39 @@ impl Agent {
         )?;
         // Counted afresh, since the agent itself looks only once a second.
         let programs = attached_programs(&self.pins).unwrap_or_default();
-        let attached = programs.iter().filter(|it| it.cgroup_id.is_some()).count();
+        let attached = PROGRAMS.iter().filter(|name| {
+            let mut cgroups = programs.iter().filter(|it| it.name == **name);
+            cgroups.all(|it| it.cgroup_id.is_some()) && !programs.is_empty()
+        });
         gauge(
             encoder,
             "programs_attached",
-            "Programs that are attached to a cgroup; all are if it is 4",
-            &(attached as u64),
+            "Programs that are attached to every cgroup that has any; all are if it is 4",
+            &(attached.count() as u64),
+        )?;
+        let places = &status.places;
+        let lacking = places.problems().count();
+        gauges(
+            encoder,
+            "pod_cgroups",
+            "Cgroups that the programs are for, by whether they are attached there",
+            [
+                ("attached", places.places.len() - lacking),
+                ("lacking", lacking),
+            ]
+            .map(|(state, count)| ([("state", state)], count as u64)),
+        )?;
+        gauge(
+            encoder,
+            "attached_to_root",
+            "1 if the programs are on the root of the cgroup hierarchy for want of another, else 0",
+            &u64::from(places.fallback.is_some()),
+        )?;
+        gauge(
+            encoder,
+            "attachment_warnings",
+            "Programs of others that interfere, and cgroups of pods that are left out",
+            &(places.warnings.len() as u64),
         )
     }
 

@@ -5,9 +5,11 @@
 //! once, and never leaves the machine, unless the programs rewrite it; then the agent's own
 //! listener answers with a word that no other process knows.
 //!
-//! Programs see the connections of processes below their cgroup. A pod is below the pods'
-//! cgroup, so an agent in a pod simply connects. An agent elsewhere starts a copy of itself that
-//! enters a cgroup made for it, connects, and ends.
+//! Programs see the connections of processes below their cgroup. An agent in a pod simply
+//! connects, and is not ready unless that is split: its own pod is one of those whose
+//! connections the programs are for, and no cgroup that it could make says the same. An agent
+//! elsewhere (one that follows a directory of manifests, say) starts a copy of itself for each
+//! cgroup that the programs are for, which enters a cgroup made below it, connects, and ends.
 
 mod connect;
 mod helper;
@@ -26,7 +28,7 @@ use tokio::task::JoinHandle;
 
 use crate::plan::{Decision, Frontend, Origin, PlannedLeaf, PlannedSplit};
 
-use super::Progress;
+use super::{Places, Progress};
 
 use connect::Expected;
 pub use connect::connect_in;
@@ -54,6 +56,20 @@ pub enum SelfTestError {
     /// The connection was not made, so nothing rewrote it.
     #[error("a connection to {VIP} was not split")]
     NotSplit(#[source] io::Error),
+    /// The same, of the agent's own pod.
+    #[error(
+        "a connection of the agent's own pod was not split{}", in_cgroup(.cgroup.as_deref())
+    )]
+    NotSplitInPod {
+        /// Where the pod is, as it is called on the node.
+        cgroup: Option<PathBuf>,
+        /// What came of it.
+        #[source]
+        source: Box<SelfTestError>,
+    },
+    /// There is no cgroup with programs.
+    #[error("no cgroup has programs, so no connection can be split")]
+    NoPlace,
     /// Something else answered.
     #[error(
         "a connection to {VIP} was not split to this agent: something else answered it; another \
@@ -86,6 +102,12 @@ pub enum SelfTestError {
     /// That process says what went wrong.
     #[error("{0}")]
     FromHelper(String),
+}
+
+fn in_cgroup(cgroup: Option<&Path>) -> String {
+    cgroup.map_or_else(String::new, |cgroup| {
+        format!(" (its cgroup is {})", cgroup.display())
+    })
 }
 
 /// The listener and what is expected of a connection to [`VIP`].
@@ -146,16 +168,28 @@ impl SelfTest {
     /// # Errors
     ///
     /// If a connection was not split, or that cannot be found out.
-    pub fn run(&self, cgroup: &Path) -> Result<(), SelfTestError> {
+    pub fn run(&self, places: &Places) -> Result<(), SelfTestError> {
         match self.expected.connect() {
             Ok(()) => {
                 self.is_inside.store(true, Ordering::Relaxed);
                 Ok(())
             }
+            Err(source @ (SelfTestError::NotSplit(_) | SelfTestError::Stranger))
+                if places.in_pod =>
+            {
+                Err(SelfTestError::NotSplitInPod {
+                    cgroup: places.own.clone(),
+                    source: Box::new(source),
+                })
+            }
             Err(SelfTestError::NotSplit(_) | SelfTestError::Stranger)
                 if !self.is_inside.load(Ordering::Relaxed) =>
             {
-                helper::run(cgroup, &self.expected)
+                let mut cgroups = places.representative().peekable();
+                if cgroups.peek().is_none() {
+                    return Err(SelfTestError::NoPlace);
+                }
+                cgroups.try_for_each(|cgroup| helper::run(cgroup, &self.expected))
             }
             result => result,
         }
@@ -163,16 +197,17 @@ impl SelfTest {
 
     /// Runs the test now and then, from when the programs are attached. The task never ends by
     /// itself.
-    pub fn watch(self, cgroup: PathBuf, progress: &Progress) -> (SelfTestState, JoinHandle<()>) {
+    pub fn watch(self, progress: &Progress) -> (SelfTestState, JoinHandle<()>) {
         let state = SelfTestState::default();
         let written = state.clone();
         let mut attached = progress.attached();
+        let progress = progress.clone();
         let test = Arc::new(self);
         let task = tokio::spawn(async move {
-            // The sender lives as long as the `Progress` does: as long as the agent.
+            // The sender lives as long as the `Progress`, of which this is a handle.
             while attached.wait_for(|attached| *attached).await.is_ok() {
-                let (test, cgroup) = (Arc::clone(&test), cgroup.clone());
-                let result = tokio::task::spawn_blocking(move || test.run(&cgroup)).await;
+                let (test, places) = (Arc::clone(&test), progress.places());
+                let result = tokio::task::spawn_blocking(move || test.run(&places)).await;
                 let result = result.unwrap_or_else(|error| {
                     Err(SelfTestError::Helper(format!("cannot be run: {error}")))
                 });
