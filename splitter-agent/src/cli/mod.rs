@@ -6,6 +6,7 @@
 mod attachment;
 mod check;
 mod cleanup;
+mod domain;
 mod explain;
 mod run;
 mod self_test_connect;
@@ -96,20 +97,16 @@ impl Common {
 /// What is the same for all objects of a cluster.
 #[derive(Debug, Args)]
 struct ClusterArgs {
-    /// DNS domain of the cluster, as root names may end in it.
-    #[arg(
-        long,
-        env = "SPLITTER_CLUSTER_DOMAIN",
-        default_value = "cluster.local",
-        value_name = "DOMAIN"
-    )]
-    cluster_domain: String,
+    /// DNS domain of the cluster, as root names may end in it [default: the one that
+    /// /etc/resolv.conf searches in a pod, or else cluster.local].
+    #[arg(long, env = "SPLITTER_CLUSTER_DOMAIN", value_name = "DOMAIN")]
+    cluster_domain: Option<String>,
 }
 
 impl ClusterArgs {
     fn settings(&self) -> Settings {
         Settings {
-            cluster_domain: self.cluster_domain.clone(),
+            cluster_domain: domain::of_cluster(self.cluster_domain.as_deref()),
             ..Settings::default()
         }
     }

@@ -10,7 +10,7 @@ use super::observer::Observer;
 use super::proxy::Proxy;
 use super::server::{AGENT, Server};
 
-fn objects_rule() -> Value {
+pub(crate) fn objects_rule() -> Value {
     let verbs = json!(["list", "watch"]);
     json!([
         {"apiGroups": [""], "resources": ["services"], "verbs": verbs},
@@ -27,7 +27,7 @@ fn definition_rule() -> Value {
 }
 
 /// Lets the agent do what the rules say, and nothing else.
-async fn allow(server: &Server, rules: &Value) {
+pub(crate) async fn allow(server: &Server, rules: &Value) {
     server
         .apply(&json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",

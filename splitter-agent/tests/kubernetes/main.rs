@@ -8,6 +8,7 @@ mod definition;
 mod interruption;
 mod listing;
 mod observer;
+mod own_node;
 mod proxy;
 mod server;
 

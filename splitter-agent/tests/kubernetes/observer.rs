@@ -8,7 +8,7 @@ use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 use splitter_agent::objects::{DecodeError, Object};
 use splitter_agent::source::Change;
-use splitter_agent::source::kubernetes::{self, Settings, Watch};
+use splitter_agent::source::kubernetes::{self, OwnNode, Settings, Watch};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -27,12 +27,16 @@ pub(crate) struct Observer {
 
 impl Observer {
     pub(crate) fn of(client: Client) -> Self {
-        let (changes, watch) = kubernetes::watch(
-            client,
-            Settings {
-                jitter: Duration::ZERO,
-            },
-        );
+        Self::on(client, None)
+    }
+
+    /// That of an agent on a node.
+    pub(crate) fn on(client: Client, own_node: Option<OwnNode>) -> Self {
+        let settings = Settings {
+            jitter: Duration::ZERO,
+            own_node,
+        };
+        let (changes, watch) = kubernetes::watch(client, settings);
         Self {
             changes,
             watch,

@@ -15,12 +15,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::agent::{Agent, Attachment};
+use crate::compile::Settings;
 use crate::datapath::{
     Capacity, EbpfLogLevel, LoadSettings, PinDirectory, PinError, PinLock, Programs, Publisher,
     Refusal, preflight,
 };
 use crate::report::log::{self, LogControl, LogError, LogForm};
 use crate::report::{Board, Listen, Progress};
+use crate::source::kubernetes::OwnNode;
 
 use super::{ClusterArgs, Common, Outcome, Output};
 use reports::Reports;
@@ -63,9 +65,15 @@ pub(super) struct RunArgs {
     )]
     cgroup: Vec<PathBuf>,
 
-    /// Name of this node. Nodes start their shares at different leaves.
+    /// Name of this node. Nodes start their shares at different leaves; without a name
+    /// `internalTrafficPolicy: Local` and topology hints are not followed.
     #[arg(long, env = "NODE_NAME", default_value = "", value_name = "NAME")]
     node_name: String,
+
+    /// Zone of this node, for topology hints [default: the one that the label
+    /// topology.kubernetes.io/zone of its Node says].
+    #[arg(long, env = "SPLITTER_ZONE", default_value = "", value_name = "ZONE")]
+    zone: String,
 
     #[command(flatten)]
     cluster: ClusterArgs,
@@ -116,6 +124,37 @@ pub(super) struct RunArgs {
 fn log_filter(text: &str) -> Result<String, LogError> {
     log::check(text)?;
     Ok(text.to_owned())
+}
+
+impl RunArgs {
+    /// What splits are compiled for.
+    fn settings(&self) -> Settings {
+        let given = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        let settings = Settings {
+            node_name: given(&self.node_name),
+            zone: given(&self.zone),
+            ..self.cluster.settings()
+        };
+        tracing::info!(
+            cluster_domain = settings.cluster_domain,
+            node = self.node_name,
+            zone = self.zone,
+            "compiling splits for this cluster and node"
+        );
+        if settings.node_name.is_none() {
+            tracing::warn!(
+                "the name of this node is not known, so traffic policies and topology hints are not \
+                 followed; give --node-name"
+            );
+        }
+        settings
+    }
+
+    /// The Node to ask for its zone, if that has not been said.
+    fn own_node(&self) -> Option<OwnNode> {
+        let is_asked = self.zone.is_empty() && !self.node_name.is_empty();
+        is_asked.then(|| OwnNode::new(self.node_name.clone()))
+    }
 }
 
 pub(super) fn run(args: &RunArgs, common: &Common) -> anyhow::Result<Outcome> {
@@ -184,11 +223,11 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
         programs,
         pins.clone(),
         attachment,
-        args.cluster.settings(),
+        args.settings(),
         board.clone(),
         progress.clone(),
     );
-    let (mut feed, mut feedback) = source.start(&board, &args.node_name);
+    let (mut feed, mut feedback) = source.start(&board, &args.node_name, args.own_node());
     let mut server = reports.map(|reports| {
         let (frontend, split) = reports.frontend();
         agent.reserve(frontend, split);

@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::report::{Board, cluster};
-use crate::source::{Feed, kubernetes};
+use crate::source::Feed;
+use crate::source::kubernetes::{self, OwnNode};
 
 /// How long handing over the Lease may take when the agent ends.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -79,7 +80,12 @@ impl SourceArgs {
 
 impl Source {
     /// Begins to watch, and to write what is found.
-    pub(super) fn start(self, board: &Board, node_name: &str) -> (Feed, Feedback) {
+    pub(super) fn start(
+        self,
+        board: &Board,
+        node_name: &str,
+        own_node: Option<OwnNode>,
+    ) -> (Feed, Feedback) {
         let metrics = cluster::Metrics::default();
         let (client, lease_namespace, identity) = match self {
             Self::Manifests(feed) => {
@@ -92,7 +98,11 @@ impl Source {
                 identity,
             } => (client, lease_namespace, identity),
         };
-        let feed = Feed::kubernetes(client.clone(), kubernetes::Settings::default());
+        let settings = kubernetes::Settings {
+            own_node,
+            ..kubernetes::Settings::default()
+        };
+        let feed = Feed::kubernetes(client.clone(), settings);
         let identity = if identity.is_empty() {
             node_name.to_owned()
         } else {

@@ -32,6 +32,7 @@ mod json;
 mod kind;
 mod metrics;
 mod names;
+mod own_node;
 mod row;
 mod splits;
 mod tracker;
@@ -46,6 +47,7 @@ use tokio::task::JoinSet;
 pub use client::{ClientError, client};
 pub use crd::ServedVersion;
 pub use metrics::SourceMetrics;
+pub use own_node::OwnNode;
 
 use super::Change;
 use feed::{Feed, Server};
@@ -62,17 +64,20 @@ pub const LOG_FILTER: &str = "kube_client=off,kube_runtime=off";
 const WAITING: usize = 16_384;
 
 /// How to follow the API server.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// The first lists are asked for at a random moment within this time, so that a
     /// cluster's agents that start together do not ask together.
     pub jitter: Duration,
+    /// The Node that the agent runs on, if it is to be told of.
+    pub own_node: Option<OwnNode>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             jitter: Duration::from_secs(2),
+            own_node: None,
         }
     }
 }
@@ -118,8 +123,15 @@ pub fn watch(client: Client, settings: Settings) -> (mpsc::Receiver<Change>, Wat
         pages_only: Arc::default(),
         jitter: settings.jitter,
     };
-    let outlet = Outlet::new(sender);
     let mut tasks = JoinSet::new();
+    if let Some(node) = settings.own_node {
+        tasks.spawn(own_node::follow(
+            server.client.clone(),
+            node,
+            sender.clone(),
+        ));
+    }
+    let outlet = Outlet::new(sender);
     tasks.spawn(follow::<ServiceRow>(
         server.clone(),
         outlet.clone(),

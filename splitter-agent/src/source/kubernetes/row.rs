@@ -135,6 +135,13 @@ decoded!(
     "TrafficSplit"
 );
 
+decoded!(
+    /// A Node.
+    NodeRow,
+    "v1",
+    "Node"
+);
+
 fn decode(mut value: Value, api_version: &str, kind: &str) -> Result<Object, DecodeError> {
     if let Value::Object(fields) = &mut value {
         for (name, text) in [("apiVersion", api_version), ("kind", kind)] {
