@@ -5,7 +5,8 @@ use super::{api_server::ApiServer, kustomization::Kustomization};
 const AGENT: &str = "system:serviceaccount:splitter-system:splitter-agent";
 
 /// What the agent may do: verb, resource, and flags that say where.
-const ALLOWED: [(&str, &str, &[&str]); 17] = [
+const ALLOWED: [(&str, &str, &[&str]); 18] = [
+    ("get", "nodes/any", &[]),
     ("list", "services", &["--all-namespaces"]),
     ("watch", "services", &["--all-namespaces"]),
     (
@@ -59,7 +60,7 @@ const ALLOWED: [(&str, &str, &[&str]); 17] = [
 ];
 
 /// What it may not, of what others grant or what is close to the above.
-const FORBIDDEN: [(&str, &str, &[&str]); 15] = [
+const FORBIDDEN: [(&str, &str, &[&str]); 17] = [
     (
         "patch",
         "leases.coordination.k8s.io/splitter-agent",
@@ -88,6 +89,8 @@ const FORBIDDEN: [(&str, &str, &[&str]); 15] = [
     ("list", "secrets", &["--namespace=splitter-system"]),
     ("list", "configmaps", &["--namespace=splitter-system"]),
     ("list", "nodes", &[]),
+    ("watch", "nodes", &[]),
+    ("patch", "nodes/any", &[]),
     (
         "get",
         "leases.coordination.k8s.io/other",
