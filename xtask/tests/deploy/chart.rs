@@ -222,7 +222,12 @@ fn uninstalling_cleans_every_node_first_unless_it_is_told_not_to() {
     let pod = &hooks["Job"]["spec"]["template"];
     assert_eq!(
         pod["spec"]["containers"][0]["args"],
-        json!(["uninstall", "--max-unavailable=25%", "--timeout-seconds=60"])
+        json!([
+            "uninstall",
+            "--helm-release=canaries",
+            "--max-unavailable=25%",
+            "--timeout-seconds=60",
+        ])
     );
     // Else it would be counted among the agents.
     let agents = "app.kubernetes.io/name";

@@ -57,15 +57,6 @@ fn helm_uninstall_deletes_nothing_until_every_node_is_clean() {
 
     restore_image(&site, broken, &image);
     site.kubectl(&["uncordon", broken.name()]);
-    site.kubectl(&[
-        "-n",
-        SYSTEM,
-        "delete",
-        "pods",
-        "-l",
-        "app.kubernetes.io/name=splitter-agent",
-        "--wait=false",
-    ]);
     user.run(&uninstall);
     for (node, before) in site.nodes().iter().zip(&before) {
         wait_for_picture(node, before);

@@ -14,7 +14,7 @@ use kube::api::{ListParams, Patch, PatchParams};
 use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 
-use self::nodes::{Progress, Unclean, cleanup_patch, progress, selector};
+use self::nodes::{Progress, Unclean, cleanup_patch, helm_release, progress, selector};
 use super::{Common, Outcome, print};
 use crate::source::kubernetes;
 
@@ -62,6 +62,11 @@ pub(super) struct UninstallArgs {
         value_parser = nodes::max_unavailable
     )]
     max_unavailable: nodes::MaxUnavailable,
+
+    /// Refuse unless the DaemonSet is of this Helm release, so that the hook of `helm uninstall` does
+    /// nothing where the output of `helm template` was applied with everything in it.
+    #[arg(long, value_name = "RELEASE")]
+    helm_release: Option<String>,
 
     /// How long to wait for the nodes.
     #[arg(
@@ -170,6 +175,16 @@ impl Cluster<'_> {
     async fn advance(&self) -> Result<Progress, Failure> {
         let name = &self.args.daemon_set;
         let mut daemon_set = self.ask("read", self.daemon_sets.get(name)).await?;
+        if let Some(release) = &self.args.helm_release
+            && helm_release(&daemon_set) != Some(release)
+        {
+            return Err(Failure::Final(anyhow::anyhow!(
+                "Helm has not installed the DaemonSet {}/{name} as part of the release {release}, so \
+                 this is no `helm uninstall`, and nothing was changed: if the output of `helm \
+                 template` was applied, make it with --no-hooks",
+                self.args.namespace
+            )));
+        }
         if let Some(patch) = cleanup_patch(&daemon_set, &self.args.max_unavailable) {
             let (parameters, patch) = (PatchParams::default(), Patch::Strategic(patch));
             let patched = self.daemon_sets.patch(name, &parameters, &patch);

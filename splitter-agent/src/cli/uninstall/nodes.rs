@@ -102,6 +102,13 @@ pub(super) fn selector(daemon_set: &DaemonSet) -> String {
     pairs.join(",")
 }
 
+/// The Helm release that a DaemonSet was installed by. Helm writes it when it installs, and not into
+/// what `helm template` prints.
+pub(super) fn helm_release(daemon_set: &DaemonSet) -> Option<&String> {
+    let annotations = daemon_set.metadata.annotations.as_ref()?;
+    annotations.get("meta.helm.sh/release-name")
+}
+
 /// What makes a DaemonSet clean its nodes; nothing if it does so already.
 pub(super) fn cleanup_patch(daemon_set: &DaemonSet, at_once: &MaxUnavailable) -> Option<Value> {
     let spec = daemon_set.spec.as_ref()?;
@@ -412,7 +419,15 @@ mod tests {
         for wrong in ["0", "0%", "101%", "-1", "", "%", "many"] {
             assert!(max_unavailable(wrong).is_err(), "{wrong}");
         }
-        let set = daemon_set(&["run"], &json!(null));
+    }
+
+    #[test]
+    fn a_daemon_set_tells_its_pods_and_its_release() {
+        let mut set = daemon_set(&["run"], &json!(null));
         assert_eq!(selector(&set), "app=it,tier=node");
+        assert_eq!(helm_release(&set), None);
+        let release = ("meta.helm.sh/release-name".to_owned(), "it".to_owned());
+        set.metadata.annotations = Some([release].into());
+        assert_eq!(helm_release(&set).map(String::as_str), Some("it"));
     }
 }
