@@ -8,6 +8,8 @@ use crate::compile::{Compiler, Diagnostic, Severity};
 use crate::objects::{DecodeError, Identity, ObjectReference};
 use crate::report::{Board, Standing};
 
+use super::failures::Failures;
+
 /// More findings at once than this that nothing is wrong are told in one line.
 const MANY: usize = 100;
 
@@ -18,8 +20,6 @@ pub(super) struct Findings {
     refusals: BTreeMap<ObjectReference, (Identity, Diagnostic)>,
     /// What the source cannot read.
     problems: BTreeMap<ObjectReference, BTreeSet<Diagnostic>>,
-    /// What could not be published.
-    failures: BTreeMap<ObjectReference, BTreeSet<Diagnostic>>,
     /// Objects of which something may have to be said.
     touched: BTreeSet<ObjectReference>,
     /// What has been said, so that it is said once.
@@ -32,7 +32,6 @@ impl Findings {
             board,
             refusals: BTreeMap::new(),
             problems: BTreeMap::new(),
-            failures: BTreeMap::new(),
             touched: BTreeSet::new(),
             said: BTreeMap::new(),
         }
@@ -64,19 +63,17 @@ impl Findings {
         replace(&mut self.problems, problems, &mut self.touched);
     }
 
-    /// Everything that could not be published.
-    pub(super) fn replace_failures<'a>(&mut self, failures: impl Iterator<Item = &'a Diagnostic>) {
-        replace(&mut self.failures, failures.cloned(), &mut self.touched);
-    }
-
     /// Logs what is new, and what no longer holds, and puts it on the board.
-    pub(super) fn say(&mut self, compiler: &Compiler) {
+    pub(super) fn say(&mut self, compiler: &Compiler, failures: &Failures) {
         let touched = std::mem::take(&mut self.touched);
         let is_bulk = touched.len() > MANY;
         let mut accepted = 0_usize;
         let mut standings = Vec::with_capacity(touched.len());
         for object in touched {
-            let found: Arc<[Diagnostic]> = self.found(compiler, &object).into_iter().collect();
+            let found: Arc<[Diagnostic]> = self
+                .found(compiler, failures, &object)
+                .into_iter()
+                .collect();
             let said = self.said.get(&object);
             for diagnostic in said.into_iter().flat_map(|said| said.iter()) {
                 if !found.contains(diagnostic) && diagnostic.severity != Severity::Accepted {
@@ -123,17 +120,23 @@ impl Findings {
     }
 
     /// Everything that is found about an object.
-    fn found(&self, compiler: &Compiler, object: &ObjectReference) -> BTreeSet<Diagnostic> {
+    fn found(
+        &self,
+        compiler: &Compiler,
+        failures: &Failures,
+        object: &ObjectReference,
+    ) -> BTreeSet<Diagnostic> {
         let mut found: BTreeSet<Diagnostic> = compiler
             .diagnostics(object)
             .chain(self.refusals.get(object).map(|(_, diagnostic)| diagnostic))
             .chain(self.problems.get(object).into_iter().flatten())
             .cloned()
             .collect();
-        if let Some(failures) = self.failures.get(object) {
+        let mut failures = failures.of(object).peekable();
+        if failures.peek().is_some() {
             // What could not be published was not accepted after all.
             found.retain(|diagnostic| diagnostic.severity != Severity::Accepted);
-            found.extend(failures.iter().cloned());
+            found.extend(failures);
         }
         found
     }

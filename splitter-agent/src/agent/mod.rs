@@ -2,14 +2,15 @@
 //! the programs attached, and says what changed, once.
 
 mod attachment;
+mod failures;
 mod findings;
 mod log;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use crate::causes::with_causes;
-use crate::compile::{Compiler, Delta, Diagnostic, Settings, Severity};
+use crate::compile::{Compiler, Delta, Settings};
 use crate::datapath::{Extent, LoadError, PinDirectory, Programs, Publisher, Report};
 use crate::objects::{ObjectName, ObjectReference};
 use crate::plan::{Frontend, PlannedSplit};
@@ -17,6 +18,7 @@ use crate::report::{Board, Programmed, Progress};
 use crate::source::Change;
 
 pub use self::attachment::Attachment;
+use self::failures::{Failures, Retry};
 use self::findings::Findings;
 
 /// The owner of the maps and the programs.
@@ -38,7 +40,9 @@ pub struct Agent {
     /// What is held back, so that it is said once.
     kept: BTreeSet<Frontend>,
     /// What could not be published.
-    failed: BTreeMap<Frontend, Diagnostic>,
+    failures: Failures,
+    /// When that is tried again.
+    retry: Retry,
     /// Whether the maps are filled, so that the programs may be at work.
     is_attached: bool,
     /// Whether maps of other layouts are gone.
@@ -71,7 +75,8 @@ impl Agent {
             is_full: false,
             unpublished: BTreeSet::new(),
             kept: BTreeSet::new(),
-            failed: BTreeMap::new(),
+            failures: Failures::default(),
+            retry: Retry::new(Instant::now()),
             is_attached: false,
             is_pruned: false,
         }
@@ -101,12 +106,15 @@ impl Agent {
             return Ok(());
         };
         delta.objects.append(&mut self.unpublished);
+        let plan = self.compiler.plan();
         let report = if self.is_full {
-            let plan = self.compiler.plan();
             self.publisher.publish_some(plan, &delta.frontends, extent)
         } else {
-            self.publisher.publish(self.compiler.plan(), extent)
+            // What failed before is tried again with everything else.
+            delta.frontends.append(&mut self.failures.frontends());
+            self.publisher.publish(plan, extent)
         };
+        self.log_kept(&report);
         self.conclude(&report, &delta, start);
         self.attach_when_filled(extent)
     }
@@ -139,16 +147,17 @@ impl Agent {
     /// work have maps of another layout, they are better than ours until ours hold everything.
     fn attach_when_filled(&mut self, extent: Extent) -> Result<(), LoadError> {
         let is_complete = extent == Extent::Full;
-        if !self.is_attached && (is_complete || self.pins.other_layouts()?.is_empty()) {
+        if !self.is_attached && (is_complete || self.programs.is_layout_at_work()?) {
             self.attachment.keep(&mut self.programs, &self.progress);
             self.is_attached = true;
         }
         if self.is_attached && !self.is_pruned && is_complete {
             self.is_pruned = true;
-            match self.pins.remove_other_layouts() {
+            match self.pins.remove_other_layouts(self.programs.layout()) {
                 Ok(removed) => {
-                    for path in removed {
-                        tracing::info!(path = %path.display(), "removed the maps of another layout");
+                    for layout in removed {
+                        let path = layout.path().display();
+                        tracing::info!(%path, "removed the maps of another layout");
                     }
                 }
                 Err(error) => {
@@ -167,40 +176,49 @@ impl Agent {
 
     /// Tries again what failed, and looks where pods are.
     pub fn watch(&mut self) {
-        if let (Some(extent), false) = (self.extent, self.failed.is_empty()) {
-            let start = Instant::now();
-            let report = self.publisher.publish(self.compiler.plan(), extent);
-            let failed = std::mem::take(&mut self.failed);
-            let delta = Delta {
-                objects: failed.into_values().map(|failure| failure.object).collect(),
-                ..Delta::default()
-            };
-            self.conclude(&report, &delta, start);
-        }
+        self.retry_failures();
         if self.is_attached {
             self.attachment.keep(&mut self.programs, &self.progress);
         }
     }
 
+    /// Tries again what could not be published, if there is reason to hope.
+    fn retry_failures(&mut self) {
+        let start = Instant::now();
+        self.publisher.tidy();
+        let (Some(extent), false) = (self.extent, self.failures.is_empty()) else {
+            return;
+        };
+        if !self.retry.is_due(self.publisher.freed(), start) {
+            return;
+        }
+        let delta = Delta {
+            frontends: self.failures.frontends(),
+            ..Delta::default()
+        };
+        let plan = self.compiler.plan();
+        let report = self.publisher.publish_some(plan, &delta.frontends, extent);
+        let freed = self.publisher.freed();
+        self.retry.tried(freed, start, !report.put.is_empty());
+        self.conclude(&report, &delta, start);
+    }
+
     /// Says what came of a publication.
     fn conclude(&mut self, report: &Report, delta: &Delta, start: Instant) {
         log::log_report(report, self.compiler.plan(), start.elapsed());
-        self.log_kept(report);
         let is_complete = self.extent == Some(Extent::Full);
         self.is_full |= is_complete;
 
         let plan = self.compiler.plan();
-        self.failed
-            .retain(|frontend, _| !delta.frontends.contains(frontend));
-        self.failed.extend(failures(report, plan));
-        self.findings.replace_failures(self.failed.values());
-        self.findings.note(&delta.objects);
-        self.findings.say(&self.compiler);
-        let splits = delta.objects.iter();
+        let mut objects = self.failures.update(&delta.frontends, report, plan);
+        objects.extend(delta.objects.iter().cloned());
+        self.findings.note(&objects);
+        self.findings.say(&self.compiler, &self.failures);
+        let splits = objects.iter();
         let splits = splits.filter(|object| object.kind == "TrafficSplit");
         self.progress
             .set_programmed(splits.map(|object| self.programmed(&object.name)));
-        self.progress.publish(start.elapsed(), self.failed.len());
+        self.progress.publish(start.elapsed(), self.failures.len());
         if is_complete {
             self.progress.set_synced();
         }
@@ -209,9 +227,7 @@ impl Agent {
     /// Which generation of a TrafficSplit is in force.
     fn programmed(&self, name: &ObjectName) -> (ObjectName, Option<Programmed>) {
         let programmed = self.compiler.traffic_split(name).map(|split| {
-            let has_failed = self.failed.values().any(|failure| {
-                failure.object.kind == "TrafficSplit" && failure.object.name == *name
-            });
+            let has_failed = self.failures.concern("TrafficSplit", name);
             Programmed {
                 seen: split.generation,
                 programmed: if has_failed { 0 } else { split.generation },
@@ -230,41 +246,5 @@ impl Agent {
             );
         }
         self.kept = kept;
-    }
-}
-
-/// What could not be published, as diagnostics of the objects that asked for it: so it is said
-/// once, and again when it has changed, however often it is tried. It is tried each second.
-fn failures<'a>(
-    report: &'a Report,
-    plan: &'a crate::plan::Plan,
-) -> impl Iterator<Item = (Frontend, Diagnostic)> + 'a {
-    report.failed.iter().map(|(frontend, error)| {
-        let object = plan.frontends.get(frontend).map_or_else(
-            // It is the removal that failed, and its object is gone.
-            || reference("Frontend", "", &frontend.to_string()),
-            |split| {
-                let origin = &split.origin;
-                reference(origin.kind, &origin.namespace, &origin.name)
-            },
-        );
-        let diagnostic = Diagnostic {
-            object,
-            severity: Severity::Refused,
-            reason: "NotPublished",
-            field: String::new(),
-            message: format!(
-                "{frontend} stays as it was: {}; trying again",
-                with_causes(error)
-            ),
-        };
-        (*frontend, diagnostic)
-    })
-}
-
-fn reference(kind: &str, namespace: &str, name: &str) -> ObjectReference {
-    ObjectReference {
-        kind: kind.to_owned(),
-        name: ObjectName::new(namespace, name),
     }
 }

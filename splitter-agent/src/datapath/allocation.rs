@@ -1,6 +1,8 @@
 //! Slots in the arrays, taken and given back for a split as a whole.
 
-use super::maps::Maps;
+use crate::plan::PlannedSplit;
+
+use super::maps::{Maps, own};
 use super::report::FrontendError;
 use super::slots::{FreeSlots, Run};
 
@@ -22,40 +24,114 @@ pub(crate) struct Need {
     pub(crate) counters: u32,
 }
 
+/// Whose a split is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// Some object asks for it.
+    Object,
+    /// It is the agent's own.
+    Agent,
+}
+
+impl Owner {
+    pub(crate) fn of(split: &PlannedSplit) -> Self {
+        if split.origin.is_self_test() {
+            Self::Agent
+        } else {
+            Self::Object
+        }
+    }
+}
+
 /// The slots that nothing points at.
 #[derive(Debug)]
 pub(crate) struct Free {
-    splits: FreeSlots,
-    leaves: FreeSlots,
-    endpoints: FreeSlots,
-    sequence: FreeSlots,
+    splits: Slots,
+    leaves: Slots,
+    endpoints: Slots,
+    sequence: Slots,
+}
+
+/// The free slots of an array, the last of which only the agent's own splits may take.
+#[derive(Debug)]
+struct Slots {
+    objects: FreeSlots,
+    own: FreeSlots,
+    /// First slot of `own`.
+    boundary: u32,
+}
+
+impl Slots {
+    fn all(length: u32, own: u32) -> Self {
+        let boundary = length.saturating_sub(own);
+        Self {
+            objects: FreeSlots::all(boundary),
+            own: FreeSlots::from(boundary, length - boundary),
+            boundary,
+        }
+    }
+
+    fn take(&mut self, count: u32, owner: Owner) -> Option<Run> {
+        match owner {
+            Owner::Object => self.objects.take(count),
+            Owner::Agent => self.own.take(count).or_else(|| self.objects.take(count)),
+        }
+    }
+
+    fn free(&self, owner: Owner) -> u32 {
+        match owner {
+            Owner::Object => self.objects.free(),
+            Owner::Agent => self.objects.free() + self.own.free(),
+        }
+    }
+
+    fn part(&mut self, run: Run) -> &mut FreeSlots {
+        if run.first < self.boundary {
+            &mut self.objects
+        } else {
+            &mut self.own
+        }
+    }
+
+    fn take_run(&mut self, run: Run) -> bool {
+        self.part(run).take_run(run)
+    }
+
+    fn give(&mut self, run: Run) {
+        self.part(run).give(run);
+    }
 }
 
 impl Free {
     /// All slots of the maps.
     pub(crate) fn all(maps: &Maps) -> Self {
         Self {
-            splits: FreeSlots::all(maps.splits.len()),
-            leaves: FreeSlots::all(maps.leaves.len()),
-            endpoints: FreeSlots::all(maps.endpoints.len()),
-            sequence: FreeSlots::all(maps.sequence.len()),
+            splits: Slots::all(maps.splits.len(), own::SPLITS),
+            leaves: Slots::all(maps.leaves.len(), own::LEAVES),
+            endpoints: Slots::all(maps.endpoints.len(), own::ENDPOINTS),
+            sequence: Slots::all(maps.sequence.len(), own::COUNTERS),
         }
     }
 
     /// Takes slots for a split: all that it needs, or none.
-    pub(crate) fn take(&mut self, need: Need) -> Result<Allocation, FrontendError> {
+    pub(crate) fn take(&mut self, need: Need, owner: Owner) -> Result<Allocation, FrontendError> {
         let mut taken = Allocation::default();
-        self.take_into(need, &mut taken)
+        self.take_into(need, owner, &mut taken)
             .inspect_err(|_| self.give(taken))?;
         Ok(taken)
     }
 
-    fn take_into(&mut self, need: Need, taken: &mut Allocation) -> Result<(), FrontendError> {
-        let take = |slots: &mut FreeSlots, count, map, flag| {
-            slots.take(count).ok_or(FrontendError::Full {
+    fn take_into(
+        &mut self,
+        need: Need,
+        owner: Owner,
+        taken: &mut Allocation,
+    ) -> Result<(), FrontendError> {
+        let take = |slots: &mut Slots, count, map, flag| {
+            slots.take(count, owner).ok_or(FrontendError::Full {
                 map,
                 needed: count,
-                free: slots.free(),
+                free: slots.free(owner),
                 flag,
             })
         };
@@ -79,7 +155,7 @@ impl Free {
     /// Takes exactly these slots. `false` if some are not free, which changes nothing.
     pub(crate) fn claim(&mut self, wanted: Allocation) -> bool {
         let mut claimed = Allocation::default();
-        let mut claim = |slots: &mut FreeSlots, run: Run, into: fn(&mut Allocation) -> &mut Run| {
+        let mut claim = |slots: &mut Slots, run: Run, into: fn(&mut Allocation) -> &mut Run| {
             let is_free = slots.take_run(run);
             if is_free {
                 *into(&mut claimed) = run;

@@ -53,6 +53,7 @@ impl Programs {
     /// If a link cannot be examined or updated.
     pub fn take_over(&mut self) -> Result<BTreeSet<u64>, LoadError> {
         let mut cgroups = BTreeSet::new();
+        self.pin_programs()?;
         for link in self.pins.pinned_links()? {
             let name = link.program;
             let (descriptor, info) = open_link(&link)?;
@@ -80,6 +81,7 @@ impl Programs {
             }
             cgroups.insert(info.cgroup_id);
         }
+        self.replace_pinned_programs()?;
         Ok(cgroups)
     }
 
@@ -99,10 +101,13 @@ impl Programs {
         let directory = File::open(cgroup).map_err(open)?;
         // On 64-bit kernels a cgroup's id is its directory's inode number.
         let id = directory.metadata().map_err(open)?.ino();
-        PROGRAMS
+        self.pin_programs()?;
+        let attached = PROGRAMS
             .into_iter()
             .map(|name| Ok((name, self.attach_one(name, &directory, cgroup, id)?)))
-            .collect()
+            .collect();
+        self.replace_pinned_programs()?;
+        attached
     }
 
     fn attach_one(

@@ -10,6 +10,7 @@ use splitter_common::layout::{
     LeafRecord, LeafStats, OUTCOMES, SequenceRecord, SplitRecord,
 };
 
+use super::layouts::Layout;
 use super::pins::{self, PinDirectory, PinError};
 use super::table::Table;
 
@@ -39,21 +40,40 @@ impl Default for Capacity {
     }
 }
 
+/// Entries that no object's split may take, so that the agent's own frontend, by which it
+/// finds out whether connections are split, has room in maps that are full. In the arrays
+/// it needs a fresh slot for a change while the old one is still in use.
+pub(crate) mod own {
+    pub(crate) const FRONTENDS: u32 = 1;
+    pub(crate) const SPLITS: u32 = 2 * FRONTENDS;
+    pub(crate) const LEAVES: u32 = SPLITS;
+    pub(crate) const ENDPOINTS: u32 = SPLITS;
+    pub(crate) const COUNTERS: u32 = SPLITS + LEAVES;
+}
+
 impl Capacity {
+    /// Elements of `FRONTENDS`.
+    fn frontend_slots(self) -> u32 {
+        self.frontends.saturating_add(own::FRONTENDS)
+    }
+
     /// Slots of `SPLITS`. An update needs a fresh slot while the old one is still in
     /// use, so there are a quarter more than frontends.
     fn splits(self) -> u32 {
-        self.frontends.saturating_add(self.frontends / 4 + 64)
+        let spare = self.frontends / 4 + 64;
+        self.frontends.saturating_add(spare + own::SPLITS)
     }
 
     /// Slots of `LEAVES`, with the same reserve.
     fn leaf_slots(self) -> u32 {
-        self.leaves.saturating_add(self.leaves / 4 + 64)
+        self.leaves
+            .saturating_add(self.leaves / 4 + 64 + own::LEAVES)
     }
 
     /// Slots of `ENDPOINTS`, with the same reserve.
     fn endpoint_slots(self) -> u32 {
-        self.endpoints.saturating_add(self.endpoints / 4 + 1024)
+        self.endpoints
+            .saturating_add(self.endpoints / 4 + 1024 + own::ENDPOINTS)
     }
 
     /// Slots of `SEQUENCE`: one for each split and each leaf.
@@ -112,7 +132,7 @@ pub(crate) fn shapes(capacity: Capacity) -> [Shape; 10] {
             "FRONTENDS",
             size_of::<FrontendKey>(),
             size_of::<FrontendValue>(),
-            capacity.frontends,
+            capacity.frontend_slots(),
         ),
         table("SPLITS", size_of::<SplitRecord>(), capacity.splits()),
         table("LEAVES", size_of::<LeafRecord>(), capacity.leaf_slots()),
@@ -136,7 +156,7 @@ pub(crate) fn shapes(capacity: Capacity) -> [Shape; 10] {
             "FRONTEND_NAMES",
             size_of::<FrontendKey>(),
             size_of::<FrontendNames>(),
-            capacity.frontends,
+            capacity.frontend_slots(),
         ),
         hash(
             "LEAF_NAMES",
@@ -161,10 +181,9 @@ pub enum MapsError {
     Pins(#[from] PinError),
     /// A pinned map has another shape than this agent's.
     #[error(
-        "the pinned map {path} does not fit this agent: {field} is {found}, and should be \
-         {expected}; give --max-frontends, --max-leaves and --max-endpoints the values that it \
-         was made with, or run `splitter-agent cleanup` to start afresh (nothing is split until \
-         the agent runs again)"
+        "the pinned map {path} does not fit this version of splitter-agent: {field} is {found}, \
+         and should be {expected}; use the version that made it, or start this version's agent, \
+         which makes maps of its own beside it"
     )]
     Shape {
         /// Where it is pinned.
@@ -226,8 +245,8 @@ impl Shape {
     /// value larger than expected would be copied over the reader's stack.
     ///
     /// A map that is not pinned is fine. `max_entries` is compared only if `sized`.
-    fn check(&self, pins: &PinDirectory, sized: bool) -> Result<(), MapsError> {
-        let path = pins.map(self.name);
+    fn check(&self, layout: &Layout, sized: bool) -> Result<(), MapsError> {
+        let path = layout.map(self.name);
         if !pins::exists(&path)? {
             return Ok(());
         }
@@ -277,15 +296,35 @@ impl Shape {
     }
 }
 
-/// Compares every pinned map with the shape that it must have.
+/// Whether every map in a directory, if there, has the shape that it must have.
 ///
 /// # Errors
 ///
-/// Names the first map that differs, and how.
-pub(crate) fn check_shapes(pins: &PinDirectory, capacity: Capacity) -> Result<(), MapsError> {
-    shapes(capacity)
-        .iter()
-        .try_for_each(|shape| shape.check(pins, true))
+/// If that cannot be found out.
+pub(crate) fn fits(layout: &Layout, capacity: Capacity) -> Result<bool, MapsError> {
+    let shapes = shapes(capacity);
+    all_fit(shapes.iter(), layout)
+}
+
+/// Whether a map, which is the same for every capacity, has the shape that it must have.
+///
+/// # Errors
+///
+/// If that cannot be found out.
+pub(crate) fn is_shared(layout: &Layout, name: &str) -> Result<bool, MapsError> {
+    let shapes = shapes(Capacity::default());
+    all_fit(shapes.iter().filter(|shape| shape.name == name), layout)
+}
+
+fn all_fit<'a>(
+    mut shapes: impl Iterator<Item = &'a Shape>,
+    layout: &Layout,
+) -> Result<bool, MapsError> {
+    match shapes.try_for_each(|shape| shape.check(layout, true)) {
+        Ok(()) => Ok(true),
+        Err(MapsError::Shape { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Bytes of a `FRONTENDS` key, as aya wants them.
@@ -322,7 +361,7 @@ pub(crate) struct Maps {
     pub(crate) leaf_names: HashMap<MapData, u32, LeafNamesBytes>,
     /// Number of leaf ids.
     pub(crate) leaf_ids: u32,
-    /// Most frontends.
+    /// Most frontends, the agent's own included.
     pub(crate) frontend_slots: u32,
 }
 
@@ -336,13 +375,31 @@ pub(crate) enum Access {
 }
 
 impl Maps {
+    /// Opens the maps that are at work.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub(crate) fn at_work(pins: &PinDirectory, access: Access) -> Result<Self, MapsError> {
+        let absent = || MapsError::Absent(pins.path().to_owned());
+        let mut layout = pins.in_force()?.ok_or_else(absent)?;
+        loop {
+            let result = Self::open(&layout, access);
+            // Others may have been put to work meanwhile, and these removed.
+            match pins.in_force()? {
+                Some(now) if result.is_err() && now != layout => layout = now,
+                _ => break result,
+            }
+        }
+    }
+
     /// Opens the pinned maps. Their shapes are checked, all but their capacities, which
     /// are read from them.
     ///
     /// # Errors
     ///
     /// If a map is absent, has another shape, or cannot be opened.
-    pub(crate) fn open(pins: &PinDirectory, access: Access) -> Result<Self, MapsError> {
+    pub(crate) fn open(pins: &Layout, access: Access) -> Result<Self, MapsError> {
         if !pins::exists(&pins.map("FRONTENDS"))? {
             return Err(MapsError::Absent(pins.path().to_owned()));
         }
@@ -380,7 +437,7 @@ impl Maps {
     }
 }
 
-fn open(pins: &PinDirectory, name: &'static str) -> Result<MapData, MapsError> {
+fn open(pins: &Layout, name: &'static str) -> Result<MapData, MapsError> {
     let path = pins.map(name);
     MapData::from_pin(&path).map_err(|source| MapsError::Open {
         path,
@@ -403,11 +460,7 @@ where
     T::try_from(variant(data)).map_err(MapsError::access("use", name))
 }
 
-fn table<T>(
-    pins: &PinDirectory,
-    name: &'static str,
-    access: Access,
-) -> Result<Table<T>, MapsError> {
+fn table<T>(pins: &Layout, name: &'static str, access: Access) -> Result<Table<T>, MapsError> {
     let map = open(pins, name)?;
     let length = entries(&map).map_err(MapsError::access("examine", name))?;
     Table::map(map.fd().as_fd(), length, access == Access::Write)

@@ -1,7 +1,8 @@
 //! Programs and maps: what runs in the kernel, and what it reads.
 //!
 //! - `preflight`: what this machine must have; `features`: what its kernel must have;
-//! - `pins`: where maps and links are pinned, and the lock on that place;
+//! - `pins`: where maps and links are pinned, and the lock on that place; `layouts`: maps of
+//!   several sizes there, and which are at work;
 //! - `maps`: shapes of the maps, and handles to them; `table`: arrays in our memory;
 //! - `programs`: loading the programs; `links`: putting them on cgroups;
 //! - `hierarchy`: the cgroup hierarchy; `places`: which of its groups hold pods;
@@ -21,6 +22,7 @@ mod features;
 mod foreign;
 mod grace;
 mod hierarchy;
+mod layouts;
 mod leaf_ids;
 mod links;
 mod maps;
@@ -41,6 +43,7 @@ pub use features::{Feature, FeatureError};
 pub use foreign::Mode;
 pub use hierarchy::{Hierarchy, OwnPlace, on_node};
 pub(crate) use hierarchy::{cgroup_id, is_cgroup, path_to_root};
+pub use layouts::Layout;
 pub use links::{Attached, AttachedProgram, attached_programs};
 pub use maps::{Capacity, MapsError};
 pub use neighbours::{Blocker, Effect, Neighbour, neighbours};

@@ -4,7 +4,8 @@
 //! <pin directory>/          locked by the running agent
 //!   links/connect4-4711 ... one link per program and cgroup, which the number is the id of;
 //!                           survives changes of the layout
-//!   v1/FRONTENDS ...        the maps, below the version of their layout
+//!   v1/FRONTENDS ...        the maps, below the version of their layout (see `layouts`)
+//!   v1/connect4 ...         the programs that use them
 //! ```
 
 use std::collections::BTreeSet;
@@ -14,11 +15,10 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use splitter_common::layout::LAYOUT_VERSION;
-
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
+use super::layouts::Layout;
 use super::syscall;
 
 /// `BPF_FS_MAGIC` in `include/uapi/linux/magic.h`.
@@ -96,7 +96,10 @@ pub enum PinError {
 }
 
 impl PinError {
-    fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + use<'a> {
+    pub(super) fn io<'a>(
+        action: &'static str,
+        path: &'a Path,
+    ) -> impl FnOnce(io::Error) -> Self + use<'a> {
         move |source| {
             let path = path.to_owned();
             match source.kind() {
@@ -127,18 +130,6 @@ impl PinDirectory {
         &self.0
     }
 
-    /// Where the maps of this layout are pinned.
-    #[must_use]
-    pub fn maps(&self) -> PathBuf {
-        self.0.join(format!("v{LAYOUT_VERSION}"))
-    }
-
-    /// Where a map of this layout is pinned.
-    #[must_use]
-    pub fn map(&self, name: &str) -> PathBuf {
-        self.maps().join(name)
-    }
-
     /// Where the link of a program on a cgroup is pinned.
     ///
     /// An agent of a version that knows one cgroup only, and takes over from us, detaches what
@@ -162,21 +153,19 @@ impl PinDirectory {
         Ok(links.into_iter().filter_map(PinnedLink::parse).collect())
     }
 
-    /// Makes the directories.
+    /// Makes the directory, and that of the links.
     ///
     /// # Errors
     ///
     /// If the place is not on a BPF file system, or cannot be written.
     pub fn create(&self) -> Result<(), PinError> {
         self.check_place()?;
-        for path in [self.links(), self.maps()] {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&path)
-                .map_err(PinError::io("create", &path))?;
-        }
-        Ok(())
+        let path = self.links();
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .map_err(PinError::io("create", &path))
     }
 
     /// Mounts the BPF file system at its usual place, if pins shall be made there and it is
@@ -247,7 +236,7 @@ impl PinDirectory {
     }
 
     fn is_links_or_layout(&self, path: &Path) -> bool {
-        path == self.links() || is_layout(path)
+        path == self.links() || Layout::is_one(path)
     }
 
     /// Locks the directory until the result is dropped or the process ends.
@@ -290,29 +279,41 @@ impl PinDirectory {
         exists(&self.0)
     }
 
-    /// The maps of other layouts.
+    /// The maps of other layouts than this.
     ///
     /// # Errors
     ///
     /// If the directory cannot be listed.
-    pub fn other_layouts(&self) -> Result<Vec<PathBuf>, PinError> {
+    pub fn other_layouts(&self, layout: &Layout) -> Result<Vec<Layout>, PinError> {
         let mut layouts = self.layouts()?;
-        layouts.retain(|path| *path != self.maps());
+        layouts.retain(|other| other != layout);
         Ok(layouts)
     }
 
-    /// Removes the maps of other layouts. To be called once the programs no longer use
-    /// them. Gives back what was removed.
+    /// Removes the maps of other layouts than this. To be called once the programs no
+    /// longer use them. Gives back what was removed.
     ///
     /// # Errors
     ///
     /// If something cannot be removed.
-    pub fn remove_other_layouts(&self) -> Result<Vec<PathBuf>, PinError> {
-        let layouts = self.other_layouts()?;
+    pub fn remove_other_layouts(&self, layout: &Layout) -> Result<Vec<Layout>, PinError> {
+        let layouts = self.other_layouts(layout)?;
         for layout in &layouts {
             remove_layout(layout)?;
         }
         Ok(layouts)
+    }
+
+    /// Ids of the programs behind the pinned links.
+    pub(super) fn attached_program_ids(&self) -> Result<BTreeSet<u32>, PinError> {
+        let mut ids = BTreeSet::new();
+        for link in self.pinned_links()? {
+            // What is not there any more has no program at work.
+            let link = syscall::open_pin(&link.path);
+            let info = link.and_then(|link| syscall::link_info(link.as_fd()));
+            ids.extend(info.map(|info| info.program_id));
+        }
+        Ok(ids)
     }
 
     /// Detaches and removes links but those of our programs on these cgroups: those of a later
@@ -370,7 +371,7 @@ impl PinDirectory {
             pins.extend(entries(&self.links())?);
         }
         for layout in self.layouts()? {
-            pins.extend(entries(&layout)?);
+            pins.extend(entries(layout.path())?);
         }
         let is_ours = |pin: &PathBuf| {
             PinnedLink::parse(pin.clone()).is_some()
@@ -383,22 +384,12 @@ impl PinDirectory {
         self.0.join("links")
     }
 
-    /// The directories of maps: `v` and a number.
-    fn layouts(&self) -> Result<Vec<PathBuf>, PinError> {
+    /// The directories of maps, of all versions.
+    pub(super) fn layouts(&self) -> Result<Vec<Layout>, PinError> {
         let mut layouts = entries(&self.0)?;
-        layouts.retain(|path| is_layout(path));
-        Ok(layouts)
+        layouts.retain(|path| Layout::is_one(path));
+        Ok(layouts.into_iter().map(Layout::new).collect())
     }
-}
-
-/// Whether a path is that of a directory of maps: `v` and a number.
-fn is_layout(path: &Path) -> bool {
-    path.file_name()
-        .and_then(|name| name.to_str())
-        .and_then(|name| name.strip_prefix('v'))
-        .is_some_and(|version| {
-            !version.is_empty() && version.bytes().all(|digit| digit.is_ascii_digit())
-        })
 }
 
 /// Whether others may make files in a directory if they may not remove those of others
@@ -456,7 +447,8 @@ impl PinnedLink {
 
 /// Removes the maps of a layout: `FRONTENDS` first, without which nothing leads to the
 /// others, so that a removal that is cut short leaves nothing half in force.
-fn remove_layout(layout: &Path) -> Result<Vec<PathBuf>, PinError> {
+pub(super) fn remove_layout(layout: &Layout) -> Result<Vec<PathBuf>, PinError> {
+    let layout = layout.path();
     let mut pins = entries(layout)?;
     pins.sort_by_key(|pin| pin.file_name().is_none_or(|name| name != FRONTENDS));
     for pin in &pins {

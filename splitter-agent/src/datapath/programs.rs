@@ -1,15 +1,17 @@
 //! Loading the programs.
 
+use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aya::programs::{CgroupSockAddr, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 
 use super::features::{self, FeatureError};
-use super::maps::{Capacity, MapsError, check_shapes, shapes};
+use super::layouts::{Layout, pinned_program};
+use super::maps::{Capacity, MapsError, shapes};
 use super::neighbours::Blocker;
-use super::pins::{PROGRAMS, PinDirectory, PinError};
+use super::pins::{PROGRAMS, PinDirectory, PinError, exists};
 
 /// The kernel programs, as `cargo xtask build-ebpf` made them; empty if it did not.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/splitter-ebpf.o"));
@@ -120,20 +122,21 @@ pub enum LoadError {
 pub struct Programs {
     pub(super) object: Ebpf,
     pub(super) pins: PinDirectory,
+    layout: Layout,
 }
 
 impl Programs {
-    /// Loads the programs; opens the pinned maps, or makes and pins them.
+    /// Loads the programs; opens the pinned maps of this capacity, or makes and pins them.
     ///
     /// # Errors
     ///
-    /// If a pinned map does not fit, or the kernel refuses something.
+    /// If the pins cannot be used, or the kernel refuses something.
     pub fn load(settings: &LoadSettings) -> Result<Self, LoadError> {
         if OBJECT.is_empty() {
             return Err(LoadError::NotBuilt);
         }
         settings.pins.create()?;
-        check_shapes(&settings.pins, settings.capacity)?;
+        let layout = settings.pins.choose_layout(settings.capacity)?;
         let has_set_retval = settings.refusal == Refusal::Best && features::has_set_retval()?;
         tracing::debug!(has_set_retval, "loading the programs");
         let mut loader = EbpfLoader::new();
@@ -141,7 +144,7 @@ impl Programs {
         loader.btf(None);
         let shapes = shapes(settings.capacity);
         for shape in &shapes {
-            loader.map_pin_path(shape.name, settings.pins.map(shape.name));
+            loader.map_pin_path(shape.name, layout.map(shape.name));
             if shape.max_entries > 0 {
                 loader.map_max_entries(shape.name, shape.max_entries);
             }
@@ -172,13 +175,78 @@ impl Programs {
         Ok(Self {
             object,
             pins: settings.pins.clone(),
+            layout,
         })
+    }
+
+    /// Where the maps are that the programs use.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Whether the programs at work already use these maps, or there are no others that
+    /// they could use.
+    ///
+    /// # Errors
+    ///
+    /// If the pins cannot be examined.
+    pub fn is_layout_at_work(&self) -> Result<bool, LoadError> {
+        Ok(self.pins.other_layouts(&self.layout)?.is_empty()
+            || self.pins.is_at_work(&self.layout)?)
+    }
+
+    /// Pins the programs beside their maps, before they are put to work.
+    pub(super) fn pin_programs(&mut self) -> Result<(), LoadError> {
+        let attached = self.pins.attached_program_ids()?;
+        for name in PROGRAMS {
+            let (path, next) = (self.layout.program(name), self.layout.next_program(name));
+            // An agent before us ended after it had put its program to work, or before.
+            match pinned_program(&next)? {
+                Some(id) if attached.contains(&id) => rename(&next, &path)?,
+                Some(_) => fs::remove_file(&next).map_err(PinError::io("remove", &next))?,
+                None => {}
+            }
+            let failed = |action| {
+                move |source: ProgramError| LoadError::Program {
+                    action,
+                    program: name.to_owned(),
+                    source: Box::new(source),
+                }
+            };
+            let program = program(&mut self.object, name)?;
+            let id = program.info().map_err(failed("examine"))?.id();
+            let place = match pinned_program(&path)? {
+                Some(pinned) if pinned == id => continue,
+                Some(_) => &next,
+                None => &path,
+            };
+            program.pin(place).map_err(|error| {
+                PinError::io("pin a program at", place)(io::Error::other(error))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Removes the programs from the pins whose place ours have taken.
+    pub(super) fn replace_pinned_programs(&self) -> Result<(), LoadError> {
+        for name in PROGRAMS {
+            let next = self.layout.next_program(name);
+            if exists(&next)? {
+                rename(&next, &self.layout.program(name))?;
+            }
+        }
+        Ok(())
     }
 
     /// The loaded object, for its logger.
     pub fn object(&mut self) -> &mut Ebpf {
         &mut self.object
     }
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), PinError> {
+    fs::rename(from, to).map_err(PinError::io("rename", from))
 }
 
 pub(super) fn program<'a>(

@@ -19,12 +19,13 @@ use splitter_common::pick::Lattice;
 
 use crate::plan::{Decision, Frontend, Plan, PlannedSplit};
 
-use super::allocation::{Allocation, Free, Need};
+use super::allocation::{Allocation, Free, Need, Owner};
 use super::difference::{is_less, loses_endpoints, same, same_names, same_shares, seed};
 use super::grace::{GracePeriods, Ticket};
 use super::leaf_ids::LeafIds;
-use super::maps::{Access, Maps, MapsError, is_not_found, key_bytes};
+use super::maps::{Access, Maps, MapsError, is_not_found, key_bytes, own};
 use super::pins::PinDirectory;
+use super::programs::Programs;
 use super::report::{Change, Extent, FrontendError, PublishError, Put, Report};
 use super::view::write_text;
 
@@ -40,6 +41,9 @@ pub struct Publisher {
     pub(super) free: Free,
     limbo: VecDeque<(Ticket, Retired)>,
     retired: Retired,
+    /// Frontends of the agent's own among those in force.
+    pub(super) own: BTreeSet<Frontend>,
+    freed: u64,
 }
 
 /// A split in force, with the slots that it has.
@@ -60,14 +64,26 @@ struct Retired {
 }
 
 impl Publisher {
-    /// Takes over the pinned maps. `node_fraction` is the part of a turn, in 1 / 2^32, by
-    /// which this node's picks are shifted against other nodes'.
+    /// Takes over the pinned maps that are at work. `node_fraction` is the part of a turn,
+    /// in 1 / 2^32, by which this node's picks are shifted against other nodes'.
     ///
     /// # Errors
     ///
     /// If the maps cannot be opened.
     pub fn open(pins: &PinDirectory, node_fraction: u32) -> Result<Self, PublishError> {
-        let maps = Maps::open(pins, Access::Write)?;
+        Self::take_over(Maps::at_work(pins, Access::Write)?, node_fraction)
+    }
+
+    /// The same with the maps of these programs, which need not be at work yet.
+    ///
+    /// # Errors
+    ///
+    /// If the maps cannot be opened.
+    pub fn of(programs: &Programs, node_fraction: u32) -> Result<Self, PublishError> {
+        Self::take_over(Maps::open(programs.layout(), Access::Write)?, node_fraction)
+    }
+
+    fn take_over(maps: Maps, node_fraction: u32) -> Result<Self, PublishError> {
         // The first grace period has passed when this returns: what an earlier agent
         // had just put out of force is free.
         let grace = GracePeriods::start().map_err(PublishError::Grace)?;
@@ -81,6 +97,8 @@ impl Publisher {
             in_force: BTreeMap::new(),
             limbo: VecDeque::new(),
             retired: Retired::default(),
+            own: BTreeSet::new(),
+            freed: 0,
         };
         if publisher.recover()? {
             // Something was put out of force just now.
@@ -157,18 +175,51 @@ impl Publisher {
                 gaining.push((frontend, split, change));
             }
         }
-        for (frontend, split, change) in losing.into_iter().chain(gaining) {
-            match self.put(frontend, split, change) {
-                Ok(generation) => report.put.push(Put {
-                    frontend,
-                    generation,
-                    change,
-                }),
-                Err(error) => report.failed.push((frontend, error)),
-            }
-        }
+        losing.append(&mut gaining);
+        self.put_all(losing, &mut report);
         self.retire();
         report
+    }
+
+    /// How often something was freed: while this stays the same, what did not fit does not
+    /// fit.
+    #[must_use]
+    pub fn freed(&self) -> u64 {
+        self.freed
+    }
+
+    /// Puts splits in force, in this order. Those that do not fit while slots are on their
+    /// way back are tried again when these are there: waiting is for all at once, since it
+    /// takes some 10 ms.
+    fn put_all(&mut self, splits: Vec<(Frontend, &PlannedSplit, Change)>, report: &mut Report) {
+        const ROUNDS: u32 = 3;
+        let mut pending = splits;
+        for round in 1..=ROUNDS {
+            let mut full = Vec::new();
+            for (frontend, split, change) in pending {
+                match self.try_put(frontend, split, change) {
+                    Ok(generation) => report.put.push(Put {
+                        frontend,
+                        generation,
+                        change,
+                    }),
+                    Err(error @ FrontendError::Full { .. }) => {
+                        full.push(((frontend, split, change), error));
+                    }
+                    Err(error) => report.failed.push((frontend, error)),
+                }
+            }
+            if full.is_empty() {
+                return;
+            }
+            if round == ROUNDS || !self.has_slots_in_limbo() {
+                let failed = full.into_iter().map(|(put, error)| (put.0, error));
+                report.failed.extend(failed);
+                return;
+            }
+            self.settle();
+            pending = full.into_iter().map(|(put, _)| put).collect();
+        }
     }
 
     /// Blocks until no connection can get anything but what was last published. Takes
@@ -193,31 +244,15 @@ impl Publisher {
         !self.limbo.is_empty() || !self.retired.slots.is_empty()
     }
 
-    /// Puts a split in force.
-    fn put(
-        &mut self,
-        frontend: Frontend,
-        split: &PlannedSplit,
-        change: Change,
-    ) -> Result<u32, FrontendError> {
-        match self.try_put(frontend, split, change) {
-            Err(FrontendError::Full { .. }) if self.has_slots_in_limbo() => {
-                // Slots are on their way back: wait for them rather than refuse.
-                self.settle();
-                self.try_put(frontend, split, change)
-            }
-            result => result,
-        }
-    }
-
+    /// Puts a split in force, if there is room.
     fn try_put(
         &mut self,
         frontend: Frontend,
         split: &PlannedSplit,
         change: Change,
     ) -> Result<u32, FrontendError> {
-        let in_force = u32::try_from(self.in_force.len()).unwrap_or(u32::MAX);
-        if change == Change::Added && in_force >= self.maps.frontend_slots {
+        let owner = Owner::of(split);
+        if owner == Owner::Object && change == Change::Added && !self.has_room_for_frontend() {
             return Err(FrontendError::Full {
                 map: "FRONTENDS",
                 needed: 1,
@@ -226,14 +261,15 @@ impl Publisher {
             });
         }
         let leaves = u32::try_from(split.leaves.len()).unwrap_or(u32::MAX);
-        let slots = self.free.take(Need {
+        let need = Need {
             leaves,
             endpoints: split.endpoint_count().try_into().unwrap_or(u32::MAX),
             counters: match change {
                 Change::Endpoints => 0,
                 Change::Added | Change::Shares => leaves.saturating_add(1),
             },
-        })?;
+        };
+        let slots = self.free.take(need, owner)?;
         match self.leaf_ids.take(&mut self.maps, split) {
             Ok(leaf_ids) => self
                 .write(frontend, split, slots, &leaf_ids)
@@ -249,6 +285,12 @@ impl Publisher {
                 Err(error)
             }
         }
+    }
+
+    /// Whether an object's frontend fits, besides those of the agent's own.
+    fn has_room_for_frontend(&self) -> bool {
+        let limit = self.maps.frontend_slots.saturating_sub(own::FRONTENDS);
+        self.in_force.len() - self.own.len() < limit as usize
     }
 
     /// Writes the records of a split into free slots, and flips its frontend to them.
@@ -317,6 +359,11 @@ impl Publisher {
             lattice,
             repeats,
         };
+        if split.origin.is_self_test() {
+            self.own.insert(frontend);
+        } else {
+            self.own.remove(&frontend);
+        }
         if let Some(mut old) = self.in_force.insert(frontend, entry) {
             if keeps_counting {
                 old.slots.sequence.count = 0;
@@ -403,6 +450,8 @@ impl Publisher {
         // For people only; a name that is left over is removed by the next agent.
         let _ = self.maps.frontend_names.remove(&key);
         if let Some(old) = self.in_force.remove(&frontend) {
+            self.own.remove(&frontend);
+            self.freed += 1;
             self.put_out_of_force(&old);
         }
         Ok(())
@@ -435,6 +484,7 @@ impl Publisher {
             let Some((_, retired)) = self.limbo.pop_front() else {
                 break;
             };
+            self.freed += 1;
             for slots in retired.slots {
                 for index in slots.split.indexes() {
                     if let Some(mut record) = self.maps.splits.read(index) {

@@ -21,6 +21,9 @@ impl Publisher {
         for (frontend, split) in view.frontends {
             self.generation = self.generation.max(split.record.generation);
             if let Some(entry) = self.claim(&split) {
+                if entry.split.origin.is_self_test() {
+                    self.own.insert(frontend);
+                }
                 self.in_force.insert(frontend, entry);
             } else {
                 // No publisher leaves such a thing behind.

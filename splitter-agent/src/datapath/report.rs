@@ -21,10 +21,7 @@ pub enum PublishError {
 #[derive(Debug, thiserror::Error)]
 pub enum FrontendError {
     /// A map is full.
-    #[error(
-        "{map} is full: {needed} slots in a row are needed and {free} are free; raise \
-         {flag} (and run `splitter-agent cleanup` once, for the new size)"
-    )]
+    #[error("{} ({free} slots are free)", Self::full_text(map, *needed, flag))]
     Full {
         /// Which.
         map: &'static str,
@@ -38,6 +35,17 @@ pub enum FrontendError {
     /// The kernel refused.
     #[error(transparent)]
     Map(#[from] MapsError),
+}
+
+impl FrontendError {
+    /// What is said of a map that is full, the same for as long as nothing else is needed.
+    pub(crate) fn full_text(map: &str, needed: u32, flag: &str) -> String {
+        let slots = match needed {
+            1 => "a free slot is".to_owned(),
+            _ => format!("{needed} free slots in a row are"),
+        };
+        format!("{map} is full: {slots} needed; start the agent with a larger {flag}")
+    }
 }
 
 /// What a publication changed.

@@ -29,16 +29,28 @@ pub(crate) struct FreeSlots {
     /// Free runs: first slot to number of slots. Never empty runs, never neighbours.
     runs: BTreeMap<u32, u32>,
     free: u32,
+    /// The shortest run that was asked for in vain since a slot was last given back: there
+    /// is no longer one either.
+    too_long: Option<u32>,
 }
 
 impl FreeSlots {
     /// All of `length` slots.
     pub(crate) fn all(length: u32) -> Self {
+        Self::from(0, length)
+    }
+
+    /// `count` slots from `first` on.
+    pub(crate) fn from(first: u32, count: u32) -> Self {
         let mut runs = BTreeMap::new();
-        if length > 0 {
-            runs.insert(0, length);
+        if count > 0 {
+            runs.insert(first, count);
         }
-        Self { runs, free: length }
+        Self {
+            runs,
+            free: count,
+            too_long: None,
+        }
     }
 
     /// Number of free slots.
@@ -51,7 +63,13 @@ impl FreeSlots {
         if count == 0 {
             return Some(Run::default());
         }
-        let (&first, &length) = self.runs.iter().find(|&(_, &length)| length >= count)?;
+        if self.free < count || self.too_long.is_some_and(|too_long| count >= too_long) {
+            return None;
+        }
+        let Some((&first, &length)) = self.runs.iter().find(|&(_, &length)| length >= count) else {
+            self.too_long = Some(count);
+            return None;
+        };
         self.runs.remove(&first);
         if length > count {
             self.runs.insert(first + count, length - count);
@@ -94,6 +112,7 @@ impl FreeSlots {
         }
         let (mut first, mut count) = (run.first, run.count);
         self.free += count;
+        self.too_long = None;
         if let Some((&before, &length)) = self.runs.range(..first).next_back()
             && before + length == first
         {
@@ -123,6 +142,19 @@ mod tests {
             slots.give(runs[index]);
         }
         assert_eq!(slots, FreeSlots::all(10));
+    }
+
+    #[test]
+    fn what_was_too_long_fits_when_something_is_given_back() {
+        let mut slots = FreeSlots::from(100, 10);
+        let first = slots.take(5).unwrap();
+        let second = slots.take(3).unwrap();
+        assert_eq!(slots.take(3), None);
+        assert_eq!(slots.take(2), Some(Run::new(108, 2)));
+        slots.give(first);
+        assert_eq!(slots.take(6), None);
+        slots.give(second);
+        assert_eq!(slots.take(6), Some(Run::new(100, 6)));
     }
 
     #[test]

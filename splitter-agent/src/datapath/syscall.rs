@@ -316,6 +316,37 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     Ok(info)
 }
 
+/// The id of a program (kernel 4.13).
+///
+/// # Errors
+///
+/// As `bpf(2)`.
+pub(super) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
+    /// How `struct bpf_prog_info` begins.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        kind: u32,
+        id: u32,
+    }
+    #[repr(C)]
+    struct Attributes {
+        descriptor: u32,
+        length: u32,
+        info: u64,
+    }
+    let mut info = Info::default();
+    bpf(
+        BPF_OBJ_GET_INFO_BY_FD,
+        &mut Attributes {
+            descriptor: program.as_raw_fd().unsigned_abs(),
+            length: size_of::<Info>() as u32,
+            info: std::ptr::from_mut(&mut info) as u64,
+        },
+    )?;
+    Ok(info.id)
+}
+
 /// What a map is made of, as `BPF_MAP_CREATE` takes it.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]

@@ -100,13 +100,13 @@ impl SplitView {
 }
 
 impl View {
-    /// Reads the pinned maps.
+    /// Reads the pinned maps that are at work.
     ///
     /// # Errors
     ///
     /// If nothing is pinned, or the maps are of another shape.
     pub fn open(pins: &PinDirectory) -> Result<Self, MapsError> {
-        Self::read(&Maps::open(pins, Access::Read)?)
+        Self::read(&Maps::at_work(pins, Access::Read)?)
     }
 
     /// Reads open maps. An agent may publish meanwhile, so a record that does not

@@ -1,6 +1,7 @@
 //! The agent's life: ended, killed, replaced, gone, cleaned up.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -8,7 +9,7 @@ use serde_json::Value;
 use xtask::lab::{Process, client, server};
 
 use crate::bookstore::{Bookstore, VIP};
-use crate::common::agent::{PATIENCE, stderr, stdout, text, weights};
+use crate::common::agent::{BINARY, PATIENCE, stderr, stdout, text, weights};
 
 #[test]
 fn killing_ending_and_replacing_the_agent_under_load_fails_no_connection_and_loses_no_count() {
@@ -53,6 +54,111 @@ fn killing_ending_and_replacing_the_agent_under_load_fails_no_connection_and_los
     );
     assert!((v1 as f64 - all as f64 * 0.75).abs() <= 2.5, "{split}");
     assert_eq!(split["leaves"][0]["lifetime"], v1);
+}
+
+#[test]
+fn another_capacity_is_applied_by_a_restart_whenever_it_is_killed_and_no_connection_fails() {
+    let store = Bookstore::new("resize");
+    store.site.write("split.yaml", &weights(3, 1));
+    let _first = store.site.start(&[]);
+    let mut clients = [store.hammer(), store.hammer()];
+    drop(_first);
+    let sizes = ["1024", "2048", "4096"];
+    for round in 0..12 {
+        let agent = store
+            .site
+            .spawn(&["--max-endpoints", sizes[round % sizes.len()]]);
+        std::thread::sleep(Duration::from_millis(20 * round as u64));
+        agent.kill();
+        let status = store.site.json(&["status"]);
+        assert_eq!(status["attached"], true, "{status}");
+        assert_eq!(status["splits"].as_array().unwrap().len(), 1, "{status}");
+    }
+    // Not the size of the first one, nor that of the last one that was killed.
+    let mut agent = store.site.start(&["--max-endpoints", "9000"]);
+    agent.wait_for_log("removed the maps of another layout");
+    let status = store.site.wait_for_weights(&[3, 1]);
+    let before = status["connections"].as_u64().unwrap();
+    store.site.wait_for_split("used", |split| {
+        split["connections"]
+            .as_u64()
+            .is_some_and(|now| now > before + 20)
+    });
+    assert!(
+        clients.iter_mut().all(Process::is_running),
+        "a connection failed"
+    );
+    drop(clients);
+    let pins = fs::read_dir(store.site.lab.pin_directory()).unwrap();
+    let names: Vec<_> = pins
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with('v'))
+        .collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+
+    agent.kill();
+    let cleaned = store.site.command(&["cleanup"]);
+    assert_eq!(cleaned.status.code(), Some(0), "{cleaned:?}");
+    assert!(!store.site.lab.pin_directory().exists());
+}
+
+/// `setpriv` is part of util-linux, which every Debian has.
+#[test]
+fn without_the_right_to_use_bpf_nothing_is_said_about_the_kernel() {
+    let site = crate::common::agent::Site::new("capabilities");
+    for (dropped, capability) in [
+        ("-cap_39,-sys_admin,-perfmon", "CAP_BPF"),
+        ("-net_admin,-cap_39,-sys_admin", "CAP_NET_ADMIN"),
+    ] {
+        let output = Command::new("setpriv")
+            .args(["--bounding-set", &dropped.replace("-perfmon", "-cap_38")])
+            .arg(BINARY)
+            .args(["run", "--manifests"])
+            .arg(site.manifests.path())
+            .arg("--pin-dir")
+            .arg(site.lab.pin_directory())
+            .output()
+            .unwrap();
+        let error = stderr(&output);
+        assert_eq!(output.status.code(), Some(3), "{error}");
+        assert!(error.contains(capability), "{error}");
+        assert!(
+            error.contains("does not let this process use BPF"),
+            "{error}"
+        );
+        for word in ["kernel lacks", "6.1", "ECONNREFUSED"] {
+            assert!(!error.contains(word), "{word}: {error}");
+        }
+        assert!(!site.lab.pin_directory().exists());
+    }
+}
+
+/// In a mount namespace of its own, where the BPF file system is not mounted.
+#[test]
+fn the_bpf_file_system_is_mounted_for_root_alone_where_it_is_missing() {
+    let site = crate::common::agent::Site::new("bpffs");
+    let pins = format!("/sys/fs/bpf/{}-mounted", site.lab.name());
+    let script = format!(
+        "umount -l /sys/fs/bpf && ! mountpoint -q /sys/fs/bpf || exit 9
+         '{BINARY}' run --manifests '{}' --pin-dir '{pins}' --cgroup '{}' --max-frontends 64 &
+         agent=$!
+         for _ in $(seq 1000); do [ -e '{pins}/links/connect6' ] && break; sleep 0.02; done
+         findmnt -n -o FSTYPE,OPTIONS /sys/fs/bpf; stat -c %a '{pins}'
+         kill $agent; wait $agent
+         '{BINARY}' cleanup --pin-dir '{pins}' > /dev/null",
+        text(site.manifests.path()),
+        text(site.lab.cgroup()),
+    );
+    let output = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", &script])
+        .output()
+        .unwrap();
+    let found = stdout(&output);
+    assert!(output.status.success(), "{output:?}");
+    for option in ["bpf", "nosuid", "nodev", "noexec", "mode=700"] {
+        assert!(found.contains(option), "{option}: {found}");
+    }
+    assert!(found.ends_with("700\n"), "{found}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod capacity;
 mod connect;
 mod exact;
 mod pins;

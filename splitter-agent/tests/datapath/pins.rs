@@ -7,7 +7,7 @@ use std::path::Path;
 use aya::maps::{Array, MapData};
 use splitter_agent::datapath::{
     Capacity, EbpfLogLevel, LoadError, LoadSettings, MapsError, PinDirectory, PinError, Programs,
-    Refusal, attached_programs,
+    Refusal, View, attached_programs,
 };
 use xtask::lab::{Lab, Pod, client, server};
 
@@ -28,57 +28,45 @@ fn a_pinned_map_of_another_shape_is_detected_before_it_is_opened() {
     let lab = Lab::new("shape").unwrap();
     let pins = PinDirectory::new(lab.pin_directory());
     pins.create().unwrap();
-    Array::<MapData, [u8; 4096]>::create(4, 0)
-        .unwrap()
-        .pin(pins.map("SPLITS"))
-        .unwrap();
+    let foreign = pins.path().join("v1");
+    fs::create_dir(&foreign).unwrap();
+    for name in ["FRONTENDS", "SPLITS"] {
+        Array::<MapData, [u8; 4096]>::create(4, 0)
+            .unwrap()
+            .pin(foreign.join(name))
+            .unwrap();
+    }
 
-    let error = load(&pins, small()).unwrap_err();
+    let error = View::open(&pins).unwrap_err();
+    assert!(matches!(error, MapsError::Shape { .. }), "{error}");
+    assert!(error.to_string().contains("v1/FRONTENDS"), "{error}");
 
-    let LoadError::Maps(MapsError::Shape { field, found, .. }) = &error else {
-        panic!("{error}");
-    };
-    assert_eq!((*field, found.as_str()), ("the value's size", "4096"));
-    assert!(
-        error.to_string().contains("splitter-agent cleanup"),
-        "{error}"
-    );
-}
-
-#[test]
-fn maps_of_another_capacity_are_refused_with_the_flags_to_change() {
-    let lab = Lab::new("capacity").unwrap();
-    let pins = PinDirectory::new(lab.pin_directory());
-    drop(load(&pins, small()).unwrap());
-    let larger = Capacity {
-        endpoints: 8192,
-        ..small()
-    };
-
-    let error = load(&pins, larger).unwrap_err();
-
-    assert!(error.to_string().contains("--max-endpoints"), "{error}");
-    assert!(load(&pins, small()).is_ok());
+    // An agent makes its own maps beside it.
+    let programs = load(&pins, small()).unwrap();
+    assert_eq!(programs.layout().path(), pins.path().join("v1-2"));
 }
 
 #[test]
 fn maps_of_other_layouts_go_and_nothing_else_does() {
     let lab = Lab::new("layouts").unwrap();
     let pins = PinDirectory::new(lab.pin_directory());
-    let _programs = load(&pins, small()).unwrap();
-    for name in ["v0", "v999", "vendor", "other"] {
-        std::fs::create_dir(pins.path().join(name)).unwrap();
+    let programs = load(&pins, small()).unwrap();
+    for name in ["v0", "v999", "v1-7", "vendor", "v1-x"] {
+        fs::create_dir(pins.path().join(name)).unwrap();
     }
     Array::<MapData, u32>::create(4, 0)
         .unwrap()
         .pin(pins.path().join("v0/FRONTENDS"))
         .unwrap();
 
-    let removed = pins.remove_other_layouts().unwrap();
+    let removed = pins.remove_other_layouts(programs.layout()).unwrap();
 
-    assert_eq!(removed, [pins.path().join("v0"), pins.path().join("v999")]);
+    let removed: Vec<_> = removed.iter().map(|layout| layout.path()).collect();
+    let expected = ["v0", "v1-7", "v999"].map(|name| pins.path().join(name));
+    assert_eq!(removed, expected);
     assert!(pins.path().join("vendor").exists());
-    assert!(pins.map("FRONTENDS").exists());
+    assert!(pins.path().join("v1-x").exists());
+    assert!(programs.layout().map("FRONTENDS").exists());
 }
 
 #[test]
@@ -151,7 +139,7 @@ fn what_others_pinned_is_left_alone() {
     pins.remove().unwrap();
 
     assert!(foreign.exists());
-    assert!(!pins.maps().exists());
+    assert!(!pins.path().join("v1").exists());
     let root = PinDirectory::new("/sys/fs/bpf");
     assert!(matches!(root.create(), Err(PinError::NotOwn(_))));
     assert!(matches!(root.remove(), Err(PinError::NotOwn(_))));

@@ -262,7 +262,7 @@ fn slots_are_used_again_and_none_is_lost() {
     // Everything is free again: the largest split that ever fitted fits once more.
     let largest = split(vec![leaf("v1", 1, &addresses)]);
     scene.publish(&[(root(), largest)]);
-    let names = MapData::from_pin(scene.pins.map("LEAF_NAMES")).unwrap();
+    let names = MapData::from_pin(scene.programs.layout().map("LEAF_NAMES")).unwrap();
     let names =
         HashMap::<_, u32, [u8; size_of::<LeafNames>()]>::try_from(Map::HashMap(names)).unwrap();
     assert_eq!(names.keys().count(), 1, "names of leaves that are gone");

@@ -13,7 +13,7 @@ use splitter_common::layout::Protocol;
 use xtask::lab::cgroup::mount_point;
 
 use crate::bookstore::Bookstore;
-use crate::common::agent::{BINARY, PATIENCE, Site, stderr, text, weights};
+use crate::common::agent::{BINARY, PATIENCE, Site, service, stderr, text, weights};
 use crate::http::{LISTEN, get, start, wait_for};
 
 /// The cgroups of self-tests in a cgroup.
@@ -58,6 +58,45 @@ fn an_agent_elsewhere_connects_from_a_cgroup_that_it_makes_and_removes() {
 }
 
 #[test]
+fn an_agent_becomes_ready_though_the_maps_are_full_and_what_waits_gets_in_when_there_is_room() {
+    let store = Bookstore::new("full");
+    store.site.write("split.yaml", &weights(1, 1));
+    store.site.write(
+        "other.yaml",
+        &[
+            service("library", "10.96.0.20"),
+            weights(1, 1)
+                .replace("bookstore-split", "library-split")
+                .replace("service: bookstore.bookstore", "service: library"),
+        ]
+        .concat(),
+    );
+    // The maps are full before this agent has its own entry in them.
+    drop(store.site.start(&["--max-frontends", "1"]));
+    let (mut agent, server) = start(&store.site, &["--max-frontends", "1"]);
+    wait_for(server, "/readyz", 200);
+    agent.wait_for_log("FRONTENDS is full");
+    agent.wait_for_log("--max-frontends");
+    let failed = |count: u32| {
+        let line = format!("\nsplitter_publish_failed_frontends {count}\n");
+        let start = Instant::now();
+        while !get(server, "/metrics").body.contains(&line) {
+            assert!(start.elapsed() < PATIENCE, "never {line}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    failed(1);
+    assert_eq!(store.count(4), (2, 2, 0));
+
+    fs::remove_file(store.site.manifests.path().join("split.yaml")).unwrap();
+    store
+        .site
+        .wait_for_split("the other", |split| split["root"] == "library");
+    failed(0);
+    agent.wait_for_log("no longer so");
+}
+
+#[test]
 fn without_peer_names_the_self_test_passes_too() {
     let site = Site::new("nameless");
     let (_agent, server) = start(&site, &["--peer-names", "false"]);
@@ -72,7 +111,7 @@ fn an_agent_whose_connections_are_no_longer_split_is_not_ready_but_alive() {
 
     // Something the agent does not see: its programs are attached, and split nothing.
     let pins = PinDirectory::new(site.lab.pin_directory());
-    let map = MapData::from_pin(pins.map("FRONTENDS")).unwrap();
+    let map = MapData::from_pin(pins.in_force().unwrap().unwrap().map("FRONTENDS")).unwrap();
     let mut frontends: HashMap<_, [u8; 20], u64> = HashMap::try_from(Map::HashMap(map)).unwrap();
     let frontend = Frontend {
         address: VIP,

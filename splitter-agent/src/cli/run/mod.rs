@@ -217,7 +217,7 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
     if args.ebpf_log_level != EbpfLogLevel::Off {
         forward_logs(&mut programs)?;
     }
-    let publisher = Publisher::open(&pins, node_fraction(&args.node_name))?;
+    let publisher = Publisher::of(&programs, node_fraction(&args.node_name))?;
     let mut agent = Agent::new(
         publisher,
         programs,

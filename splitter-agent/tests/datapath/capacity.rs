@@ -1,0 +1,311 @@
+//! Another capacity: maps of other sizes are made beside those at work, filled, and put to
+//! work; whoever is killed at it leaves what the next one can go on with.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+
+use splitter_agent::datapath::{
+    Capacity, EbpfLogLevel, Extent, Layout, LoadSettings, PinDirectory, Programs, Publisher,
+    Refusal, View,
+};
+use splitter_agent::plan::Origin;
+use xtask::lab::{Lab, Process, client};
+
+use crate::common::{Scene, frontend, leaf, plan, root, serve, small, split};
+
+fn load(pins: &PinDirectory, capacity: Capacity) -> Programs {
+    Programs::load(&LoadSettings {
+        pins: pins.clone(),
+        capacity,
+        log_level: EbpfLogLevel::Off,
+        peer_names: true,
+        refusal: Refusal::Best,
+    })
+    .unwrap()
+}
+
+fn larger() -> Capacity {
+    Capacity {
+        endpoints: 8192,
+        ..small()
+    }
+}
+
+fn name(layout: &Layout) -> &str {
+    layout.path().file_name().unwrap().to_str().unwrap()
+}
+
+fn in_force(pins: &PinDirectory) -> String {
+    name(&pins.in_force().unwrap().unwrap()).to_owned()
+}
+
+/// Directories of maps that there are.
+fn layouts(pins: &Path) -> Vec<String> {
+    let entries = fs::read_dir(pins).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.filter(|name| name.starts_with('v')).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn maps_of_another_capacity_are_filled_beside_those_at_work_and_take_their_place() {
+    let mut scene = Scene::new("capacity");
+    let (client, shop) = scene.pods();
+    let (_server, endpoint) = serve(&shop, 80, "v1");
+    let splits = [(root(), split(vec![leaf("v1", 1, &[endpoint])]))];
+    scene.publish(&splits);
+    let vip = root().address;
+    // One connection stays open, and asks again and again whom it is connected to.
+    let (_open, ()) = client
+        .start_ready(|ready| {
+            let connection = TcpStream::connect(vip).expect("a connection");
+            ready.signal(&());
+            loop {
+                assert_eq!(connection.peer_addr().expect("a peer"), vip);
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        })
+        .unwrap();
+    let mut open = _open;
+    let mut hammer = client
+        .start(|| {
+            loop {
+                let answer = client::read_tag(vip).expect("a connection that is split");
+                assert_eq!(answer, "v1");
+            }
+        })
+        .unwrap();
+    let wait_for_connections = |hammer: &mut Process| {
+        let before = scene.outcome("split");
+        while scene.outcome("split") < before + 20 {
+            assert!(hammer.is_running(), "a connection failed");
+        }
+    };
+    wait_for_connections(&mut hammer);
+    assert_eq!(in_force(&scene.pins), "v1");
+    assert_eq!(
+        View::open(&scene.pins).unwrap().maps["ENDPOINTS"].max_entries,
+        small_endpoint_slots()
+    );
+
+    let mut programs = load(&scene.pins, larger());
+    let mut publisher = Publisher::of(&programs, 0).unwrap();
+
+    assert_eq!(name(programs.layout()), "v1-2");
+    assert!(!programs.is_layout_at_work().unwrap());
+    assert_eq!(in_force(&scene.pins), "v1", "nothing is in them yet");
+    publisher.publish(&plan(&splits), Extent::Full);
+    wait_for_connections(&mut hammer);
+    let counted = scene.outcome("split");
+
+    programs.attach(scene.lab.cgroup()).unwrap();
+
+    assert_eq!(in_force(&scene.pins), "v1-2");
+    assert!(scene.outcome("split") >= counted, "outcomes go on");
+    wait_for_connections(&mut hammer);
+    let removed = scene.pins.remove_other_layouts(programs.layout()).unwrap();
+    assert_eq!(removed.iter().map(name).collect::<Vec<_>>(), ["v1"]);
+    wait_for_connections(&mut hammer);
+    assert!(View::open(&scene.pins).unwrap().maps["ENDPOINTS"].max_entries > 8192);
+    assert!(open.is_running(), "an open connection lost its peer's name");
+
+    // And back; the first name is free again.
+    let mut programs = load(&scene.pins, small());
+    assert_eq!(name(programs.layout()), "v1");
+    Publisher::of(&programs, 0)
+        .unwrap()
+        .publish(&plan(&splits), Extent::Full);
+    programs.attach(scene.lab.cgroup()).unwrap();
+    assert_eq!(in_force(&scene.pins), "v1");
+    wait_for_connections(&mut hammer);
+    assert!(open.is_running(), "an open connection lost its peer's name");
+}
+
+fn small_endpoint_slots() -> u64 {
+    let lab = Lab::new("reference").unwrap();
+    let pins = PinDirectory::new(lab.pin_directory());
+    let _programs = load(&pins, small());
+    View::open(&pins).unwrap().maps["ENDPOINTS"].max_entries
+}
+
+#[test]
+fn whoever_is_killed_while_the_capacity_changes_leaves_what_the_next_one_goes_on_with() {
+    let mut scene = Scene::new("killed");
+    let (client, shop) = scene.pods();
+    let (_server, endpoint) = serve(&shop, 80, "v1");
+    let splits = [(root(), split(vec![leaf("v1", 1, &[endpoint])]))];
+    scene.publish(&splits);
+    let vip = root().address;
+    let is_split = || {
+        let tags = client.run(|| client::count_tags(vip, 3)).unwrap();
+        assert_eq!(tags.of("v1"), 3);
+    };
+    let huge = Capacity {
+        frontends: 128,
+        ..small()
+    };
+
+    // Killed before a map was made, after they were made, and after they were filled.
+    fs::create_dir(scene.pins.path().join("v1-2")).unwrap();
+    drop(load(&scene.pins, larger()));
+    let programs = load(&scene.pins, larger());
+    assert_eq!(name(programs.layout()), "v1-2");
+    drop(
+        Publisher::of(&programs, 0)
+            .unwrap()
+            .publish(&plan(&splits), Extent::Full),
+    );
+    drop(programs);
+    assert_eq!(in_force(&scene.pins), "v1");
+    is_split();
+
+    // What was never put to work goes when a third capacity is asked for; what is at work
+    // stays, and is taken again by whoever asks for it.
+    drop(load(&scene.pins, huge));
+    assert_eq!(layouts(scene.pins.path()), ["v1", "v1-3"]);
+    assert_eq!(name(load(&scene.pins, small()).layout()), "v1");
+    assert_eq!(in_force(&scene.pins), "v1");
+    is_split();
+
+    // Killed after they were put to work, before the old ones were removed.
+    let mut programs = load(&scene.pins, larger());
+    Publisher::of(&programs, 0)
+        .unwrap()
+        .publish(&plan(&splits), Extent::Full);
+    programs.attach(scene.lab.cgroup()).unwrap();
+    let new = name(programs.layout()).to_owned();
+    drop(programs);
+    assert_eq!(in_force(&scene.pins), new);
+    is_split();
+    let programs = load(&scene.pins, larger());
+    assert_eq!(name(programs.layout()), new);
+    assert!(programs.is_layout_at_work().unwrap());
+    scene.pins.remove_other_layouts(programs.layout()).unwrap();
+    assert_eq!(layouts(scene.pins.path()), [new]);
+    is_split();
+    scene.pins.remove().unwrap();
+    assert!(!scene.pins.path().exists());
+}
+
+#[test]
+fn maps_that_were_replaced_but_not_removed_can_be_put_to_work_again() {
+    let mut scene = Scene::new("halfway");
+    let (client, shop) = scene.pods();
+    let (_server, endpoint) = serve(&shop, 80, "v1");
+    let splits = [(root(), split(vec![leaf("v1", 1, &[endpoint])]))];
+    scene.publish(&splits);
+    let mut programs = load(&scene.pins, larger());
+    Publisher::of(&programs, 0)
+        .unwrap()
+        .publish(&plan(&splits), Extent::Full);
+    programs.attach(scene.lab.cgroup()).unwrap();
+    drop(programs);
+    assert_eq!(in_force(&scene.pins), "v1-2");
+
+    let mut programs = load(&scene.pins, small());
+    assert_eq!(name(programs.layout()), "v1");
+    programs.attach(scene.lab.cgroup()).unwrap();
+    assert_eq!(in_force(&scene.pins), "v1");
+    let vip = root().address;
+    let tags = client.run(|| client::count_tags(vip, 3)).unwrap();
+    assert_eq!(tags.of("v1"), 3);
+}
+
+#[test]
+fn the_agents_own_frontend_has_room_in_maps_that_are_full() {
+    // Full of frontends, and full of endpoints.
+    for (name, frontends) in [("frontends", 3), ("endpoints", 80)] {
+        let capacity = Capacity {
+            frontends,
+            leaves: 8,
+            endpoints: 16,
+        };
+        own_frontend_has_room(Scene::with(name, capacity, true), frontends);
+    }
+}
+
+fn own_frontend_has_room(mut scene: Scene, frontends: u32) {
+    let endpoints: Vec<SocketAddr> = (0..100)
+        .map(|port| SocketAddr::from(([10, 244, 0, 9], 1000 + port)))
+        .collect();
+    let mut splits = Vec::new();
+    for index in 0..80 {
+        let service = format!("v{}", index % 5);
+        let count = if index < 20 { 100 } else { 1 };
+        let frontend = frontend(&format!("10.96.1.{index}:80"));
+        splits.push((
+            frontend,
+            split(vec![leaf(&service, 1, &endpoints[..count])]),
+        ));
+    }
+    let report = scene.publisher.publish(&plan(&splits), Extent::Full);
+    let (fit, failed) = (report.put.len(), report.failed.len());
+    assert!(failed > 0);
+    assert!(fit as u32 <= frontends);
+
+    let mut own = split(vec![leaf("agent", 1, &endpoints[..1])]);
+    own.origin.kind = Origin::SELF_TEST;
+    let vip = frontend("127.115.112.108:1");
+    splits.push((vip, own.clone()));
+    let report = scene.publisher.publish(&plan(&splits), Extent::Full);
+    assert_eq!(report.failed.len(), failed, "{:?}", report.failed);
+    assert_eq!(scene.view(vip).split.leaves, own.leaves);
+
+    // It changes again and again, and other publishers take it over.
+    for port in 2000..2050 {
+        let endpoint = SocketAddr::from(([127, 0, 0, 1], port));
+        own.leaves = vec![leaf("agent", 1, &[endpoint])];
+        splits.last_mut().unwrap().1 = own.clone();
+        if port % 10 == 0 {
+            scene.publisher = Publisher::of(&scene.programs, 0).unwrap();
+        }
+        let report = scene.publisher.publish(&plan(&splits), Extent::Full);
+        assert_eq!(report.failed.len(), failed, "{port}");
+        assert_eq!(scene.view(vip).split.leaves, own.leaves);
+    }
+    // No object has got more room by it, or less.
+    assert_eq!(scene.publisher.in_force().count(), fit + 1);
+}
+
+#[test]
+fn what_did_not_fit_is_put_in_force_when_room_was_made() {
+    let capacity = Capacity {
+        frontends: 2,
+        leaves: 8,
+        endpoints: 16,
+    };
+    let mut scene = Scene::with("room", capacity, true);
+    let endpoint: SocketAddr = "10.244.0.9:80".parse().unwrap();
+    let splits: Vec<_> = (0..4)
+        .map(|index| {
+            let frontend = frontend(&format!("10.96.1.{index}:80"));
+            (frontend, split(vec![leaf("v1", 1, &[endpoint])]))
+        })
+        .collect();
+    let report = scene.publisher.publish(&plan(&splits), Extent::Full);
+    let failed: BTreeSet<_> = report
+        .failed
+        .iter()
+        .map(|(frontend, _)| *frontend)
+        .collect();
+    assert_eq!(failed.len(), 2);
+
+    // Nothing was freed: nothing has changed.
+    let freed = scene.publisher.freed();
+    let again = scene
+        .publisher
+        .publish_some(&plan(&splits), &failed, Extent::Full);
+    assert_eq!((again.put.len(), again.failed.len()), (0, 2));
+    assert_eq!(scene.publisher.freed(), freed);
+
+    // One goes, so one of those that wait gets its place; only they are looked at.
+    let gone: BTreeSet<_> = [splits[0].0].into();
+    let rest = plan(&splits[1..]);
+    scene.publisher.publish_some(&rest, &gone, Extent::Full);
+    assert_ne!(scene.publisher.freed(), freed);
+    let report = scene.publisher.publish_some(&rest, &failed, Extent::Full);
+    assert_eq!((report.put.len(), report.failed.len()), (1, 1));
+}
