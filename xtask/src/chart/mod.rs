@@ -23,10 +23,12 @@ const CHART: &str = "deploy/chart";
 const MADE: &str = "Made by `cargo xtask chart` from";
 
 /// Manifests that are the same in the chart but for their namespace.
-const PLAIN: [&str; 5] = [
+const PLAIN: [&str; 7] = [
     "service-account",
     "cluster-role",
     "cluster-role-binding",
+    "cluster-role-edit",
+    "cluster-role-view",
     "role",
     "role-binding",
 ];
@@ -41,11 +43,23 @@ struct Optional {
     labels: Option<&'static str>,
 }
 
-const OPTIONAL: [Optional; 4] = [
+const OPTIONAL: [Optional; 6] = [
     Optional {
         name: "crd",
         value: "installCRDs",
         path: "deploy/crd/trafficsplits.yaml",
+        labels: None,
+    },
+    Optional {
+        name: "admission-policy",
+        value: "admissionPolicy",
+        path: "deploy/components/admission/policy.yaml",
+        labels: None,
+    },
+    Optional {
+        name: "admission-policy-binding",
+        value: "admissionPolicy",
+        path: "deploy/components/admission/binding.yaml",
         labels: None,
     },
     Optional {

@@ -84,6 +84,10 @@ uninstall:
 # The TrafficSplit CRD, if the cluster has none. It stays when the chart is uninstalled.
 installCRDs: false
 
+# A ValidatingAdmissionPolicy that refuses TrafficSplits which the agent would refuse, so that the
+# last good one stays in force; for Kubernetes 1.30 or later.
+admissionPolicy: false
+
 # More arguments for `splitter-agent run`, and more of its environment. Another directory for pins
 # is set by SPLITTER_PIN_DIR, so that the clean-up finds it.
 extraArgs: []

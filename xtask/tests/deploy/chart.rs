@@ -92,6 +92,7 @@ fn helm_renders_what_the_manifests_say() {
     assert_eq!(plain(&[]), build("deploy"));
     assert_eq!(plain(&["privileged=false"]), with("capabilities"));
     assert_eq!(plain(&["resourceQuota=true"]), with("gke"));
+    assert_eq!(plain(&["admissionPolicy=true"]), with("admission"));
     let mut all = plain(&[
         "installCRDs=true",
         "monitoring.podMonitor=true",
