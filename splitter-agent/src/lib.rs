@@ -9,6 +9,7 @@
 //! - [`objects`]: what the agent keeps of Services, EndpointSlices and TrafficSplits;
 //! - [`compile`]: the pure function from objects to a [`plan::Plan`] and diagnostics;
 //! - [`datapath`]: programs and maps; everything `unsafe` is there;
+//! - [`judge`]: manifests judged without a cluster;
 //! - [`agent`]: all of it at work; [`cli`]: one module per command.
 
 pub mod agent;
@@ -16,6 +17,7 @@ mod causes;
 pub mod cli;
 pub mod compile;
 pub mod datapath;
+pub mod judge;
 pub mod objects;
 pub mod plan;
 pub mod report;

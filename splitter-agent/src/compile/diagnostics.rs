@@ -108,6 +108,8 @@ pub mod reason {
     pub const INVALID_BACKEND: &str = Refusal::INVALID_BACKEND;
     /// A weight cannot be read.
     pub const INVALID_WEIGHT: &str = Refusal::INVALID_WEIGHT;
+    /// The schema of the object's version does not allow it.
+    pub const INVALID_IN_VERSION: &str = "InvalidInVersion";
     /// There are more backends than a split can have.
     pub const TOO_MANY_BACKENDS: &str = "TooManyBackends";
 
@@ -143,6 +145,8 @@ pub mod reason {
     pub const BACKEND_IN_OTHER_NAMESPACE: &str = "BackendInOtherNamespace";
     /// An annotation has a value that is not known.
     pub const INVALID_ANNOTATION: &str = "InvalidAnnotation";
+    /// Something looks like an annotation of ours and is none.
+    pub const UNKNOWN_ANNOTATION: &str = "UnknownAnnotation";
     /// The root Service asks for session affinity.
     pub const SESSION_AFFINITY_IGNORED: &str = "SessionAffinityIgnored";
     /// Another object splits the same address and port.

@@ -26,7 +26,7 @@ mod smi;
 mod split;
 mod store;
 
-use crate::objects::Objects;
+use crate::objects::{ObjectName, Objects, TrafficSplit};
 use crate::plan::Plan;
 
 pub use compiler::{Compiler, Delta};
@@ -67,6 +67,13 @@ pub struct Compiled {
     /// accepted, or else everything that is wrong with it; and what is wrong with the
     /// EndpointSlices that splits need.
     pub diagnostics: Vec<Diagnostic>,
+}
+
+/// The Service that a TrafficSplit splits; `None` if it names none that it may.
+#[must_use]
+pub fn root_of(split: &TrafficSplit, settings: &Settings) -> Option<ObjectName> {
+    let mut report = diagnostics::Report::default();
+    smi::claim(split, &settings.cluster_domain, &mut report).map(|claim| claim.root)
 }
 
 /// Compiles objects to a plan. The same objects and settings give the same plan, and what is

@@ -523,8 +523,7 @@ fn planned_leaves(
         Decision::Split => counted(leaves, &states),
         Decision::Refuse(_) | Decision::PassThrough(_) => vec![0; leaves.len()],
     };
-    // The translator refuses what has no such form.
-    let weights = display_weights(leaves).unwrap_or_else(|| vec![0; leaves.len()]);
+    let weights = display_weights(leaves);
     leaves
         .iter()
         .zip(weights)

@@ -7,7 +7,7 @@ use splitter_common::layout::MAX_LEAVES;
 
 use super::diagnostics::{Report, Severity, reason};
 use super::host::Host;
-use super::split::{Claim, Clients, Leaf, OnNoEndpoints, Ports, Split, display_weights};
+use super::split::{Claim, Clients, Leaf, OnNoEndpoints, Ports, Split};
 use crate::objects::{Backend, ON_NO_ENDPOINTS, ObjectName, SplitSpec, TrafficSplit, inert, shown};
 use crate::plan::Origin;
 
@@ -28,6 +28,7 @@ pub(super) fn claim(
         origin: origin(object),
         cluster_domain,
     };
+    translator.mistaken(report);
     let root = translator.root(report);
     let split = translator.split(report);
     let (root, ports, allowed) = root?;
@@ -67,6 +68,22 @@ impl Translator<'_> {
         message: String,
     ) {
         report.say(&self.origin, severity, reason, field, message);
+    }
+
+    /// What looks like an annotation that is known and is none.
+    fn mistaken(&self, report: &mut Report) {
+        for field in &self.object.mistaken {
+            self.say(
+                report,
+                Severity::Warning,
+                reason::UNKNOWN_ANNOTATION,
+                format!("metadata.{field}"),
+                format!(
+                    "is not an annotation that splitter knows, so it does nothing; write \
+                     metadata.annotations[{ON_NO_ENDPOINTS}], the only one there is, or remove it"
+                ),
+            );
+        }
     }
 
     /// The root Service, its ports that are meant, and whether it may be split.
@@ -152,18 +169,6 @@ impl Translator<'_> {
                     "has {} different backends, and a split can have {MAX_LEAVES}; remove some",
                     leaves.len()
                 ),
-            );
-            return None;
-        }
-        if display_weights(&leaves).is_none() {
-            self.say(
-                report,
-                Severity::Refused,
-                reason::INVALID_WEIGHT,
-                BACKENDS,
-                "has weights that differ by too much; weights are relative, so divide the large \
-                 ones or leave out the fractions of the small ones"
-                    .to_owned(),
             );
             return None;
         }

@@ -109,9 +109,9 @@ pub(super) fn reference(origin: &Origin) -> ObjectReference {
     }
 }
 
-/// The weights for people: times the power of ten that makes all of them whole. `None`
-/// if one does not fit.
-pub(super) fn display_weights(leaves: &[Leaf]) -> Option<Vec<u64>> {
+/// The weights for people: times the power of ten that makes all of them whole or, where the
+/// largest would not fit then, the largest power with which it fits. Only 0 is shown as 0.
+pub(super) fn display_weights(leaves: &[Leaf]) -> Vec<u64> {
     const NANOS: u128 = 1_000_000_000;
     let mut unit = NANOS;
     while unit > 1
@@ -121,8 +121,15 @@ pub(super) fn display_weights(leaves: &[Leaf]) -> Option<Vec<u64>> {
     {
         unit /= 10;
     }
+    let largest = leaves.iter().map(|leaf| leaf.weight.nanos()).max();
+    while largest.is_some_and(|largest| largest / unit > u64::MAX.into()) {
+        unit *= 10;
+    }
     leaves
         .iter()
-        .map(|leaf| u64::try_from(leaf.weight.nanos() / unit).ok())
+        .map(|leaf| {
+            let shown = (leaf.weight.nanos() / unit).max((!leaf.weight.is_zero()).into());
+            u64::try_from(shown).unwrap_or(u64::MAX)
+        })
         .collect()
 }

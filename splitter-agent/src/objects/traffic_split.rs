@@ -4,13 +4,16 @@
 use serde_json::Value;
 
 use super::decode::Metadata;
-use super::field::{self, FieldError, Fields, shown};
+use super::field::{self, FieldError, Fields, inert, shown};
 use super::unknown::{self, Unknown};
 use super::{ObjectName, Timestamp, Weight, WeightError};
 
 /// The annotation that says what becomes of connections while no backend has a ready
 /// endpoint.
 pub const ON_NO_ENDPOINTS: &str = "splitter.dev/on-no-endpoints";
+
+/// What the keys of our annotations begin with.
+const OUR_PREFIX: &str = "splitter.dev/";
 
 /// What the agent keeps of a TrafficSplit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +34,9 @@ pub struct TrafficSplit {
     pub on_no_endpoints: Option<String>,
     /// Fields of its spec that no TrafficSplit has, and that may be ignored.
     pub unknown: Unknown,
+    /// Fields of `metadata` that look like an annotation of ours and are none, for example
+    /// `annotations[splitter.dev/on-no-endpoint]`.
+    pub mistaken: Box<[String]>,
     /// What it asks for, or why that cannot be done.
     pub spec: Result<SplitSpec, RefusedSpec>,
 }
@@ -118,11 +124,32 @@ impl TrafficSplit {
                 .and_then(|spec| spec.get("service"))
                 .and_then(|service| service.as_str().map(str::to_owned)),
             on_no_endpoints: metadata.annotation(ON_NO_ENDPOINTS),
+            mistaken: mistaken(metadata.fields),
             spec: SplitSpec::read(object, restrictions),
             unknown,
             name: metadata.name,
         }
     }
+}
+
+/// Annotations that are almost ours: of our prefix with a name that there is not, of our name
+/// with another prefix, or written as a label.
+fn mistaken(metadata: &Fields) -> Box<[String]> {
+    let name = ON_NO_ENDPOINTS.strip_prefix(OUR_PREFIX).unwrap_or_default();
+    let keys = |field: &'static str| {
+        let fields = metadata.get(field).and_then(Value::as_object);
+        fields.into_iter().flat_map(Fields::keys)
+    };
+    let looks_ours =
+        |key: &str| key.starts_with(OUR_PREFIX) || key.rsplit('/').next() == Some(name);
+    let annotations = keys("annotations").filter(|key| looks_ours(key) && *key != ON_NO_ENDPOINTS);
+    let labels = keys("labels").filter(|key| looks_ours(key));
+    let shown = |key: &str| inert(&key.chars().take(100).collect::<String>()).into_owned();
+    annotations
+        .map(|key| format!("annotations[{}]", shown(key)))
+        .chain(labels.map(|key| format!("labels[{}]", shown(key))))
+        .take(8)
+        .collect()
 }
 
 impl SplitSpec {

@@ -4,6 +4,7 @@
 //! made by a TCP proxy between the source and the server, or by killing the server.
 
 mod access;
+mod admission;
 mod definition;
 mod interruption;
 mod listing;

@@ -118,7 +118,11 @@ impl Server {
 
     fn api_of(&self, object: &Value) -> (Api<DynamicObject>, String) {
         let text = |value: &Value| value.as_str().expect("text").to_owned();
-        let plural = format!("{}s", text(&object["kind"]).to_lowercase());
+        let singular = text(&object["kind"]).to_lowercase();
+        let plural = match singular.strip_suffix('y') {
+            Some(stem) => format!("{stem}ies"),
+            None => format!("{singular}s"),
+        };
         let resource = kind(
             &text(&object["apiVersion"]),
             &text(&object["kind"]),

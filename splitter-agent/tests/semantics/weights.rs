@@ -147,11 +147,40 @@ fn a_weight_left_out_refuses_the_split() {
     outcome.assert_refused("InvalidWeight", "spec.backends[0].weight");
 }
 
-/// Row "negative, fractional, unparsable weight": weights that cannot be shown together.
+/// Weights that cannot be shown exactly together are split all the same: every share but 0 gets
+/// connections.
 #[test]
-fn weights_too_far_apart_refuse_the_split() {
+fn weights_far_apart_are_rounded() {
     let outcome = compiled_world(canary(i64::MAX, "1n"));
-    outcome.assert_refused("InvalidWeight", "spec.backends");
+    outcome.assert_accepted();
+    let split = outcome.at(VIP).unwrap();
+    assert_eq!(split.decision, Decision::Split);
+    let shown: Vec<u64> = split.leaves.iter().map(|leaf| leaf.weight).collect();
+    assert_eq!(shown, [9_223_372_036_854_775_807, 1]);
+    assert_eq!(split.leaves[1].share, 1);
+}
+
+/// What looks like an annotation of ours and is none is told.
+#[test]
+fn mistyped_annotations_are_told_and_change_nothing() {
+    for (field, key) in [
+        ("annotations", "splitter.dev/on-no-endpoint"),
+        ("annotations", "spliter.dev/on-no-endpoints"),
+        ("annotations", "on-no-endpoints"),
+        ("labels", "splitter.dev/on-no-endpoints"),
+    ] {
+        let outcome = compiled_world(with(
+            canary(1, 1),
+            &json!({"metadata": {field: {key: "passthrough"}}}),
+        ));
+        assert_eq!(outcome.decision(VIP), Some(Decision::Split));
+        let path = format!("metadata.{field}[{key}]");
+        assert_eq!(
+            outcome.said(),
+            [(Warning, "UnknownAnnotation", path.as_str())]
+        );
+        assert!(outcome.message().contains("splitter.dev/on-no-endpoints"));
+    }
 }
 
 /// Row "no backends".

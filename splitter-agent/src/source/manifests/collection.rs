@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
+use super::content::{Content, Keep};
 use super::file::FileState;
 use super::merge;
 use super::reading::{self, Cause, Reading, SIZE_LIMIT};
@@ -26,6 +27,7 @@ const DEPARTURE_WITH_DIRECTORY: Duration = Duration::from_secs(1);
 pub(super) struct Collection {
     /// What paths are relative to; empty where they are given as they are.
     root: PathBuf,
+    keep: Keep,
     files: BTreeMap<PathBuf, FileState>,
     /// Directories that cannot be listed, and why. What is known of files below them
     /// stays.
@@ -43,12 +45,26 @@ impl Collection {
     pub(super) fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
+            keep: Keep::default(),
             files: BTreeMap::new(),
             unreadable: BTreeMap::new(),
             unwatched: None,
             was_complete: false,
             differs: true,
         }
+    }
+
+    /// The same, to be judged.
+    pub(super) fn to_judge() -> Self {
+        Self {
+            keep: Keep::Splits,
+            ..Self::new(Path::new(""))
+        }
+    }
+
+    /// The good content of every file, by path.
+    pub(super) fn contents(&self) -> impl Iterator<Item = &Content> {
+        self.files.values().filter_map(|file| file.good.as_ref())
     }
 
     /// Whether the root can be listed.
@@ -102,7 +118,7 @@ impl Collection {
         }
         let file = self.files.entry(path.to_owned()).or_default();
         self.differs |= match reading {
-            Reading::Whole(bytes, stamp) => file.take(path, &bytes, Some(stamp)),
+            Reading::Whole(bytes, stamp) => file.take(path, &bytes, Some(stamp), self.keep),
             Reading::BeingWritten => file.wait_for_writer(now),
             Reading::TooLarge(size) => file.refuse_size(size),
             Reading::Unreadable(cause) => file.refuse(&cause),
@@ -115,7 +131,7 @@ impl Collection {
         let file = self.files.entry(path.to_owned()).or_default();
         self.differs |= match content {
             Ok(bytes) if bytes.len() as u64 > SIZE_LIMIT => file.refuse_size(bytes.len() as u64),
-            Ok(bytes) => file.take(path, &bytes, None),
+            Ok(bytes) => file.take(path, &bytes, None, self.keep),
             Err(error) => file.refuse(&error.to_string()),
         };
     }

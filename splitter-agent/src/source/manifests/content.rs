@@ -1,5 +1,6 @@
 //! What a manifest says: its objects, and what is wrong with those that cannot be used.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
@@ -8,6 +9,7 @@ use serde_json::Value;
 use tracing::debug;
 
 use super::documents::{self, Document, Syntax, SyntaxError};
+use super::offline::{UnreadKind, WrittenSplit};
 use crate::compile::{Diagnostic, Severity};
 use crate::objects::{self, Object, inert};
 
@@ -18,6 +20,20 @@ pub(super) struct Content {
     pub(super) objects: Vec<PlacedObject>,
     /// What is wrong with objects of the file that are not among `objects`.
     pub(super) problems: Vec<Diagnostic>,
+    /// How many objects there are of each kind that is not read.
+    pub(super) unread: BTreeMap<UnreadKind, usize>,
+    /// The TrafficSplits as they are written, if that was asked for.
+    pub(super) splits: Vec<WrittenSplit>,
+}
+
+/// Whether TrafficSplits are kept as they are written, too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// Only what the agent needs of them.
+    #[default]
+    Objects,
+    /// The whole of them.
+    Splits,
 }
 
 /// An object, and where its file says it.
@@ -50,7 +66,7 @@ impl fmt::Display for Place {
 
 impl Content {
     /// Reads the text of a file. `path` tells its syntax, and is how reports name it.
-    pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, SyntaxError> {
+    pub(super) fn parse(path: &Path, bytes: &[u8], keep: Keep) -> Result<Self, SyntaxError> {
         let syntax = if path.extension() == Some(OsStr::new("json")) {
             Syntax::Json
         } else {
@@ -59,6 +75,8 @@ impl Content {
         let mut content = Self {
             objects: Vec::new(),
             problems: Vec::new(),
+            unread: BTreeMap::new(),
+            splits: Vec::new(),
         };
         let documents = documents::parse(bytes, syntax)?;
         if let Some(other) = documents
@@ -72,33 +90,40 @@ impl Content {
             });
         }
         for Document { line, value } in documents {
-            content.add(path, Place { line, item: None }, value);
+            content.add(path, Place { line, item: None }, value, keep);
         }
         Ok(content)
     }
 
     /// Adds an object, or each item of a list (lists may be nested).
-    fn add(&mut self, path: &Path, place: Place, value: Value) {
+    fn add(&mut self, path: &Path, place: Place, value: Value, keep: Keep) {
         match into_items(value) {
-            Err(object) => self.decode(path, place, object),
+            Err(object) => self.decode(path, place, object, keep),
             Ok(items) => {
                 for (index, value) in items.into_iter().enumerate() {
                     let item = place.item.or(Some(index + 1));
-                    self.add(path, Place { item, ..place }, value);
+                    self.add(path, Place { item, ..place }, value, keep);
                 }
             }
         }
     }
 
-    fn decode(&mut self, path: &Path, place: Place, value: Value) {
-        let kind = text(&value, "kind").to_owned();
+    fn decode(&mut self, path: &Path, place: Place, value: Value, keep: Keep) {
+        let kind = UnreadKind::of(&value);
+        if keep == Keep::Splits && text(&value, "kind") == "TrafficSplit" {
+            self.splits.push(WrittenSplit {
+                value: value.clone(),
+                place: shown_place(path, place),
+            });
+        }
         let is_none =
             place.item.is_none() && is_absent(&value, "apiVersion") && is_absent(&value, "kind");
         match objects::decode(value) {
             Ok(Some(object)) => self.objects.push(PlacedObject { object, place }),
             Ok(None) => {
                 let file = inert(&path.to_string_lossy()).into_owned();
-                debug!(%file, %place, kind, "kind is not used, ignored");
+                debug!(%file, %place, %kind, "kind is not used, ignored");
+                *self.unread.entry(kind).or_default() += 1;
             }
             Err(error) => {
                 let mut problem = Diagnostic::from(error);
@@ -111,12 +136,16 @@ impl Content {
                                        both if it is meant to be a Kubernetes object"
                         .to_owned();
                 }
-                let path = path.display().to_string();
-                problem.message += &format!(" ({} {place})", inert(&path));
+                problem.message += &format!(" ({})", shown_place(path, place));
                 self.problems.push(problem);
             }
         }
     }
+}
+
+/// A place in a file, for people.
+fn shown_place(path: &Path, place: Place) -> String {
+    format!("{} {place}", inert(&path.display().to_string()))
 }
 
 /// The kinds of lists that are unpacked: group and kind, and the kind of the items, where

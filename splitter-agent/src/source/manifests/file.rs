@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
-use super::content::Content;
+use super::content::{Content, Keep};
 use super::documents::SyntaxError;
 use super::reading::{SIZE_LIMIT, Stamp};
 use crate::objects::inert;
@@ -75,14 +75,20 @@ impl From<SyntaxError> for Trouble {
 /// Each of these says whether it made a difference to anybody else.
 impl FileState {
     /// The file was read as a whole.
-    pub(super) fn take(&mut self, path: &Path, bytes: &[u8], stamp: Option<Stamp>) -> bool {
+    pub(super) fn take(
+        &mut self,
+        path: &Path,
+        bytes: &[u8],
+        stamp: Option<Stamp>,
+        keep: Keep,
+    ) -> bool {
         let digest = digest(bytes);
         let known = self.parsed.as_ref().filter(|known| known.digest == digest);
         if let Some(known) = known {
             let trouble = known.trouble.clone();
             return self.finish(stamp, trouble);
         }
-        let (trouble, differs) = match Content::parse(path, bytes) {
+        let (trouble, differs) = match Content::parse(path, bytes, keep) {
             Ok(content) => (None, self.replace_good(path, content)),
             Err(error) => (Some(Trouble::from(error)), false),
         };

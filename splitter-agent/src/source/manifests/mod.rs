@@ -5,8 +5,8 @@
 //! with a dot are skipped, links are followed, so that a mounted ConfigMap (which
 //! swaps a hidden `..data` link) works like any other directory.
 //!
-//! [`watch`] follows the directory for as long as its handle lives; [`read_once`] judges
-//! files offline. What both promise:
+//! [`watch`] follows the directory for as long as its handle lives; [`read_once`] and
+//! [`read_to_judge`] read files once. What both promise:
 //!
 //! - A file is used as a whole or not at all: never while a process writes it, never
 //!   when it is not valid YAML. Until it is whole again its last good content stays in
@@ -39,7 +39,7 @@ use std::path::{Path, PathBuf};
 use tokio::sync::watch::Receiver;
 
 pub use changes::changes;
-pub use offline::read_once;
+pub use offline::{Reading, UnreadKind, WrittenSplit, read_once, read_to_judge};
 pub use watcher::WatchHandle;
 
 use super::Snapshot;

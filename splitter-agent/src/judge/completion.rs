@@ -1,0 +1,185 @@
+//! What a cluster adds to manifests: cluster IPs of Services, and their EndpointSlices.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::written;
+use crate::compile::{Settings, root_of};
+use crate::objects::{
+    AddressFamily, Object, ObjectName, ObjectReference, Objects, SERVICE_NAME, Service, ServiceKind,
+};
+use crate::plan::protocol_name;
+
+/// What was taken to be there although the manifests do not have it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Assumed {
+    /// Services that were given a cluster IP.
+    pub cluster_ips: Vec<ObjectName>,
+    /// Services that were given a ready endpoint.
+    pub endpoints: Vec<ObjectName>,
+}
+
+/// Adds what a cluster would: to each root a cluster IP, and to each Service without an
+/// EndpointSlice a ready endpoint.
+pub(super) fn complete(objects: &mut Objects, settings: &Settings) -> Assumed {
+    let mut addresses = Addresses::default();
+    let mut assumed = Assumed::default();
+    for root in roots(objects, settings) {
+        let family = family_of_slices(objects);
+        let Some(service) = objects.services.get_mut(&root) else {
+            continue;
+        };
+        if service.kind == ServiceKind::ClusterIp && service.cluster_ips.is_empty() {
+            service.cluster_ips = Box::new([addresses.next(family)]);
+            assumed.cluster_ips.push(root);
+        }
+    }
+    let has_slice: BTreeSet<ObjectName> = objects
+        .endpoint_slices
+        .values()
+        .filter_map(|slice| {
+            let service = slice.service.as_ref()?;
+            Some(ObjectName::new(&*slice.name.namespace, &**service))
+        })
+        .collect();
+    let bare: Vec<Service> = objects
+        .services
+        .values()
+        .filter(|service| {
+            service.kind != ServiceKind::ExternalName
+                && !has_slice.contains(&service.name)
+                && !has_refused_slice(objects, &service.name.namespace)
+        })
+        .cloned()
+        .collect();
+    for service in bare {
+        let mut families: BTreeSet<AddressFamily> =
+            service.cluster_ips.iter().map(AddressFamily::of).collect();
+        if families.is_empty() || assumed.cluster_ips.contains(&service.name) {
+            families.extend([AddressFamily::Ipv4, AddressFamily::Ipv6]);
+        }
+        for family in families {
+            if let Some(slice) = written(slice(&service, family, addresses.next(family))) {
+                objects.insert(slice);
+            }
+        }
+        assumed.endpoints.push(service.name);
+    }
+    assumed
+}
+
+/// Makes every root one that can be dialled, so that its leaves can be judged.
+pub(super) fn supply_roots(objects: &mut Objects, settings: &Settings) {
+    let mut addresses = Addresses::from(1 << 16);
+    for split in objects.traffic_splits.clone().into_values() {
+        let Some(root) = root_of(&split, settings) else {
+            continue;
+        };
+        let leaves = split.spec.iter().flat_map(|spec| &spec.backends);
+        let leaf_ports: BTreeSet<u16> = leaves
+            .filter_map(|leaf| {
+                let leaf = ObjectName::new(&*root.namespace, &*leaf.service);
+                objects.services.get(&leaf)
+            })
+            .flat_map(|leaf| leaf.ports.iter().map(|port| port.port))
+            .collect();
+        let ports = leaf_ports.into_iter().chain([80]).take(1);
+        let ports: Vec<Value> = ports.map(|port| json!({"port": port})).collect();
+        let supplied = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": root.name, "namespace": root.namespace},
+            "spec": {"ports": ports, "clusterIP": addresses.next(AddressFamily::Ipv4)},
+        });
+        let Some(Object::Service(supplied)) = written(supplied) else {
+            continue;
+        };
+        let service = objects.services.entry(root);
+        let service = service.or_insert_with(|| supplied.clone());
+        if service.kind != ServiceKind::ClusterIp || service.cluster_ips.is_empty() {
+            service.kind = ServiceKind::ClusterIp;
+            service.cluster_ips = supplied.cluster_ips;
+        }
+        if service.ports.is_empty() {
+            service.ports = supplied.ports;
+        }
+    }
+}
+
+fn roots(objects: &Objects, settings: &Settings) -> BTreeSet<ObjectName> {
+    let splits = objects.traffic_splits.values();
+    splits
+        .filter_map(|split| root_of(split, settings))
+        .collect()
+}
+
+/// The family of the EndpointSlices, where there are some and they are all of one.
+fn family_of_slices(objects: &Objects) -> AddressFamily {
+    let mut families = objects
+        .endpoint_slices
+        .values()
+        .filter_map(|slice| slice.address_family);
+    match families.next() {
+        Some(first) if families.all(|family| family == first) => first,
+        _ => AddressFamily::Ipv4,
+    }
+}
+
+/// Whether there is an EndpointSlice that cannot be read: it might be that of any Service.
+fn has_refused_slice(objects: &Objects, namespace: &str) -> bool {
+    objects.refused.iter().any(|object: &ObjectReference| {
+        object.kind == "EndpointSlice" && object.name.namespace == namespace
+    })
+}
+
+/// An EndpointSlice as the cluster's controller makes it, with one ready endpoint.
+fn slice(service: &Service, family: AddressFamily, address: IpAddr) -> Value {
+    let ports: Vec<Value> = service
+        .ports
+        .iter()
+        .map(|port| {
+            json!({
+                "name": port.name, "port": port.port, "protocol": protocol_name(port.protocol),
+            })
+        })
+        .collect();
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": format!("{}-assumed-{}", service.name.name, family.name().to_lowercase()),
+            "namespace": service.name.namespace,
+            "labels": {SERVICE_NAME: service.name.name},
+        },
+        "addressType": family.name(),
+        "ports": ports,
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+    })
+}
+
+/// Addresses that no cluster uses: of the benchmarking range (RFC 2544) and of the documentation
+/// prefix (RFC 3849), each once.
+#[derive(Default)]
+struct Addresses(u32);
+
+impl Addresses {
+    fn from(first: u32) -> Self {
+        Self(first)
+    }
+
+    fn next(&mut self, family: AddressFamily) -> IpAddr {
+        self.0 += 1;
+        match family {
+            AddressFamily::Ipv4 => IpAddr::from(
+                u32::from(Ipv4Addr::new(198, 18, 0, 0))
+                    .wrapping_add(self.0)
+                    .to_be_bytes(),
+            ),
+            AddressFamily::Ipv6 => {
+                let first = u128::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0));
+                IpAddr::from(first.wrapping_add(self.0.into()).to_be_bytes())
+            }
+        }
+    }
+}

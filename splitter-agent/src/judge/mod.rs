@@ -1,0 +1,178 @@
+//! Judges manifests without a cluster: what the agent would say of them, what the API server
+//! would, and what there is in them that neither reads.
+//!
+//! Manifests in a repository lack what a cluster adds, so [`completion`] adds it first. Judging
+//! goes on past what is refused or missing, so that one run tells everything that is wrong.
+
+mod completion;
+mod definition;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use serde_json::Value;
+
+pub use completion::Assumed;
+
+use crate::compile::{Diagnostic, Settings, Severity, compile, reason};
+use crate::objects::{
+    DecodeError, Object, ObjectReference, Objects, RefusedSpec, SplitSpec, decode,
+};
+use crate::source::manifests::{Reading, UnreadKind, WrittenSplit};
+
+/// What can be said of a leaf whatever becomes of its split.
+const OF_LEAVES: [&str; 7] = [
+    reason::LEAF_SERVICE_MISSING,
+    reason::LEAF_PORT_MISSING,
+    reason::NO_LEAF_SERVICE,
+    reason::NO_LEAF_PORT,
+    reason::INVALID_BACKEND_NAME,
+    reason::BACKEND_IN_OTHER_NAMESPACE,
+    reason::DUPLICATE_BACKEND,
+];
+
+/// The judgement on manifests.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Verdict {
+    /// Whether anything is refused.
+    pub refused: bool,
+    /// How many TrafficSplits there were, readable or not.
+    pub splits: usize,
+    /// Everything that is said, by object.
+    pub diagnostics: Vec<Diagnostic>,
+    /// What was taken to be there although the manifests do not have it.
+    pub assumed: Assumed,
+    /// The kinds that were given and not read.
+    pub not_read: Vec<Unread>,
+}
+
+/// Objects of a kind that is not read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unread {
+    /// The kind.
+    #[serde(flatten)]
+    pub kind: UnreadKind,
+    /// How many there were.
+    pub count: usize,
+}
+
+impl Verdict {
+    /// Whether nothing at all is wrong: no warning, and nothing that waits for something else.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.diagnostics
+            .iter()
+            .all(|diagnostic| diagnostic.severity == Severity::Accepted)
+    }
+}
+
+/// Judges what was read.
+#[must_use]
+pub fn judge(reading: &Reading, settings: &Settings) -> Verdict {
+    let mut objects = Objects::clone(&reading.snapshot.objects);
+    let assumed = completion::complete(&mut objects, settings);
+    let mut diagnostics: BTreeSet<Diagnostic> = reading.snapshot.problems.iter().cloned().collect();
+    diagnostics.extend(compile(&objects, settings).diagnostics);
+    let by_version: Vec<Diagnostic> = reading.splits.iter().flat_map(in_version).collect();
+    for diagnostic in by_version {
+        let says_so = |other: &Diagnostic| {
+            other.object == diagnostic.object
+                && other.severity == Severity::Refused
+                && (other.field == diagnostic.field || other.reason == reason::UNREADABLE)
+        };
+        if !diagnostics.iter().any(says_so) {
+            diagnostics.insert(diagnostic);
+        }
+    }
+    let rest = judge_rest(objects, &diagnostics, settings);
+    diagnostics.extend(rest);
+    let faulty: BTreeSet<ObjectReference> = diagnostics
+        .iter()
+        .filter(|diagnostic| diagnostic.severity != Severity::Accepted)
+        .map(|diagnostic| diagnostic.object.clone())
+        .collect();
+    diagnostics.retain(|diagnostic| {
+        diagnostic.severity != Severity::Accepted || !faulty.contains(&diagnostic.object)
+    });
+    Verdict {
+        refused: diagnostics
+            .iter()
+            .any(|diagnostic| diagnostic.severity == Severity::Refused),
+        splits: reading.splits.len(),
+        diagnostics: diagnostics.into_iter().collect(),
+        assumed,
+        not_read: unread(&reading.unread),
+    }
+}
+
+fn unread(kinds: &BTreeMap<UnreadKind, usize>) -> Vec<Unread> {
+    let kinds = kinds.iter();
+    kinds
+        .map(|(kind, count)| Unread {
+            kind: kind.clone(),
+            count: *count,
+        })
+        .collect()
+}
+
+/// What the definition of TrafficSplits says of one in the version that it is written in.
+fn in_version(split: &WrittenSplit) -> Vec<Diagnostic> {
+    let Ok(Some(object)) = decode(split.value.clone()) else {
+        return Vec::new();
+    };
+    // What an API server gave out it also takes back, as long as the field stays as it is.
+    let is_stored = split.value.pointer("/metadata/resourceVersion").is_some();
+    definition::violations(&split.value)
+        .into_iter()
+        .map(|violation| Diagnostic {
+            object: object.reference(),
+            severity: if is_stored {
+                Severity::Warning
+            } else {
+                Severity::Refused
+            },
+            reason: reason::INVALID_IN_VERSION,
+            field: violation.field,
+            message: format!("{} ({})", violation.message, split.place),
+        })
+        .collect()
+}
+
+/// What is wrong with the leaves of TrafficSplits that are refused or wait for their root.
+fn judge_rest(
+    mut objects: Objects,
+    said: &BTreeSet<Diagnostic>,
+    settings: &Settings,
+) -> Vec<Diagnostic> {
+    let stopped: BTreeSet<&ObjectReference> = said
+        .iter()
+        .filter(|diagnostic| matches!(diagnostic.severity, Severity::Refused | Severity::Inactive))
+        .map(|diagnostic| &diagnostic.object)
+        .collect();
+    for split in objects.traffic_splits.values_mut() {
+        if let Err(RefusedSpec { backends, .. }) = &mut split.spec
+            && !backends.is_empty()
+        {
+            split.spec = Ok(SplitSpec {
+                backends: std::mem::take(backends),
+            });
+        }
+    }
+    completion::supply_roots(&mut objects, settings);
+    let mut found = compile(&objects, settings).diagnostics;
+    found.retain(|diagnostic| {
+        stopped.contains(&diagnostic.object)
+            && OF_LEAVES.contains(&diagnostic.reason)
+            && !said.iter().any(|other| {
+                other.object == diagnostic.object
+                    && (other.reason, &other.field) == (diagnostic.reason, &diagnostic.field)
+            })
+    });
+    found
+}
+
+/// An object that this module writes itself.
+fn written(value: Value) -> Option<Object> {
+    let read: Result<_, DecodeError> = decode(value);
+    read.ok().flatten()
+}

@@ -1,0 +1,81 @@
+//! Definitions of TrafficSplits: the project's, and such as other tools bring.
+
+use serde_json::{Value, json};
+
+/// The project's own.
+pub(super) fn own() -> Value {
+    let text = include_str!("../../../../deploy/crd/trafficsplits.yaml");
+    serde_saphyr::from_str(text).expect("YAML")
+}
+
+/// Whatever is called a TrafficSplit.
+pub(super) fn permissive() -> Value {
+    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    definition(&super::VERSIONS.map(|version| (version, schema.clone())))
+}
+
+/// Those of others, with their names.
+pub(super) fn strangers() -> Vec<(&'static str, Value)> {
+    let number = json!({"type": "number"});
+    let either = json!({"x-kubernetes-int-or-string": true});
+    vec![
+        ("permissive", permissive()),
+        // Open Service Mesh, osm-edge, SMI SDK: any number.
+        (
+            "numbers",
+            definition(&["v1alpha2", "v1alpha3", "v1alpha4"].map(|it| (it, schema(&number)))),
+        ),
+        // linkerd-smi: int or string in v1alpha1, beside numbers in v1alpha2.
+        (
+            "quantities",
+            definition(&[("v1alpha2", schema(&number)), ("v1alpha1", schema(&either))]),
+        ),
+    ]
+}
+
+/// The last version is stored.
+fn definition(versions: &[(&str, Value)]) -> Value {
+    let last = versions.last().map(|(name, _)| *name);
+    let versions: Vec<Value> = versions
+        .iter()
+        .map(|(name, schema)| {
+            json!({
+                "name": name, "served": true, "storage": Some(*name) == last,
+                "schema": {"openAPIV3Schema": schema},
+            })
+        })
+        .collect();
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "trafficsplits.split.smi-spec.io"},
+        "spec": {
+            "group": "split.smi-spec.io", "scope": "Namespaced",
+            "names": {
+                "kind": "TrafficSplit", "listKind": "TrafficSplitList",
+                "plural": "trafficsplits", "singular": "trafficsplit",
+            },
+            "versions": versions,
+        },
+    })
+}
+
+/// With weights of this schema; a spec is not asked for, nor that a list has items.
+fn schema(weight: &Value) -> Value {
+    json!({"type": "object", "properties": {"spec": {
+        "type": "object", "required": ["service", "backends"],
+        "properties": {
+            "service": {"type": "string"},
+            "matches": {"type": "array", "items": {
+                "type": "object", "required": ["kind", "name"],
+                "properties": {
+                    "kind": {"type": "string", "enum": ["HTTPRouteGroup"]},
+                    "name": {"type": "string"},
+                },
+            }},
+            "backends": {"type": "array", "items": {
+                "type": "object", "required": ["service", "weight"],
+                "properties": {"service": {"type": "string"}, "weight": weight},
+            }},
+        },
+    }}})
+}
