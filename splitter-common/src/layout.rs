@@ -101,6 +101,8 @@ pub enum Reason {
     ObjectRefused = 6,
     /// No leaf Service with this port has addresses of the frontend's family.
     NoLeafFamily = 7,
+    /// Objects that decide it are of a kind that is not followed at present.
+    NotKnownYet = 8,
 }
 
 /// A split: what the kernel does with connections to one frontend. Immutable once a
@@ -153,6 +155,9 @@ pub enum LeafState {
     NoReadyEndpoints = 5,
     /// The Service has no addresses of the frontend's family.
     FamilyMissing = 6,
+    /// Whether it can take its share is not known: objects that tell are of a kind that is
+    /// not followed at present.
+    NotKnownYet = 7,
 }
 
 /// A leaf of a split.

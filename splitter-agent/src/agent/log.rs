@@ -1,15 +1,17 @@
 //! What is logged of a publication.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::datapath::{Change, Report, verdict_name};
-use crate::plan::Plan;
+use crate::compile::Kinds;
+use crate::datapath::{Change, Publisher, Report, verdict_name};
+use crate::plan::Frontend;
 
 /// More changes at once than this are told in one line, and each of them only for debugging.
 const MANY: usize = 100;
 
 /// Says what a publication changed.
-pub(super) fn log_report(report: &Report, plan: &Plan, took: Duration) {
+pub(super) fn log_report(report: &Report, publisher: &Publisher, took: Duration) {
     let is_bulk = report.put.len() + report.removed.len() > MANY;
     if is_bulk {
         tracing::info!(
@@ -22,7 +24,7 @@ pub(super) fn log_report(report: &Report, plan: &Plan, took: Duration) {
     }
     for put in &report.put {
         let (frontend, generation) = (put.frontend, put.generation);
-        let Some(split) = plan.frontends.get(&frontend) else {
+        let Some(split) = publisher.split_at(&frontend) else {
             continue;
         };
         let leaves = || {
@@ -60,4 +62,41 @@ pub(super) fn log_report(report: &Report, plan: &Plan, took: Duration) {
             tracing::info!(%frontend, "no longer split");
         }
     }
+}
+
+/// Says which frontends are newly held back, and what they wait for.
+pub(super) fn log_held(before: &BTreeMap<Frontend, Kinds>, now: &BTreeMap<Frontend, Kinds>) {
+    let is_new = |(frontend, kinds): &(&Frontend, &Kinds)| before.get(frontend) != Some(*kinds);
+    let count = now.iter().filter(is_new).count();
+    if count > MANY {
+        let mut waits_for = Kinds::new();
+        waits_for.extend(now.values().flatten());
+        tracing::warn!(
+            frontends = count,
+            waits_for = names(&waits_for),
+            "many frontends stay as they are until these kinds of objects are followed"
+        );
+    }
+    for (frontend, kinds) in now.iter().filter(is_new) {
+        let waits_for = names(kinds);
+        if count > MANY {
+            tracing::debug!(%frontend, waits_for, "stays as it is");
+        } else {
+            tracing::warn!(
+                %frontend,
+                waits_for,
+                "stays as it is until these kinds of objects are followed"
+            );
+        }
+    }
+    let released = before.keys().filter(|frontend| !now.contains_key(frontend));
+    let released = released.count();
+    if released > 0 {
+        tracing::info!(frontends = released, "frontends are no longer held back");
+    }
+}
+
+fn names(kinds: &Kinds) -> String {
+    let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+    names.join(", ")
 }

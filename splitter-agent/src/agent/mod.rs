@@ -6,14 +6,14 @@ mod failures;
 mod findings;
 mod log;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crate::causes::with_causes;
-use crate::compile::{Compiler, Delta, Settings};
+use crate::compile::{Compiler, Delta, Kinds, Knowledge, Settings};
 use crate::datapath::{Extent, LoadError, PinDirectory, Programs, Publisher, Report};
-use crate::objects::{ObjectName, ObjectReference};
-use crate::plan::{Frontend, PlannedSplit};
+use crate::objects::{ObjectKind, ObjectName, ObjectReference};
+use crate::plan::{Frontend, Plan, PlannedSplit};
 use crate::report::{Board, Programmed, Progress};
 use crate::source::Change;
 
@@ -35,10 +35,12 @@ pub struct Agent {
     /// Whether everything that is planned has been published at least once, so that only
     /// what changes need be.
     is_full: bool,
+    /// Whether more is known of some kind of objects than when frontends were last held back.
+    knows_more: bool,
     /// Objects that changed while nothing could be published yet.
     unpublished: BTreeSet<ObjectReference>,
-    /// What is held back, so that it is said once.
-    kept: BTreeSet<Frontend>,
+    /// Frontends that are held back, and the kinds of objects that they wait for.
+    held: BTreeMap<Frontend, Kinds>,
     /// What could not be published.
     failures: Failures,
     /// When that is tried again.
@@ -63,8 +65,13 @@ impl Agent {
         board: Board,
         progress: Progress,
     ) -> Self {
+        let mut compiler = Compiler::new(settings);
+        for kind in ObjectKind::ALL {
+            compiler.know(kind, Knowledge::Incomplete);
+            progress.set_knowledge(kind, Knowledge::Incomplete);
+        }
         Self {
-            compiler: Compiler::new(settings),
+            compiler,
             publisher,
             programs,
             pins,
@@ -73,8 +80,9 @@ impl Agent {
             progress,
             extent: None,
             is_full: false,
+            knows_more: false,
             unpublished: BTreeSet::new(),
-            kept: BTreeSet::new(),
+            held: BTreeMap::new(),
             failures: Failures::default(),
             retry: Retry::new(Instant::now()),
             is_attached: false,
@@ -106,17 +114,83 @@ impl Agent {
             return Ok(());
         };
         delta.objects.append(&mut self.unpublished);
-        let plan = self.compiler.plan();
-        let report = if self.is_full {
-            self.publisher.publish_some(plan, &delta.frontends, extent)
+        if self.is_full {
+            delta.frontends.extend(self.held_anew(&delta));
         } else {
             // What failed before is tried again with everything else.
-            delta.frontends.append(&mut self.failures.frontends());
-            self.publisher.publish(plan, extent)
-        };
-        self.log_kept(&report);
+            delta.frontends = self.everything();
+            self.is_full = true;
+        }
+        let report = self.publish(&delta.frontends);
         self.conclude(&report, &delta, start);
         self.attach_when_filled(extent)
+    }
+
+    /// Every frontend that is planned or in force.
+    fn everything(&self) -> BTreeSet<Frontend> {
+        let planned = self.compiler.plan().frontends.keys();
+        let in_force = self.publisher.in_force().map(|(frontend, _)| frontend);
+        planned.chain(in_force).copied().collect()
+    }
+
+    /// The frontends that are held back and may no longer have to be.
+    fn held_anew(&mut self, delta: &Delta) -> Vec<Frontend> {
+        let all = std::mem::take(&mut self.knows_more);
+        let concerns = |frontend: &Frontend| {
+            let split = self.publisher.split_at(frontend);
+            split.is_some_and(|split| {
+                let origin = &split.origin;
+                let object = ObjectReference {
+                    kind: origin.kind.to_owned(),
+                    name: ObjectName::new(&*origin.namespace, &*origin.name),
+                };
+                delta.objects.contains(&object)
+            })
+        };
+        let held = self.held.keys().copied();
+        held.filter(|frontend| all || concerns(frontend)).collect()
+    }
+
+    /// Brings frontends to what they come to, as far as enough is known for that.
+    fn publish(&mut self, frontends: &BTreeSet<Frontend>) -> Report {
+        let held = |held: &BTreeMap<Frontend, Kinds>| -> BTreeMap<Frontend, Kinds> {
+            let held = frontends.iter().filter_map(|it| held.get_key_value(it));
+            held.map(|(frontend, kinds)| (*frontend, kinds.clone()))
+                .collect()
+        };
+        let held_before = held(&self.held);
+        let plan = self.compiler.plan();
+        let mut as_planned = BTreeSet::new();
+        let mut otherwise = Plan::default();
+        for frontend in frontends {
+            let in_force = self.publisher.split_at(frontend);
+            let judgement = self.compiler.judge(frontend, in_force);
+            if judgement.waits_for.is_empty() {
+                self.held.remove(frontend);
+            } else {
+                self.held.insert(*frontend, judgement.waits_for);
+            }
+            match judgement.split {
+                Some(split) if plan.frontends.get(frontend) != Some(&*split) => {
+                    if in_force != Some(&*split) {
+                        otherwise.frontends.insert(*frontend, split.into_owned());
+                    }
+                }
+                _ => {
+                    as_planned.insert(*frontend);
+                }
+            }
+        }
+        let mut report = self.publisher.publish_some(plan, &as_planned, Extent::Full);
+        if !otherwise.frontends.is_empty() {
+            let frontends = otherwise.frontends.keys().copied().collect();
+            let put = self
+                .publisher
+                .publish_some(&otherwise, &frontends, Extent::Full);
+            report.append(put);
+        }
+        log::log_held(&held_before, &held(&self.held));
+        report
     }
 
     /// Takes note of a change.
@@ -136,6 +210,10 @@ impl Agent {
                 self.compiler.remove(&object);
             }
             Change::Problems(problems) => self.findings.replace_problems(problems),
+            Change::Known(kind, knowledge) => {
+                self.compiler.know(kind, knowledge);
+                self.knows_more |= self.progress.set_knowledge(kind, knowledge);
+            }
             Change::Partial => {
                 self.extent.get_or_insert(Extent::Partial);
             }
@@ -186,9 +264,9 @@ impl Agent {
     fn retry_failures(&mut self) {
         let start = Instant::now();
         self.publisher.tidy();
-        let (Some(extent), false) = (self.extent, self.failures.is_empty()) else {
+        if self.extent.is_none() || self.failures.is_empty() {
             return;
-        };
+        }
         if !self.retry.is_due(self.publisher.freed(), start) {
             return;
         }
@@ -196,8 +274,7 @@ impl Agent {
             frontends: self.failures.frontends(),
             ..Delta::default()
         };
-        let plan = self.compiler.plan();
-        let report = self.publisher.publish_some(plan, &delta.frontends, extent);
+        let report = self.publish(&delta.frontends);
         let freed = self.publisher.freed();
         self.retry.tried(freed, start, !report.put.is_empty());
         self.conclude(&report, &delta, start);
@@ -205,46 +282,46 @@ impl Agent {
 
     /// Says what came of a publication.
     fn conclude(&mut self, report: &Report, delta: &Delta, start: Instant) {
-        log::log_report(report, self.compiler.plan(), start.elapsed());
+        log::log_report(report, &self.publisher, start.elapsed());
         let is_complete = self.extent == Some(Extent::Full);
-        self.is_full |= is_complete;
 
         let plan = self.compiler.plan();
         let mut objects = self.failures.update(&delta.frontends, report, plan);
         objects.extend(delta.objects.iter().cloned());
         self.findings.note(&objects);
         self.findings.say(&self.compiler, &self.failures);
+        let planned = self.held.keys().filter_map(|held| plan.frontends.get(held));
+        let held = planned
+            .map(|split| ObjectName::new(&*split.origin.namespace, &*split.origin.name))
+            .collect();
         let splits = objects.iter();
         let splits = splits.filter(|object| object.kind == "TrafficSplit");
         self.progress
-            .set_programmed(splits.map(|object| self.programmed(&object.name)));
+            .set_programmed(splits.map(|object| self.programmed(&object.name, &held)));
+        self.progress.set_held(self.held.values());
         self.progress.publish(start.elapsed(), self.failures.len());
         if is_complete {
             self.progress.set_synced();
         }
     }
 
-    /// Which generation of a TrafficSplit is in force.
-    fn programmed(&self, name: &ObjectName) -> (ObjectName, Option<Programmed>) {
+    /// Which generation of a TrafficSplit is in force; `held` are those that are held back.
+    fn programmed(
+        &self,
+        name: &ObjectName,
+        held: &BTreeSet<ObjectName>,
+    ) -> (ObjectName, Option<Programmed>) {
         let programmed = self.compiler.traffic_split(name).map(|split| {
             let has_failed = self.failures.concern("TrafficSplit", name);
             Programmed {
                 seen: split.generation,
-                programmed: if has_failed { 0 } else { split.generation },
+                programmed: if has_failed || held.contains(name) {
+                    0
+                } else {
+                    split.generation
+                },
             }
         });
         (name.clone(), programmed)
-    }
-
-    /// Logs which frontends are newly held back.
-    fn log_kept(&mut self, report: &Report) {
-        let kept: BTreeSet<Frontend> = report.kept.iter().copied().collect();
-        for frontend in kept.difference(&self.kept) {
-            tracing::warn!(
-                %frontend,
-                "kept as it was, since a file that has never been read may have to do with it"
-            );
-        }
-        self.kept = kept;
     }
 }

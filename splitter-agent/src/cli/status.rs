@@ -239,6 +239,7 @@ fn state_name(state: LeafState) -> &'static str {
         LeafState::PortMissing => "port-missing",
         LeafState::NoReadyEndpoints => "no-ready-endpoints",
         LeafState::FamilyMissing => "family-missing",
+        LeafState::NotKnownYet => "not-known-yet",
     }
 }
 

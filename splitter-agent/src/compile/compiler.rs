@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use super::diagnostics::{Diagnostic, Report};
 use super::few::Few;
-use super::resolve::{self, Resolved, Taker};
+use super::knowledge::Knowledge;
+use super::resolve::{self, Resolved, Taker, Waiting};
 use super::split::Claim;
 use super::store::{Concern, Store};
 use super::{Settings, owners, smi};
-use crate::objects::{Identity, Object, ObjectName, ObjectReference, TrafficSplit};
+use crate::objects::{Identity, Object, ObjectKind, ObjectName, ObjectReference, TrafficSplit};
 use crate::plan::{Frontend, Origin, Plan, PlannedSplit};
 
 /// Compiles objects to a plan, change by change. The same objects come to the same plan and
@@ -24,15 +25,19 @@ use crate::plan::{Frontend, Origin, Plan, PlannedSplit};
 #[derive(Debug)]
 pub struct Compiler {
     settings: Settings,
-    store: Store,
+    pub(super) store: Store,
     /// Every object that asks for a split.
-    askers: BTreeMap<ObjectName, Asker>,
+    pub(super) askers: BTreeMap<ObjectName, Asker>,
     roots: HashMap<ObjectName, Root>,
     /// The roots whose claims name a Service, themselves included.
     users: HashMap<ObjectName, Few<ObjectName>>,
     /// Who wants a frontend; the first of them has it.
     wanted: BTreeMap<Frontend, Few<Arc<Want>>>,
-    plan: Plan,
+    pub(super) plan: Plan,
+    /// The frontends of the plan that wait for a kind of objects to be followed.
+    pub(super) waiting: BTreeMap<Frontend, Waiting>,
+    /// The roots that wait.
+    waiting_roots: BTreeSet<ObjectName>,
     diagnostics: Diagnostics,
     /// Roots to compile.
     dirty: BTreeSet<ObjectName>,
@@ -53,10 +58,10 @@ pub struct Delta {
 
 /// An object that asks for a split.
 #[derive(Debug)]
-struct Asker {
+pub(super) struct Asker {
     object: TrafficSplit,
     /// What it asks for; `None` if not even its root is known.
-    claim: Option<Claim>,
+    pub(super) claim: Option<Claim>,
     /// What its translation said.
     said: Said,
 }
@@ -93,7 +98,8 @@ type Said = Few<Arc<Diagnostic>>;
 type Diagnostics = BTreeMap<ObjectReference, BTreeMap<Arc<Diagnostic>, usize>>;
 
 impl Compiler {
-    /// A compiler that knows nothing yet.
+    /// A compiler that was told of no object yet. As long as [`Self::know`] does not say
+    /// otherwise, what it is not told of does not exist.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self {
@@ -104,10 +110,23 @@ impl Compiler {
             users: HashMap::new(),
             wanted: BTreeMap::new(),
             plan: Plan::default(),
+            waiting: BTreeMap::new(),
+            waiting_roots: BTreeSet::new(),
             diagnostics: Diagnostics::new(),
             dirty: BTreeSet::new(),
             reserved: BTreeSet::new(),
             touched: BTreeSet::new(),
+        }
+    }
+
+    /// From now on this much is known of a kind of objects.
+    ///
+    /// When a kind is no longer followed, what was compiled before stands: it is decided anew
+    /// when an object changes that has to do with it.
+    pub fn know(&mut self, kind: ObjectKind, knowledge: Knowledge) {
+        let before = self.store.know(kind, knowledge);
+        if knowledge > before {
+            self.dirty.extend(self.waiting_roots.iter().cloned());
         }
     }
 
@@ -215,20 +234,30 @@ impl Compiler {
         }
         dirty.extend(disputed);
 
-        let mut before = Resolved::new();
-        let mut after = Resolved::new();
+        let mut before = Resolved::default();
+        let mut after = Resolved::default();
         for name in &dirty {
             let (resolved, said) = self.resolve(name);
             let Some(root) = self.roots.get_mut(name) else {
+                self.waiting_roots.remove(name);
                 continue;
             };
             for frontend in &root.has {
                 if let Some(split) = self.plan.frontends.remove(frontend) {
-                    before.insert(*frontend, split);
+                    before.frontends.insert(*frontend, split);
+                }
+                if let Some(waiting) = self.waiting.remove(frontend) {
+                    before.waiting.insert(*frontend, waiting);
                 }
             }
-            root.has = resolved.keys().copied().collect();
-            after.extend(resolved);
+            root.has = resolved.frontends.keys().copied().collect();
+            if resolved.waits_for.is_empty() {
+                self.waiting_roots.remove(name);
+            } else {
+                self.waiting_roots.insert(name.clone());
+            }
+            after.frontends.extend(resolved.frontends);
+            after.waiting.extend(resolved.waiting);
             let unsaid = std::mem::replace(&mut root.said, said);
             say(
                 &mut self.diagnostics,
@@ -240,14 +269,15 @@ impl Compiler {
                 self.roots.remove(name);
             }
         }
-        let mut frontends: BTreeSet<Frontend> = before
-            .keys()
-            .chain(after.keys())
-            .filter(|frontend| before.get(frontend) != after.get(frontend))
-            .copied()
-            .collect();
+        let is_other = |frontend: &&Frontend| {
+            before.frontends.get(frontend) != after.frontends.get(frontend)
+                || before.waiting.get(frontend) != after.waiting.get(frontend)
+        };
+        let all = before.frontends.keys().chain(after.frontends.keys());
+        let mut frontends: BTreeSet<Frontend> = all.filter(is_other).copied().collect();
         frontends.append(&mut self.reserved);
-        self.plan.frontends.extend(after);
+        self.plan.frontends.extend(after.frontends);
+        self.waiting.extend(after.waiting);
         Delta {
             frontends,
             objects: std::mem::take(&mut self.touched),

@@ -115,6 +115,8 @@ pub mod reason {
 
     /// The root Service does not exist.
     pub const ROOT_MISSING: &str = "RootMissing";
+    /// Objects that decide it are of a kind that is not followed at present.
+    pub const NOT_KNOWN_YET: &str = "NotKnownYet";
     /// The root Service is headless.
     pub const ROOT_HEADLESS: &str = "RootHeadless";
     /// The root Service is an ExternalName.

@@ -255,6 +255,14 @@ fn of_frontend(
                 bracketed(why),
             ),
         ),
+        Reason::NotKnownYet => (
+            split.leaves_field,
+            reason::NOT_KNOWN_YET,
+            format!(
+                "{why} at present; until they are, what is in force for {list} of Service {root} \
+                 stays, and what is not split yet passes through"
+            ),
+        ),
         Reason::None | Reason::ObjectRefused => return None,
     };
     Some(Said {
@@ -352,7 +360,10 @@ fn of_leaf(
                 bracketed(why)
             ),
         ),
-        LeafState::Ready | LeafState::Terminating | LeafState::WeightZero => return None,
+        LeafState::Ready
+        | LeafState::Terminating
+        | LeafState::WeightZero
+        | LeafState::NotKnownYet => return None,
     };
     Some(Said {
         field: leaf.field.clone(),

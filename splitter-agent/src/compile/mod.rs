@@ -8,6 +8,11 @@
 //!
 //! [`Compiler`] does so change by change, root by root; [`compile`] all at once.
 //!
+//! What is not known is not absent: while a kind of objects is not followed (see
+//! [`Knowledge`]), a frontend that would be refused, or would lose a leaf, because an object of
+//! that kind was never heard of is planned as [`NotKnownYet`](splitter_common::layout::Reason),
+//! and [`Compiler::judge`] tells whether what is in force stays.
+//!
 //! Each API that asks for splits has a translator of its own to the neutral form
 //! in `split`; `resolve` knows no API.
 
@@ -17,6 +22,8 @@ mod endpoints;
 mod few;
 mod findings;
 mod host;
+mod judgement;
+mod knowledge;
 mod overlap;
 mod owners;
 mod resolve;
@@ -25,12 +32,15 @@ mod slices;
 mod smi;
 mod split;
 mod store;
+mod waiting;
 
 use crate::objects::{ObjectName, Objects, TrafficSplit};
 use crate::plan::Plan;
 
 pub use compiler::{Compiler, Delta};
 pub use diagnostics::{Diagnostic, Severity, reason};
+pub use judgement::Judgement;
+pub use knowledge::{Kinds, Knowledge};
 pub use shares::shares;
 
 /// What a cluster's administrator decides, and what is known of the node.

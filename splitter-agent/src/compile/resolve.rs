@@ -8,17 +8,48 @@ use splitter_common::layout::{LeafState, Protocol, Reason};
 use super::diagnostics::{Report, Severity, reason};
 use super::endpoints::{Offer, Wanted};
 use super::findings::{Finding, Findings, Subject};
+use super::knowledge::{Kinds, Knowledge};
 use super::overlap::{self, Part};
 use super::owners;
 use super::shares::shares;
 use super::slices;
 use super::split::{Claim, Clients, Leaf, OnNoEndpoints, Ports, Split, display_weights};
 use super::store::Store;
-use crate::objects::{AddressFamily, ObjectName, Service, ServiceKind};
+use super::waiting;
+use crate::objects::{AddressFamily, ObjectKind, ObjectName, Service, ServiceKind};
 use crate::plan::{Decision, Frontend, Origin, PlannedLeaf, PlannedSplit};
 
 /// What becomes of a root's frontends.
-pub(super) type Resolved = BTreeMap<Frontend, PlannedSplit>;
+#[derive(Debug, Default)]
+pub(super) struct Resolved {
+    pub(super) frontends: BTreeMap<Frontend, PlannedSplit>,
+    /// Those of them that wait for a kind of objects to be followed.
+    pub(super) waiting: BTreeMap<Frontend, Waiting>,
+    /// Every kind that the root or one of its frontends waits for.
+    pub(super) waits_for: Kinds,
+}
+
+/// A frontend that cannot be decided before more is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Waiting {
+    /// The kinds that it waits for.
+    pub(super) kinds: Kinds,
+    /// What it comes to if nothing exists but what is known.
+    pub(super) at_face_value: PlannedSplit,
+}
+
+impl Resolved {
+    fn insert(&mut self, frontend: Frontend, split: PlannedSplit) {
+        self.frontends.insert(frontend, split);
+    }
+
+    /// Notes that a frontend waits; `split` says so of it.
+    fn wait(&mut self, frontend: Frontend, split: PlannedSplit, waiting: Waiting) {
+        self.waits_for.extend(&waiting.kinds);
+        self.frontends.insert(frontend, split);
+        self.waiting.insert(frontend, waiting);
+    }
+}
 
 /// Decides what becomes of every frontend of a root. `claims` are all that are about it, with
 /// the ones that count first (see [`rank`]); `taken` tells which other root, if any, has a
@@ -31,11 +62,19 @@ pub(super) fn resolve<'a>(
     report: &mut Report,
 ) -> Resolved {
     slices::judge(store, claims, report);
-    let mut resolved = Resolved::new();
+    let mut resolved = Resolved::default();
     let service = match root(store, name) {
         Ok(service) => service,
         Err(cause) => {
-            tell_no_frontends(&cause, claims, report);
+            let is_unknown = matches!(cause, NoFrontends::Missing)
+                && !store.is_settled(ObjectKind::Service, name);
+            let (reason, message) = if is_unknown {
+                resolved.waits_for.insert(ObjectKind::Service);
+                (reason::NOT_KNOWN_YET, waiting::for_root(name))
+            } else {
+                (cause.reason(), cause.message(name))
+            };
+            tell_no_frontends(reason, &message, claims, report);
             return resolved;
         }
     };
@@ -45,13 +84,21 @@ pub(super) fn resolve<'a>(
         match &claim.split {
             Some(split) => {
                 if is_split(service, claims, index, report) {
-                    let placed = place_split(store, claim, split, frontends, &taken, report);
-                    resolved.extend(placed);
+                    place_split(
+                        store,
+                        claim,
+                        split,
+                        frontends,
+                        &taken,
+                        report,
+                        &mut resolved,
+                    );
                 }
             }
             None => {
-                let free = frontends.filter(|frontend| taken(frontend).is_none());
-                resolved.extend(free.map(|frontend| (frontend, refused(claim))));
+                for frontend in frontends.filter(|frontend| taken(frontend).is_none()) {
+                    place_refused(store, claim, frontend, &mut resolved);
+                }
             }
         }
     }
@@ -80,13 +127,12 @@ fn is_split(service: &Service, claims: &[&Claim], index: usize, report: &mut Rep
     owners::tell_losses(service, claims, index, report)
 }
 
-/// Says of the claims on a root that it has no frontends, or that another comes first.
-fn tell_no_frontends(cause: &NoFrontends, claims: &[&Claim], report: &mut Report) {
+/// Says of the claims on a root why it has no frontends, or that another comes first.
+fn tell_no_frontends(reason: &'static str, message: &str, claims: &[&Claim], report: &mut Report) {
     for (index, claim) in claims.iter().enumerate() {
         if claim.split.is_some() && !owners::tell_elder(claims, index, report) {
-            let message = cause.message(&claim.root);
             let (origin, field) = (&claim.origin, claim.root_field);
-            report.say(origin, Severity::Inactive, cause.reason(), field, message);
+            report.say(origin, Severity::Inactive, reason, field, message);
         }
     }
 }
@@ -204,6 +250,32 @@ fn refused(claim: &Claim) -> PlannedSplit {
     }
 }
 
+/// Puts a frontend whose only claims were refused where it belongs.
+fn place_refused(store: &Store, claim: &Claim, frontend: Frontend, resolved: &mut Resolved) {
+    let refused = refused(claim);
+    let kinds = unknown_claims(store);
+    if kinds.is_empty() {
+        resolved.insert(frontend, refused);
+        return;
+    }
+    let split = PlannedSplit {
+        decision: Decision::PassThrough(Reason::NotKnownYet),
+        ..refused.clone()
+    };
+    let waiting = Waiting {
+        kinds,
+        at_face_value: refused,
+    };
+    resolved.wait(frontend, split, waiting);
+}
+
+/// The kind of objects that may bring a claim that comes before all that are known.
+fn unknown_claims(store: &Store) -> Kinds {
+    let kind = ObjectKind::TrafficSplit;
+    let is_unknown = store.knowledge(kind) == Knowledge::Incomplete;
+    is_unknown.then_some(kind).into_iter().collect()
+}
+
 fn place_split<'a>(
     store: &Store,
     claim: &Claim,
@@ -211,12 +283,12 @@ fn place_split<'a>(
     frontends: impl Iterator<Item = Frontend>,
     taken: impl Fn(&Frontend) -> Option<Taker<'a>>,
     report: &mut Report,
-) -> Resolved {
-    let mut resolved = Resolved::new();
+    resolved: &mut Resolved,
+) {
     // The only scope there is; another one would not take the whole frontend.
     let Clients::Everyone = split.clients;
     let Some(service) = store.service(&claim.root) else {
-        return resolved;
+        return;
     };
     note_root(store, claim, service, report);
     note_node_local(store, claim, split, service, report);
@@ -249,19 +321,28 @@ fn place_split<'a>(
             );
             continue;
         }
-        let (decision, leaves) = decide(store, service, split, frontend, &mut findings);
-        resolved.insert(
-            frontend,
-            PlannedSplit {
-                origin: claim.origin.clone(),
-                root: claim.root.name.clone(),
-                decision,
-                leaves,
-            },
-        );
+        let planned = |(decision, leaves)| PlannedSplit {
+            origin: claim.origin.clone(),
+            root: claim.root.name.clone(),
+            decision,
+            leaves,
+        };
+        match decide(store, service, split, frontend, &mut findings) {
+            Decided::Known(decided) => resolved.insert(frontend, planned(decided)),
+            Decided::Waiting {
+                kinds,
+                planned: split,
+                at_face_value,
+            } => {
+                let waiting = Waiting {
+                    kinds,
+                    at_face_value: planned(at_face_value),
+                };
+                resolved.wait(frontend, planned(split), waiting);
+            }
+        }
     }
     findings.say(store, claim, split, report);
-    resolved
 }
 
 /// Tells of a root that has nobody behind it but the leaves of its splits.
@@ -325,13 +406,23 @@ fn note_node_local(
 }
 
 /// What becomes of connections to one frontend.
+enum Decided {
+    Known((Decision, Vec<PlannedLeaf>)),
+    /// Kinds of objects are not followed that may change it.
+    Waiting {
+        kinds: Kinds,
+        planned: (Decision, Vec<PlannedLeaf>),
+        at_face_value: (Decision, Vec<PlannedLeaf>),
+    },
+}
+
 fn decide(
     store: &Store,
     root: &Service,
     split: &Split,
     frontend: Frontend,
     findings: &mut Findings,
-) -> (Decision, Vec<PlannedLeaf>) {
+) -> Decided {
     let wanted = Wanted {
         port: frontend.address.port(),
         protocol: frontend.protocol,
@@ -345,17 +436,79 @@ fn decide(
         .collect();
     let states = states(split, &offers);
     let decision = decision(split, frontend.protocol, &offers, &states);
-    if offers.iter().any(Offer::is_of_this_node) {
-        // What people are told is true of the cluster: they ask one agent for all.
-        let offers: Vec<Offer> = offers.iter().map(Offer::everywhere).collect();
-        note(store, split, frontend, &offers, findings);
-    } else {
-        note(store, split, frontend, &offers, findings);
+    let unknown = unknown_leaves(store, split, decision, &offers, &states);
+    let mut kinds = unknown_claims(store);
+    kinds.extend(unknown.iter().flatten());
+    let services = ObjectKind::Service;
+    if decision == Decision::Refuse(Reason::NoReadyEndpoints)
+        && store.knowledge(services) != Knowledge::Followed
+    {
+        // If none of the Services exists any more, connections are to pass through.
+        kinds.insert(services);
     }
-    (
-        decision,
-        planned_leaves(&split.leaves, decision, offers, states),
-    )
+    if kinds.is_empty() {
+        if offers.iter().any(Offer::is_of_this_node) {
+            // What people are told is true of the cluster: they ask one agent for all.
+            let offers: Vec<Offer> = offers.iter().map(Offer::everywhere).collect();
+            note(store, split, frontend, &offers, findings);
+        } else {
+            note(store, split, frontend, &offers, findings);
+        }
+        let leaves = planned_leaves(&split.leaves, decision, offers, states);
+        return Decided::Known((decision, leaves));
+    }
+    let finding = Finding {
+        subject: Subject::Frontend(Reason::NotKnownYet),
+        why: waiting::for_leaves(split, &kinds, &unknown),
+    };
+    findings.add(finding, frontend);
+    let not_known_yet = Decision::PassThrough(Reason::NotKnownYet);
+    let told = states.iter().zip(&unknown).map(|(state, unknown)| {
+        if unknown.is_some() && *state != LeafState::WeightZero {
+            LeafState::NotKnownYet
+        } else {
+            *state
+        }
+    });
+    let told = told.collect();
+    Decided::Waiting {
+        kinds,
+        planned: (
+            not_known_yet,
+            planned_leaves(&split.leaves, not_known_yet, offers.clone(), told),
+        ),
+        at_face_value: (
+            decision,
+            planned_leaves(&split.leaves, decision, offers, states),
+        ),
+    }
+}
+
+/// For each leaf, the kind of which an object that was not heard of could turn the decision,
+/// or give the leaf its share.
+fn unknown_leaves(
+    store: &Store,
+    split: &Split,
+    decision: Decision,
+    offers: &[Offer],
+    states: &[LeafState],
+) -> Vec<Option<ObjectKind>> {
+    let matters = |state: LeafState| match decision {
+        Decision::Split
+        | Decision::Refuse(Reason::NoReadyEndpoints)
+        | Decision::PassThrough(Reason::NoReadyEndpoints) => state != LeafState::WeightZero,
+        // Neither depends on any other object.
+        Decision::PassThrough(Reason::ProtocolNotSplit)
+        | Decision::Refuse(Reason::AllWeightsZero) => false,
+        Decision::Refuse(_) | Decision::PassThrough(_) => true,
+    };
+    let leaves = split.leaves.iter().zip(offers).zip(states);
+    leaves
+        .map(|((leaf, offer), state)| {
+            let waits_for = store.waits_for(leaf.service.as_ref(), offer);
+            waits_for.filter(|_| matters(*state))
+        })
+        .collect()
 }
 
 /// The state of each leaf, of which this is the offer.
@@ -446,7 +599,10 @@ fn note(
                 }
                 why
             }
-            LeafState::Ready | LeafState::Terminating | LeafState::WeightZero => continue,
+            LeafState::Ready
+            | LeafState::Terminating
+            | LeafState::WeightZero
+            | LeafState::NotKnownYet => continue,
         };
         let subject = Subject::Leaf {
             leaf,

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::objects::{EndpointSlice, Node, ObjectName, ObjectReference, Service};
+use super::endpoints::Offer;
+use super::knowledge::{Knowledge, KnownKinds};
+use crate::objects::{EndpointSlice, Node, ObjectKind, ObjectName, ObjectReference, Service};
 
 /// Services and EndpointSlices, by what they are asked for.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +17,9 @@ pub(super) struct Store {
     /// The Service of each slice.
     owners: HashMap<ObjectName, Option<String>>,
     refused: BTreeSet<ObjectReference>,
+    kinds: KnownKinds,
+    /// Objects of kinds that are not followed of whose deletion the source told nevertheless.
+    gone: BTreeSet<ObjectReference>,
     pub(super) here: Here,
 }
 
@@ -129,6 +134,54 @@ impl Store {
         })
     }
 
+    /// How much is known of a kind.
+    pub(super) const fn knowledge(&self, kind: ObjectKind) -> Knowledge {
+        self.kinds.of(kind)
+    }
+
+    /// Takes note of how much is known of a kind; what was known before.
+    pub(super) fn know(&mut self, kind: ObjectKind, knowledge: Knowledge) -> Knowledge {
+        if knowledge == Knowledge::Followed {
+            self.gone.retain(|object| object.kind != kind.name());
+        }
+        self.kinds.set(kind, knowledge)
+    }
+
+    /// Whether it is known what there is to know of an object that is not in the store: that it
+    /// does not exist, or cannot be read.
+    pub(super) fn is_settled(&self, kind: ObjectKind, name: &ObjectName) -> bool {
+        if self.kinds.is_followed(kind) {
+            return true;
+        }
+        let object = ObjectReference {
+            kind: kind.name().to_owned(),
+            name: name.clone(),
+        };
+        self.gone.contains(&object) || self.refused.contains(&object)
+    }
+
+    /// The kind of which an object that was not heard of, or changed since, could turn what a
+    /// Service has to offer into endpoints, or into other endpoints.
+    pub(super) fn waits_for(&self, name: Option<&ObjectName>, offer: &Offer) -> Option<ObjectKind> {
+        // What can never be the name of a Service waits for none.
+        name?;
+        let unfollowed = |kind| (!self.kinds.is_followed(kind)).then_some(kind);
+        match offer {
+            Offer::NoService | Offer::NoPort => unfollowed(ObjectKind::Service),
+            // Once all slices were told of, those that are known are enough.
+            Offer::Endpoints { .. }
+                if !offer.endpoints().is_empty()
+                    && self.knowledge(ObjectKind::EndpointSlice) >= Knowledge::Stale =>
+            {
+                None
+            }
+            Offer::NoFamily => {
+                unfollowed(ObjectKind::EndpointSlice).or_else(|| unfollowed(ObjectKind::Service))
+            }
+            Offer::Endpoints { .. } => unfollowed(ObjectKind::EndpointSlice),
+        }
+    }
+
     /// An EndpointSlice of a namespace that exists but cannot be read.
     pub(super) fn refused_slice(&self, namespace: &str) -> Option<&ObjectReference> {
         let first = ObjectReference {
@@ -203,6 +256,7 @@ impl Store {
     /// Notes that an object exists but cannot be read.
     pub(super) fn refuse(&mut self, object: ObjectReference) -> Vec<Concern> {
         let mut concerns = self.remove(&object);
+        self.gone.remove(&object);
         if self.refused.insert(object.clone()) {
             concerns.extend(refusal_concerns(object));
         }
@@ -223,11 +277,19 @@ impl Store {
             }
             _ => {}
         }
+        let kind = ObjectKind::from_name(&object.kind);
+        if kind.is_some_and(|kind| !self.kinds.is_followed(kind)) {
+            self.gone.insert(object.clone());
+            if kind == Some(ObjectKind::Service) {
+                concerns.push(Concern::Service(object.name.clone()));
+            }
+        }
         concerns
     }
 
     /// Forgets that an object could not be read.
     pub(super) fn accept(&mut self, object: &ObjectReference) -> Vec<Concern> {
+        self.gone.remove(object);
         if self.refused.remove(object) {
             refusal_concerns(object.clone())
         } else {

@@ -114,6 +114,12 @@ impl Publisher {
             .map(|(frontend, entry)| (frontend, &entry.split))
     }
 
+    /// What is in force at a frontend.
+    #[must_use]
+    pub fn split_at(&self, frontend: &Frontend) -> Option<&PlannedSplit> {
+        self.in_force.get(frontend).map(|entry| &entry.split)
+    }
+
     /// Brings the maps to what the plan says. When it returns, every new connection is
     /// treated as planned; connections that were in the middle of connect() may still
     /// get what was in force before, until [`Self::settle`] returns.

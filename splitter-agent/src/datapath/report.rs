@@ -62,6 +62,14 @@ pub struct Report {
 }
 
 impl Report {
+    /// Adds what another publication changed.
+    pub fn append(&mut self, other: Self) {
+        self.put.extend(other.put);
+        self.removed.extend(other.removed);
+        self.kept.extend(other.kept);
+        self.failed.extend(other.failed);
+    }
+
     /// Whether nothing happened.
     #[must_use]
     pub fn is_empty(&self) -> bool {

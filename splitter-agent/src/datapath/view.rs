@@ -353,6 +353,10 @@ pub fn reason_text(reason: Reason) -> &'static str {
             "no leaf Service has addresses of this family, so this address behaves as without a \
              split"
         }
+        Reason::NotKnownYet => {
+            "the agent does not follow all kinds of objects that decide this split, so the root \
+             Service behaves as without it until the agent does; /readyz names the kinds"
+        }
     }
 }
 
@@ -368,6 +372,7 @@ pub fn reason_name(reason: Reason) -> Option<&'static str> {
         Reason::ProtocolNotSplit => "ProtocolNotSplit",
         Reason::ObjectRefused => "ObjectRefused",
         Reason::NoLeafFamily => "NoLeafFamily",
+        Reason::NotKnownYet => "NotKnownYet",
     })
 }
 

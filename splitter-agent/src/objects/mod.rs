@@ -9,6 +9,7 @@ mod decode;
 pub(crate) mod dns;
 mod endpoint_slice;
 mod field;
+mod kind;
 mod node;
 mod placement;
 mod service;
@@ -26,6 +27,7 @@ pub use decode::{DecodeError, decode};
 pub use endpoint_slice::{
     AddressFamily, EndpointSlice, Ignored, SERVICE_NAME, SliceEndpoint, SlicePort,
 };
+pub use kind::ObjectKind;
 pub use node::{Node, ZONE};
 pub use placement::{Hints, Placement, Placements};
 pub use service::{Service, ServiceKind, ServicePort};

@@ -193,13 +193,25 @@ fn attached_text(places: &Places) -> String {
 }
 
 fn synchronisation(status: &Status) -> Check {
+    let kinds: Vec<&str> = status.unfollowed.iter().map(|kind| kind.name()).collect();
+    let held = status.held.values().max().copied().unwrap_or_default();
+    let mut unfollowed = String::new();
+    if !kinds.is_empty() {
+        unfollowed = format!("; not followed at present: {}", kinds.join(", "));
+    }
+    if held > 0 {
+        unfollowed += &format!("; frontends held back until they are: {held}");
+    }
     if status.synced {
-        Check::passes("sources", "everything was read, and published")
+        Check::passes(
+            "sources",
+            format!("everything was read, and published{unfollowed}"),
+        )
     } else {
         Check::fails(
             "sources",
             status.age,
-            "not everything has been read and published yet",
+            format!("not everything has been read and published yet{unfollowed}"),
         )
     }
 }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::watch;
 
-use crate::objects::ObjectName;
+use crate::compile::{Kinds, Knowledge};
+use crate::objects::{ObjectKind, ObjectName};
 
 use super::places::Places;
 
@@ -39,6 +40,8 @@ struct Inner {
     /// Since when the programs are not in every place where they should be.
     misplaced: Option<Instant>,
     synced: bool,
+    knowledge: BTreeMap<ObjectKind, Knowledge>,
+    held: BTreeMap<ObjectKind, usize>,
     programmed: BTreeMap<ObjectName, Programmed>,
 }
 
@@ -86,6 +89,10 @@ pub struct Status {
     pub misplaced_for: Option<Duration>,
     /// Whether everything that exists was read at least once and published.
     pub synced: bool,
+    /// Kinds of objects that are not followed at present.
+    pub unfollowed: Kinds,
+    /// Frontends that are held back until a kind is followed, by kind; every kind is there.
+    pub held: BTreeMap<ObjectKind, usize>,
 }
 
 impl Default for Progress {
@@ -107,6 +114,8 @@ impl Default for Progress {
                 places: Places::default(),
                 misplaced: None,
                 synced: false,
+                knowledge: BTreeMap::new(),
+                held: ObjectKind::ALL.map(|kind| (kind, 0)).into(),
                 programmed: BTreeMap::new(),
             }),
             attached: watch::Sender::new(false),
@@ -194,6 +203,21 @@ impl Progress {
         self.lock().synced = true;
     }
 
+    /// From now on this much is known of a kind of objects; `true` if that is more than before.
+    pub fn set_knowledge(&self, kind: ObjectKind, knowledge: Knowledge) -> bool {
+        let before = self.lock().knowledge.insert(kind, knowledge);
+        before.is_some_and(|before| knowledge > before)
+    }
+
+    /// What the frontends that are held back wait for, each for one kind or more.
+    pub fn set_held<'a>(&self, waits_for: impl Iterator<Item = &'a Kinds>) {
+        let mut held: BTreeMap<_, _> = ObjectKind::ALL.map(|kind| (kind, 0)).into();
+        for kind in waits_for.flatten() {
+            *held.entry(*kind).or_default() += 1;
+        }
+        self.lock().held = held;
+    }
+
     /// Replaces what is known of some TrafficSplits; `None` for those that are gone. Where
     /// `programmed` is 0, the seen generation could not be brought to the maps, and
     /// what was programmed before still is.
@@ -237,6 +261,13 @@ impl Progress {
             places: inner.places.clone(),
             misplaced_for: inner.misplaced.map(|since| since.elapsed()),
             synced: inner.synced,
+            unfollowed: inner
+                .knowledge
+                .iter()
+                .filter(|(_, knowledge)| **knowledge != Knowledge::Followed)
+                .map(|(kind, _)| *kind)
+                .collect(),
+            held: inner.held.clone(),
         }
     }
 

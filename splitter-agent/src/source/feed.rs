@@ -80,7 +80,13 @@ impl Feed {
                 snapshots.changed().await.map_err(|_| Ended)?;
                 let snapshot = snapshots.borrow_and_update().clone();
                 let changes = manifests::changes(told, &snapshot);
-                *told = snapshot;
+                // Once everything was read, a new file that cannot be read does not make what
+                // was read before doubtful.
+                let complete = told.complete || snapshot.complete;
+                *told = Snapshot {
+                    complete,
+                    ..snapshot
+                };
                 Ok(changes)
             }
             Kind::Kubernetes { changes, .. } => {

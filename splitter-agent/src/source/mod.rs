@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 pub use feed::{Ended, Feed};
 
-use crate::compile::Diagnostic;
-use crate::objects::{DecodeError, Object, ObjectReference, Objects};
+use crate::compile::{Diagnostic, Knowledge};
+use crate::objects::{DecodeError, Object, ObjectKind, ObjectReference, Objects};
 
 /// What a source of manifests knows at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,8 +38,11 @@ pub enum Change {
     Deleted(ObjectReference),
     /// Everything that is wrong with what could not be read, in place of what was.
     Problems(Vec<Diagnostic>),
+    /// From now on this much is known of a kind. Until a source says so, a kind is
+    /// [`Knowledge::Incomplete`].
+    Known(ObjectKind, Knowledge),
     /// From now on what has been told may be published, although not everything that exists
-    /// could be read: absence proves nothing.
+    /// could be read.
     Partial,
     /// Everything that exists has been told at least once.
     Complete,

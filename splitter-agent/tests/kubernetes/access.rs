@@ -19,7 +19,7 @@ pub(crate) fn objects_rule() -> Value {
     ])
 }
 
-fn definition_rule() -> Value {
+pub(crate) fn definition_rule() -> Value {
     json!({
         "apiGroups": ["apiextensions.k8s.io"], "resources": ["customresourcedefinitions"],
         "resourceNames": ["trafficsplits.split.smi-spec.io"], "verbs": ["list", "watch"],

@@ -148,3 +148,24 @@ async fn lists_that_break_off_take_nothing_away() {
         assert_eq!(observer.deleted, [""; 0]);
     }
 }
+
+/// To the agent this looks as if the server ended each watch without an error.
+#[tokio::test]
+async fn watches_that_end_at_once_are_not_asked_for_again_without_a_pause() {
+    let (server, mut proxy, mut observer) = through_proxy().await;
+    let before = proxy.accepted();
+    for _ in 0..40 {
+        proxy.cut().await;
+        observer.wait(Duration::from_millis(100)).await;
+    }
+    // Of four kinds, with pauses of 0.4 s to 0.8 s, then twice that, and so on.
+    let connections = proxy.accepted() - before;
+    assert!(connections < 60, "{connections}");
+    server.apply(&service("new")).await;
+    observer
+        .until("told of a new Service", |it| {
+            it.names("Service").contains(&"new")
+        })
+        .await;
+    assert_eq!(observer.deleted, [""; 0]);
+}

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use splitter_agent::objects::Object;
 
+use super::audit::Audit;
 use super::definition::{definition, split};
 use super::observer::Observer;
 use super::server::Server;
@@ -108,8 +109,30 @@ async fn all_that_is_there_is_told_of_before_complete() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_stream_lists_gives_pages() {
-    let (server, observer) = everything(&["--feature-gates=WatchList=false"]).await;
+async fn lists_are_streamed_from_the_cache_of_the_server() {
+    let audit = Audit::new();
+    let arguments = audit.arguments();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (server, _observer) = everything(&arguments).await;
+    for plural in ["services", "endpointslices", "trafficsplits"] {
+        let uris = audit.uris(plural);
+        let first = uris.first().expect("a request");
+        for part in ["sendInitialEvents=true", "resourceVersion=0", "watch=true"] {
+            assert!(has(first, part), "{part} not in {first}");
+        }
+        assert!(!uris.iter().any(|uri| uri.contains("limit=")), "{uris:?}");
+    }
+    drop(server);
+}
+
+/// With a limit the server would read them from etcd.
+#[tokio::test]
+async fn a_server_that_cannot_stream_lists_gives_whole_ones_from_its_cache() {
+    let audit = Audit::new();
+    let mut arguments = audit.arguments();
+    arguments.push("--feature-gates=WatchList=false".to_owned());
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (server, observer) = everything(&arguments).await;
     let metrics = observer.metrics();
     assert!(metrics.contains("code=\"422\""), "{metrics}");
     // That was found out once. Every kind that asked before it was has one such failure.
@@ -117,5 +140,22 @@ async fn a_server_that_cannot_stream_lists_gives_pages() {
     for line in refused {
         assert!(line.ends_with(" 1"), "{metrics}");
     }
+    for plural in ["services", "endpointslices", "trafficsplits"] {
+        let uris = audit.uris(plural);
+        let is_list = |uri: &&String| !has(uri, "watch=true");
+        let lists: Vec<&String> = uris.iter().filter(is_list).collect();
+        assert!(!lists.is_empty(), "{uris:?}");
+        for list in lists {
+            assert!(has(list, "resourceVersion=0"), "{list}");
+            assert!(has(list, "resourceVersionMatch=NotOlderThan"), "{list}");
+            assert!(!list.contains("limit="), "{list}");
+        }
+    }
     drop(server);
+}
+
+/// Whether a URI has a parameter.
+fn has(uri: &str, parameter: &str) -> bool {
+    let query = uri.split_once('?').map_or("", |(_, query)| query);
+    query.split('&').any(|part| part == parameter)
 }

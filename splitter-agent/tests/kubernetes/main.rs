@@ -5,8 +5,10 @@
 
 mod access;
 mod admission;
+mod audit;
 mod definition;
 mod interruption;
+mod knowledge;
 mod listing;
 mod observer;
 mod own_node;

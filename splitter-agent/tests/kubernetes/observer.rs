@@ -6,7 +6,9 @@ use std::time::Duration;
 use kube::Client;
 use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
-use splitter_agent::objects::{DecodeError, Object};
+use splitter_agent::compile::{Compiler, Knowledge};
+use splitter_agent::objects::{DecodeError, Object, ObjectKind};
+use splitter_agent::plan::Decision;
 use splitter_agent::source::Change;
 use splitter_agent::source::kubernetes::{self, OwnNode, Settings, Watch};
 use tokio::sync::mpsc::Receiver;
@@ -23,6 +25,12 @@ pub(crate) struct Observer {
     pub(crate) known: BTreeMap<String, Result<Object, DecodeError>>,
     pub(crate) deleted: Vec<String>,
     pub(crate) completes: usize,
+    /// How often it was told that not everything is known.
+    pub(crate) partials: usize,
+    pub(crate) knowledge: BTreeMap<ObjectKind, Knowledge>,
+    compiler: Compiler,
+    /// Whether connections to anything were ever to be refused.
+    pub(crate) has_refused: bool,
 }
 
 impl Observer {
@@ -43,6 +51,10 @@ impl Observer {
             known: BTreeMap::new(),
             deleted: Vec::new(),
             completes: 0,
+            partials: 0,
+            knowledge: BTreeMap::new(),
+            compiler: ignorant(),
+            has_refused: false,
         }
     }
 
@@ -121,7 +133,26 @@ impl Observer {
         timeout(Duration::from_secs(5), drained).await.is_ok()
     }
 
+    /// What becomes of new connections to a Service of namespace `default`, where nothing is in
+    /// force yet.
+    pub(crate) fn decision(&self, root: &str) -> Option<Decision> {
+        let mut planned = self.compiler.plan().frontends.iter();
+        let (frontend, _) = planned.find(|(_, split)| split.root == root)?;
+        let judgement = self.compiler.judge(frontend, None);
+        Some(judgement.split?.decision)
+    }
+
     fn note(&mut self, change: Change) {
+        match &change {
+            Change::Put(object) => self.compiler.put(object.clone()),
+            Change::Refused(error) => self.compiler.refuse(error.object.clone()),
+            Change::Deleted(object) => self.compiler.remove(object),
+            Change::Known(kind, knowledge) => self.compiler.know(*kind, *knowledge),
+            _ => {}
+        }
+        self.compiler.compile();
+        let mut planned = self.compiler.plan().frontends.values();
+        self.has_refused |= planned.any(|split| matches!(split.decision, Decision::Refuse(_)));
         match change {
             Change::Put(object) => {
                 self.known
@@ -135,8 +166,29 @@ impl Observer {
                 assert!(self.known.remove(&name).is_some(), "{name} was not known");
                 self.deleted.push(name);
             }
-            Change::Complete => self.completes += 1,
+            Change::Known(kind, knowledge) => {
+                let before = self.knowledge.insert(kind, knowledge);
+                assert_ne!(before, Some(knowledge), "{kind} is told of once");
+            }
+            Change::Partial => self.partials += 1,
+            Change::Complete => {
+                assert!(
+                    ObjectKind::ALL
+                        .iter()
+                        .all(|kind| self.knowledge.contains_key(kind))
+                );
+                self.completes += 1;
+            }
             other => panic!("only a directory of manifests tells {other:?}"),
         }
     }
+}
+
+/// A compiler that knows that it knows nothing, as an agent has at first.
+fn ignorant() -> Compiler {
+    let mut compiler = Compiler::new(splitter_agent::compile::Settings::default());
+    for kind in ObjectKind::ALL {
+        compiler.know(kind, Knowledge::Incomplete);
+    }
+    compiler
 }

@@ -1,6 +1,8 @@
 //! A TCP proxy that can break what goes through it.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -10,6 +12,7 @@ use tokio::task::JoinSet;
 pub(crate) struct Proxy {
     target: SocketAddr,
     address: SocketAddr,
+    accepted: Arc<AtomicUsize>,
     // Aborts what carries connections, and with it the connections.
     carrying: JoinSet<()>,
 }
@@ -19,6 +22,7 @@ impl Proxy {
         let mut proxy = Self {
             target,
             address: (Ipv4Addr::LOCALHOST, 0).into(),
+            accepted: Arc::default(),
             carrying: JoinSet::new(),
         };
         proxy.carry();
@@ -27,6 +31,11 @@ impl Proxy {
 
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How many connections there were.
+    pub(crate) fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
     }
 
     /// Breaks every connection; new ones work.
@@ -45,9 +54,11 @@ impl Proxy {
         let listener = listen(self.address);
         self.address = listener.local_addr().expect("an address");
         let target = self.target;
+        let accepted = Arc::clone(&self.accepted);
         self.carrying.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
+                accepted.fetch_add(1, Ordering::Relaxed);
                 connections.spawn(connect(client, target));
             }
         });

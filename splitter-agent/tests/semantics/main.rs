@@ -5,6 +5,7 @@
 mod conflicts;
 mod endpoints;
 mod fixtures;
+mod knowledge;
 mod locality;
 mod names;
 mod overlap;

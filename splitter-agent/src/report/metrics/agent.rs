@@ -57,6 +57,15 @@ impl Agent {
             "Frontends that could not be brought to what the source says",
             &(status.failed as u64),
         )?;
+        gauges(
+            encoder,
+            "held_frontends",
+            "Frontends that stay as they are until a kind of objects is followed",
+            status
+                .held
+                .iter()
+                .map(|(kind, count)| ([("kind", kind.name())], *count as u64)),
+        )?;
         // Counted afresh, since the agent itself looks only once a second.
         let programs = attached_programs(&self.pins).unwrap_or_default();
         let attached = PROGRAMS.iter().filter(|name| {

@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::Request;
-use kube::Client;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::backoff::{Backoff, up_to};
 use super::crd::{Definition, ServedVersion};
 use super::failure::{Code, Failure};
+use super::feed::{Server, pause};
 use super::kind::Kind;
 
 /// Time between two questions, and how much of it is random.
@@ -24,8 +25,9 @@ const CONFIRMATION: Duration = Duration::from_secs(2);
 
 /// Asks the server's discovery.
 pub(super) struct Discovery {
-    client: Client,
+    server: Server,
     next: Instant,
+    reached: Option<watch::Receiver<()>>,
     backoff: Backoff,
     failing: bool,
     absent: bool,
@@ -53,10 +55,11 @@ struct Resource {
 
 impl Discovery {
     /// Asks for the first time at once.
-    pub(super) fn new(client: Client) -> Self {
+    pub(super) fn new(server: Server) -> Self {
         Self {
-            client,
+            server,
             next: Instant::now(),
+            reached: None,
             backoff: Backoff::new(),
             failing: false,
             absent: false,
@@ -64,10 +67,11 @@ impl Discovery {
     }
 
     /// The next answer. Nothing is lost when the future is dropped.
-    pub(super) async fn next(&mut self) -> Definition {
+    pub(super) async fn next(&mut self) -> Result<Definition, Failure> {
         loop {
-            sleep_until(self.next).await;
+            pause(self.next, &mut self.reached).await;
             let answer = self.ask().await;
+            self.reached = None;
             let now = Instant::now();
             match answer {
                 Ok(Definition::Absent) if !self.absent => {
@@ -82,12 +86,14 @@ impl Discovery {
                     self.backoff.reset();
                     if std::mem::take(&mut self.failing) {
                         info!("asking for the versions of TrafficSplits again");
+                        self.server.reached.send_replace(());
                     }
-                    return definition;
+                    return Ok(definition);
                 }
                 Err(failure) => {
                     self.next = now + self.backoff.after_failure(now, failure.asked_for);
-                    let error = failure.message;
+                    self.reached = Some(self.server.reached.subscribe());
+                    let error = failure.message.as_str();
                     if std::mem::replace(&mut self.failing, true) {
                         debug!(error, "still cannot ask for the versions of TrafficSplits");
                     } else {
@@ -97,6 +103,7 @@ impl Discovery {
                              it is tried again"
                         );
                     }
+                    return Err(failure);
                 }
             }
         }
@@ -122,7 +129,7 @@ impl Discovery {
         let request = Request::get(path).body(Vec::new());
         let request = request.map_err(kube::Error::HttpError);
         let answer = match request {
-            Ok(request) => self.client.request(request).await,
+            Ok(request) => self.server.client.request(request).await,
             Err(error) => Err(error),
         };
         match answer.map_err(|error| Failure::of_client(&error)) {

@@ -5,7 +5,8 @@ use std::fmt;
 use std::time::Duration;
 
 use kube::core::Status;
-use kube::runtime::watcher;
+
+use super::steps;
 
 use crate::causes::with_causes;
 
@@ -40,9 +41,10 @@ pub(super) enum Remedy {
     Again,
     /// List everything anew.
     List,
-    /// List everything anew, in pages instead of as a stream: this server cannot
-    /// stream lists.
-    ListInPages,
+    /// List everything anew, this time not as a stream.
+    ListAsAWhole,
+    /// The same, for every kind and for a long time: this server cannot stream lists.
+    NeverStream,
 }
 
 /// A failure to list or to watch.
@@ -56,58 +58,75 @@ pub(super) struct Failure {
     pub(super) asked_for: Option<Duration>,
     /// How to go on.
     pub(super) remedy: Remedy,
+    /// Whether the server has not come to the resource version that it was asked for, as after
+    /// its database was restored: what is known is of no use then.
+    pub(super) is_ahead: bool,
 }
 
 impl Failure {
-    /// Judges a watcher's error. `streaming` says whether it lists by streaming, `listing`
-    /// whether its list was not complete yet.
-    pub(super) fn of(error: &watcher::Error, streaming: bool, listing: bool) -> Self {
-        use watcher::Error::{
-            InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed,
-        };
+    /// Judges an error. `streaming` says whether lists are streamed, `listing` whether the list
+    /// was not complete yet.
+    pub(super) fn of(error: &steps::Error, streaming: bool, listing: bool) -> Self {
+        use steps::Error::{Broken, EndedAtOnce, List, ListEnded, NoVersion, Start, Told};
         let cannot_stream = streaming && listing;
         match error {
-            InitialListFailed(error) => Self::of_client(error),
-            WatchFailed(error) => {
+            List(error) => Self::of_client(error),
+            Broken(error) => {
                 let failure = Self::of_client(error);
                 let remedy = match failure.code {
-                    // The watcher would go on behind what it could not read.
+                    // The watch would go on behind what could not be read.
                     Code::Content => Remedy::List,
                     _ => Remedy::Again,
                 };
                 Self { remedy, ..failure }
             }
-            WatchStartFailed(error) => {
+            Start(error) => {
                 let failure = Self::of_client(error);
                 let remedy = match failure.code {
                     // The server does not know, or does not want, the parameters of
                     // a streamed list.
-                    Code::Status(400 | 422) if cannot_stream => Remedy::ListInPages,
-                    // What is asked for is too old; that this is said before a watch
-                    // rather than in it is not foreseen by the watcher.
+                    Code::Status(400 | 422) if cannot_stream => Remedy::NeverStream,
+                    // What is asked for is too old.
                     Code::Status(410) => Remedy::List,
+                    _ if failure.is_ahead => Remedy::List,
                     _ => Remedy::Again,
                 };
                 Self { remedy, ..failure }
             }
-            WatchError(status) => {
+            Told(status) => {
+                let failure = Self::of_status(status);
                 let remedy = match status.code {
                     410 => Remedy::List,
+                    _ if failure.is_ahead => Remedy::List,
                     // An etcd without progress notifications shows only here.
-                    code if cannot_stream && !is_busy(code) => Remedy::ListInPages,
+                    code if cannot_stream && !is_busy(code) => Remedy::ListAsAWhole,
                     _ => Remedy::Again,
                 };
-                Self {
-                    remedy,
-                    ..Self::of_status(status)
-                }
+                Self { remedy, ..failure }
             }
-            NoResourceVersion => Self {
-                code: Code::Content,
-                message: error.to_string(),
-                asked_for: None,
-                remedy: Remedy::List,
+            ListEnded => Self {
+                // Perhaps it waited for a version that never came.
+                is_ahead: true,
+                ..Self::new(Code::Connection, "the list ended before it was complete")
             },
+            EndedAtOnce => Self::new(
+                Code::Connection,
+                "the watch ended at once and without having told anything",
+            ),
+            NoVersion => Self {
+                remedy: Remedy::List,
+                ..Self::new(Code::Content, "the answer has no resourceVersion")
+            },
+        }
+    }
+
+    fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            asked_for: None,
+            remedy: Remedy::Again,
+            is_ahead: false,
         }
     }
 
@@ -120,12 +139,7 @@ impl Failure {
             Auth(_) => Code::Credentials,
             _ => Code::Connection,
         };
-        Self {
-            code,
-            message: with_causes(error),
-            asked_for: None,
-            remedy: Remedy::Again,
-        }
+        Self::new(code, with_causes(error))
     }
 
     fn of_status(status: &Status) -> Self {
@@ -135,11 +149,11 @@ impl Failure {
             "" => Cow::Owned(format!("HTTP status {} {}", status.code, status.reason)),
             message => Cow::Borrowed(message),
         };
+        let mut causes = details.into_iter().flat_map(|details| &details.causes);
         Self {
-            code: Code::Status(status.code),
-            message: message.into_owned(),
             asked_for: (seconds > 0).then(|| Duration::from_secs(seconds.into())),
-            remedy: Remedy::Again,
+            is_ahead: causes.any(|cause| cause.reason == "ResourceVersionTooLarge"),
+            ..Self::new(Code::Status(status.code), message)
         }
     }
 
@@ -172,27 +186,50 @@ mod tests {
         })
     }
 
-    fn start_failed(code: u16) -> watcher::Error {
-        watcher::Error::WatchStartFailed(kube::Error::Api(status(code)))
+    fn start_failed(code: u16) -> steps::Error {
+        steps::Error::Start(kube::Error::Api(status(code)))
     }
 
-    fn watch_failed(code: u16) -> watcher::Error {
-        watcher::Error::WatchError(status(code))
+    fn told(code: u16) -> steps::Error {
+        steps::Error::Told(status(code))
     }
 
     #[test]
-    fn a_server_that_cannot_stream_lists_is_asked_for_pages() {
-        for error in [
-            start_failed(422),
-            start_failed(400),
-            watch_failed(500),
-            watch_failed(400),
-        ] {
+    fn a_server_that_does_not_know_streamed_lists_is_not_asked_for_them() {
+        for error in [start_failed(422), start_failed(400)] {
             let remedy = |streaming, listing| Failure::of(&error, streaming, listing).remedy;
-            assert_eq!(remedy(true, true), Remedy::ListInPages, "{error}");
-            assert_eq!(remedy(false, true), Remedy::Again, "{error}");
-            assert_eq!(remedy(true, false), Remedy::Again, "{error}");
+            assert_eq!(remedy(true, true), Remedy::NeverStream);
+            assert_eq!(remedy(false, true), Remedy::Again);
+            assert_eq!(remedy(true, false), Remedy::Again);
         }
+    }
+
+    #[test]
+    fn an_error_in_a_streamed_list_is_answered_with_one_that_is_not() {
+        for error in [told(500), told(400)] {
+            let remedy = |streaming, listing| Failure::of(&error, streaming, listing).remedy;
+            assert_eq!(remedy(true, true), Remedy::ListAsAWhole);
+            assert_eq!(remedy(false, true), Remedy::Again);
+            assert_eq!(remedy(true, false), Remedy::Again);
+        }
+    }
+
+    #[test]
+    fn a_server_whose_database_was_restored_is_asked_for_what_it_has() {
+        let mut behind = status(504);
+        behind.details = serde_json::from_str(
+            r#"{"causes": [{"reason": "ResourceVersionTooLarge", "message": "m"}]}"#,
+        )
+        .unwrap();
+        for error in [
+            steps::Error::Start(kube::Error::Api(behind.clone())),
+            steps::Error::Told(behind),
+        ] {
+            let failure = Failure::of(&error, true, false);
+            assert!(failure.is_ahead);
+            assert_eq!(failure.remedy, Remedy::List);
+        }
+        assert!(!Failure::of(&told(504), true, false).is_ahead);
     }
 
     #[test]
@@ -204,14 +241,14 @@ mod tests {
             assert_eq!(failure.is_forbidden(), code == 403);
         }
         for code in [429, 503, 504] {
-            let failure = Failure::of(&watch_failed(code), true, true);
+            let failure = Failure::of(&told(code), true, true);
             assert_eq!(failure.remedy, Remedy::Again, "{code}");
         }
     }
 
     #[test]
     fn what_is_too_old_is_listed_anew_wherever_it_is_said() {
-        for error in [start_failed(410), watch_failed(410)] {
+        for error in [start_failed(410), told(410)] {
             for (streaming, listing) in [(true, true), (true, false), (false, false)] {
                 let failure = Failure::of(&error, streaming, listing);
                 assert_eq!(failure.remedy, Remedy::List);
@@ -231,7 +268,7 @@ mod tests {
     #[test]
     fn what_is_no_answer_of_an_api_server_is_told_apart() {
         let garbage = serde_json::from_str::<u8>("<html>").unwrap_err();
-        let garbage = watcher::Error::WatchFailed(kube::Error::SerdeError(garbage));
+        let garbage = steps::Error::Broken(kube::Error::SerdeError(garbage));
         let failure = Failure::of(&garbage, true, false);
         assert_eq!(failure.code, Code::Content);
         assert_eq!(failure.remedy, Remedy::List);

@@ -1,15 +1,14 @@
 //! One kind of objects, listed and watched for as long as it takes.
 
 use std::future::pending;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use kube::core::ApiResource;
-use kube::runtime::watcher::{self, Event, InitialListStrategy, watcher};
 use kube::{Api, Client};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
@@ -18,48 +17,122 @@ use super::failure::{Failure, Remedy};
 use super::kind::Kind;
 use super::metrics::SourceMetrics;
 use super::row::{Content, Row};
+use super::steps::{self, Request, Step};
 
-/// A watch that has been silent for so long after it was taken up again is taken to
-/// work: connecting would have failed by then.
-const SETTLED: Duration = Duration::from_secs(6);
+/// How long after a broken watch was accepted again everything that was missed has arrived: the
+/// server sends it first.
+const CATCHING_UP: Duration = Duration::from_secs(1);
+/// How long it may take until a watch that ended is accepted again, for the kind to count as
+/// followed all the time.
+const LOST: Duration = Duration::from_secs(1);
+/// A watch that lasted for so long did not end at once. An idle one tells something, a bookmark,
+/// only each minute, and what is between here and the server may not be that patient.
+const LASTED: Duration = Duration::from_secs(10);
+/// Pause after a watch that ended without having told anything.
+const BREATH: Duration = Duration::from_millis(800);
+/// How long a server that cannot stream lists is not asked to: it may be upgraded.
+const NO_STREAMS: Duration = Duration::from_secs(3600);
 
 /// What all feeds of a source have in common.
 #[derive(Clone)]
 pub(super) struct Server {
     pub(super) client: Client,
     pub(super) metrics: SourceMetrics,
-    /// Whether the server cannot stream lists, as far as is known. Once found out it holds for
-    /// the life of the process: asking again would cost a failed request each time.
-    pub(super) pages_only: Arc<AtomicBool>,
+    /// Until when the server is not asked to stream lists.
+    no_streams_until: Arc<Mutex<Option<Instant>>>,
+    /// Marked as changed whenever a feed reaches the server that did not before: then those that
+    /// wait to try again need not wait any longer.
+    pub(super) reached: watch::Sender<()>,
     /// The first list of each kind is asked for at a random moment within this time.
-    pub(super) jitter: Duration,
+    jitter: Duration,
 }
 
-type Events<C> = Pin<Box<dyn Stream<Item = watcher::Result<Event<Row<C>>>> + Send>>;
+impl Server {
+    pub(super) fn new(client: Client, metrics: SourceMetrics, jitter: Duration) -> Self {
+        Self {
+            client,
+            metrics,
+            no_streams_until: Arc::default(),
+            reached: watch::Sender::new(()),
+            jitter,
+        }
+    }
+
+    fn streams_lists(&self) -> bool {
+        let until = self.no_streams_until.lock();
+        let until = until.unwrap_or_else(PoisonError::into_inner);
+        until.is_none_or(|until| until <= Instant::now())
+    }
+
+    /// The server cannot stream lists; whether that is news.
+    fn does_not_stream_lists(&self) -> bool {
+        let news = self.streams_lists();
+        let until = self.no_streams_until.lock();
+        *until.unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + NO_STREAMS);
+        news
+    }
+}
+
+/// What a feed tells.
+#[derive(Debug)]
+pub(super) enum Told<C> {
+    /// A list begins, the first or another.
+    ListBegins,
+    /// An object is there: it was listed, is new, or is another than before.
+    Put(Row<C>),
+    /// An object is gone.
+    Gone(Row<C>),
+    /// The list that began is complete, and the kind is followed.
+    Listed,
+    /// The kind is followed again, without a new list.
+    Followed,
+    /// The kind is not followed for the moment.
+    Lost,
+}
+
+/// How it stands with the watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    /// Nothing is known to come.
+    Down,
+    /// The watch was accepted after a failure, and until then everything that was missed
+    /// arrives.
+    CatchingUp(Instant),
+    /// All changes are told.
+    Up,
+    /// The watch ended as watches do, and the next one should be accepted until then.
+    Between(Instant),
+}
 
 /// Everything that happens to one kind of objects.
-///
-/// The watcher that does the work goes on after every failure; here is decided when.
 pub(super) struct Feed<C> {
     server: Server,
     kind: Kind,
     resource: ApiResource,
     fields: Option<&'static str>,
-    events: Option<Events<C>>,
+    steps: Option<BoxStream<'static, Result<Step<C>, steps::Error>>>,
+    link: Link,
     streaming: bool,
-    /// Nothing is asked for before.
+    /// Whether a streamed list failed, so that the next one is not streamed.
+    without_stream: bool,
+    /// Nothing is asked for before, unless another feed reaches the server.
     not_before: Instant,
+    reached: Option<watch::Receiver<()>>,
     backoff: Backoff,
     /// Whether the list that began last is not complete.
     listing: bool,
     lists: u64,
-    /// Set while the last thing that happened is a failure.
+    /// The resource version up to which everything is known.
+    version: Option<String>,
+    /// Set from a failure until the kind is followed again.
     failing: Option<Failing>,
 }
 
 struct Failing {
     times: u32,
     since: Instant,
+    /// Whether the server has answered since the last failure.
+    answered: bool,
 }
 
 impl<C: Content> Feed<C> {
@@ -76,75 +149,173 @@ impl<C: Content> Feed<C> {
             kind,
             resource: kind.resource(version),
             fields,
-            events: None,
+            steps: None,
+            link: Link::Down,
             streaming: false,
+            without_stream: false,
             not_before,
+            reached: None,
             backoff: Backoff::new(),
             listing: true,
             lists: 0,
+            version: None,
             failing: None,
         }
     }
 
     /// The next thing that happens. After a failure, the next call waits as long as is
     /// due and goes on. Nothing is lost when the future is dropped.
-    pub(super) async fn next(&mut self) -> Result<Event<Row<C>>, Failure> {
-        sleep_until(self.not_before).await;
+    pub(super) async fn next(&mut self) -> Result<Told<C>, Failure> {
         loop {
-            let settled = self.settled();
-            let events = match &mut self.events {
-                Some(events) => events,
-                none => {
-                    self.streaming = !self.server.pages_only.load(Ordering::Relaxed);
-                    none.insert(begin(
-                        self.server.client.clone(),
-                        &self.resource,
-                        self.fields,
-                        self.streaming,
-                    ))
+            let deadline = self.deadline();
+            tokio::select! {
+                biased;
+                () = until(deadline) => {
+                    if let Some(told) = self.is_late() {
+                        return Ok(told);
+                    }
                 }
-            };
-            let event = tokio::select! {
-                event = events.next() => event,
-                () = until(settled) => {
-                    self.resumed();
-                    continue;
+                () = pause(self.not_before, &mut self.reached) => {
+                    self.not_before = Instant::now();
+                    self.reached = None;
+                    let steps = match self.steps.take() {
+                        Some(steps) => steps,
+                        None => self.begin(),
+                    };
+                    let steps = self.steps.insert(steps);
+                    let step = tokio::select! {
+                        step = steps.next() => step,
+                        () = until(deadline) => continue,
+                    };
+                    match step {
+                        Some(Ok(step)) => {
+                            if let Some(told) = self.note(step)? {
+                                return Ok(told);
+                            }
+                        }
+                        Some(Err(error)) => {
+                            if let Some(failure) = self.failed(&error) {
+                                return Err(failure);
+                            }
+                        }
+                        // They never end.
+                        None => self.steps = None,
+                    }
                 }
-            };
-            match event {
-                Some(Ok(event)) => {
-                    self.note(&event);
-                    return Ok(event);
-                }
-                Some(Err(error)) => return Err(self.failed(&error)),
-                // A watcher never ends.
-                None => self.events = None,
             }
         }
     }
 
-    /// When silence means that all is well again.
-    fn settled(&self) -> Option<Instant> {
-        (self.failing.is_some() && !self.listing).then(|| self.not_before + SETTLED)
+    /// Lists and watches.
+    fn begin(&mut self) -> BoxStream<'static, Result<Step<C>, steps::Error>> {
+        self.streaming = !self.without_stream && self.server.streams_lists();
+        steps::steps(Request {
+            api: Api::all_with(self.server.client.clone(), &self.resource),
+            fields: self.fields,
+            streaming: self.streaming,
+            not_older_than: self.version.clone(),
+        })
     }
 
-    fn note(&mut self, event: &Event<Row<C>>) {
-        match event {
-            Event::Init => {
+    /// When silence means something.
+    const fn deadline(&self) -> Option<Instant> {
+        match self.link {
+            Link::Down | Link::Up => None,
+            Link::CatchingUp(until) | Link::Between(until) => Some(until),
+        }
+    }
+
+    /// What it means that nothing happened until the deadline; nothing before it.
+    fn is_late(&mut self) -> Option<Told<C>> {
+        let now = Instant::now();
+        match self.link {
+            Link::CatchingUp(until) if until <= now => {
+                self.link = Link::Up;
+                self.resumed();
+                Some(Told::Followed)
+            }
+            Link::Between(until) if until <= now => {
+                self.link = Link::Down;
+                Some(Told::Lost)
+            }
+            _ => None,
+        }
+    }
+
+    /// What a step means.
+    fn note(&mut self, step: Step<C>) -> Result<Option<Told<C>>, Failure> {
+        let now = Instant::now();
+        Ok(Some(match step {
+            Step::ListBegins => {
+                self.answered();
                 self.listing = true;
                 self.lists += 1;
                 if self.lists > 1 && self.failing.is_none() {
                     self.server.metrics.restarted(self.kind);
                 }
+                Told::ListBegins
             }
-            Event::InitDone => {
+            Step::Listed(row) => Told::Put(row),
+            Step::ListDone(version) => {
+                self.version = Some(version);
                 self.listing = false;
+                self.without_stream = false;
                 self.backoff.reset();
                 self.resumed();
-                self.server.metrics.set_synced(self.kind, true);
+                // A list that was not streamed is not watched yet.
+                self.link = if self.streaming {
+                    Link::Up
+                } else {
+                    Link::Between(now + LOST)
+                };
+                Told::Listed
             }
-            Event::InitApply(_) => {}
-            Event::Apply(_) | Event::Delete(_) => self.resumed(),
+            Step::Accepted => {
+                self.answered();
+                self.link = match self.link {
+                    Link::Up | Link::Between(_) => Link::Up,
+                    Link::Down | Link::CatchingUp(_) => Link::CatchingUp(now + CATCHING_UP),
+                };
+                return Ok(None);
+            }
+            Step::Put(row) => {
+                self.version = row.version();
+                Told::Put(row)
+            }
+            Step::Gone(row) => {
+                self.version = row.version();
+                Told::Gone(row)
+            }
+            Step::Bookmark(version) => {
+                self.version = Some(version);
+                return Ok(None);
+            }
+            Step::Ended { told, lasted } => {
+                if !told && lasted < LASTED {
+                    let failure = self.failed(&steps::Error::EndedAtOnce);
+                    return failure.map_or(Ok(None), Err);
+                }
+                if !told {
+                    self.not_before = now + BREATH / 2 + up_to(BREATH / 2);
+                }
+                self.link = match self.link {
+                    Link::Up => Link::Between(self.not_before.max(now) + LOST),
+                    Link::Between(until) => Link::Between(until),
+                    Link::Down | Link::CatchingUp(_) => Link::Down,
+                };
+                return Ok(None);
+            }
+        }))
+    }
+
+    /// The server answers: if it did not before, other feeds need not wait to find that out.
+    fn answered(&mut self) {
+        let is_news = match &mut self.failing {
+            Some(failing) => !std::mem::replace(&mut failing.answered, true),
+            None => self.lists == 0,
+        };
+        if is_news {
+            self.server.reached.send_replace(());
         }
     }
 
@@ -153,7 +324,6 @@ impl<C: Content> Feed<C> {
             return;
         };
         self.server.metrics.restarted(self.kind);
-        self.server.metrics.set_synced(self.kind, true);
         info!(
             kind = self.kind.name(),
             failures = failing.times,
@@ -162,42 +332,60 @@ impl<C: Content> Feed<C> {
         );
     }
 
-    fn failed(&mut self, error: &watcher::Error) -> Failure {
+    /// Decides how to go on after an error; `None` if nothing is wrong, and it goes on at once.
+    fn failed(&mut self, error: &steps::Error) -> Option<Failure> {
         let failure = Failure::of(error, self.streaming, self.listing);
         self.server.metrics.failed(self.kind, failure.code);
         let now = Instant::now();
+        if failure.is_ahead {
+            self.version = None;
+        }
         match failure.remedy {
             Remedy::Again if !self.listing => {}
             // A list that had a failure in it may lack what the failure hid, and what a
             // complete list lacks is taken to be gone.
             Remedy::Again | Remedy::List => {
                 self.listing = true;
-                self.events = None;
+                self.steps = None;
             }
-            Remedy::ListInPages => {
-                self.events = None;
-                if !self.server.pages_only.swap(true, Ordering::Relaxed) {
+            Remedy::NeverStream => {
+                self.steps = None;
+                if self.server.does_not_stream_lists() {
                     info!(
                         kind = self.kind.name(),
                         answer = failure.message,
-                        "the API server does not stream lists; listing in pages instead"
+                        "the API server does not stream lists; asking for whole ones instead"
                     );
                 }
-                // Nothing is wrong: it goes on at once, the other way.
-                return failure;
+                return None;
+            }
+            Remedy::ListAsAWhole => {
+                self.steps = None;
+                self.without_stream = true;
+                info!(
+                    kind = self.kind.name(),
+                    answer = failure.message,
+                    "a streamed list failed; asking for a whole one instead"
+                );
+                return None;
             }
         }
-        self.server.metrics.set_synced(self.kind, false);
+        self.link = Link::Down;
         let delay = self.backoff.after_failure(now, failure.asked_for);
         self.not_before = now + delay;
+        // A server that asks to wait is there.
+        let may_be_early = failure.asked_for.is_none() && !failure.is_busy();
+        self.reached = may_be_early.then(|| self.server.reached.subscribe());
         let first = self.failing.is_none();
         let failing = self.failing.get_or_insert(Failing {
             times: 0,
             since: now,
+            answered: false,
         });
         failing.times = failing.times.saturating_add(1);
+        failing.answered = false;
         self.tell(&failure, delay, first);
-        failure
+        Some(failure)
     }
 
     /// The first failure is told to everybody, those after it to whoever looks closely.
@@ -232,24 +420,21 @@ impl<C: Content> Feed<C> {
     }
 }
 
-/// Lists and watches.
-fn begin<C: Content>(
-    client: Client,
-    resource: &ApiResource,
-    fields: Option<&str>,
-    streaming: bool,
-) -> Events<C> {
-    // Any state that the server has at hand is good enough for a list in pages: all that
-    // came after it follows in the watch, and a cluster's worth of agents must not all
-    // ask the database.
-    let mut config = watcher::Config::default().any_semantic().page_size(500);
-    if streaming {
-        config.initial_list_strategy = InitialListStrategy::StreamingList;
+/// Waits until a moment, or until another feed reaches the server.
+pub(super) async fn pause(moment: Instant, reached: &mut Option<watch::Receiver<()>>) {
+    let early = async {
+        match reached {
+            Some(reached) => {
+                // It ends with the source.
+                let _ = reached.changed().await;
+            }
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        () = sleep_until(moment) => {}
+        () = early => {}
     }
-    if let Some(fields) = fields {
-        config = config.fields(fields);
-    }
-    watcher(Api::<Row<C>>::all_with(client, resource), config).boxed()
 }
 
 async fn until(moment: Option<Instant>) {

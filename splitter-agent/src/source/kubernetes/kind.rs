@@ -4,6 +4,8 @@ use std::fmt;
 
 use kube::core::ApiResource;
 
+use crate::objects::ObjectKind;
+
 /// A kind of objects that is listed and watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
@@ -56,6 +58,16 @@ impl Kind {
             api_version,
             kind: self.name().to_owned(),
             plural: self.plural().to_owned(),
+        }
+    }
+}
+
+impl From<ObjectKind> for Kind {
+    fn from(kind: ObjectKind) -> Self {
+        match kind {
+            ObjectKind::Service => Self::Service,
+            ObjectKind::EndpointSlice => Self::EndpointSlice,
+            ObjectKind::TrafficSplit => Self::TrafficSplit,
         }
     }
 }

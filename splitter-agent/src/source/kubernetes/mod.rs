@@ -5,7 +5,11 @@
 //!
 //! - Whatever the API server does, nothing is taken away but what it says is gone: by a
 //!   deletion, or by a complete list that lacks it. A server that is away, refuses, or
-//!   breaks off half-way changes nothing, and is asked again within half a minute.
+//!   breaks off half-way changes nothing, and is asked again within half a minute; as soon as
+//!   one kind reaches it again, all of them try.
+//! - It tells what it does not know: [`Change::Known`] says, in order with all other changes, whether
+//!   each kind is followed. It is not from a failure until it was listed anew, or until what was
+//!   missed has been told; that a watch ends, as the server ends each now and then, is no failure.
 //! - One object that cannot be read never affects another.
 //! - It keeps the names of objects, not the objects: those are read into what the agent
 //!   keeps as they come over the wire, one at a time where the server can stream lists.
@@ -19,7 +23,8 @@
 //!            crd ──► splits ──┐
 //! API ──► feed ──► row ──► tracker ──► Change
 //!          │                  │
-//!   failure, backoff        names
+//!   steps, failure,         names
+//!       backoff
 //! ```
 
 mod backoff;
@@ -35,9 +40,9 @@ mod names;
 mod own_node;
 mod row;
 mod splits;
+mod steps;
 mod tracker;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
@@ -50,8 +55,8 @@ pub use metrics::SourceMetrics;
 pub use own_node::OwnNode;
 
 use super::Change;
+use crate::objects::ObjectKind;
 use feed::{Feed, Server};
-use kind::Kind;
 use row::{Decoded, EndpointSliceRow, ServiceRow};
 use tracker::{Outlet, Tracker};
 
@@ -110,19 +115,14 @@ impl Watch {
 ///
 /// [`Change::Complete`] is sent once: when every kind has been listed for the first time.
 /// A kind that the cluster does not know counts as listed, one that cannot be listed does
-/// not. Only as many changes are on their way as the receiver has room for; drain it with
+/// not; once every kind was listed or could not be, [`Change::Partial`] is sent. Only as many changes are on their way as the receiver has room for; drain it with
 /// [`recv_many`](mpsc::Receiver::recv_many), so that bursts are handled at one go.
 #[must_use]
 pub fn watch(client: Client, settings: Settings) -> (mpsc::Receiver<Change>, Watch) {
     let (sender, changes) = mpsc::channel(WAITING);
     let (in_use, version) = watch::channel(None);
     let metrics = SourceMetrics::default();
-    let server = Server {
-        client,
-        metrics: metrics.clone(),
-        pages_only: Arc::default(),
-        jitter: settings.jitter,
-    };
+    let server = Server::new(client, metrics.clone(), settings.jitter);
     let mut tasks = JoinSet::new();
     if let Some(node) = settings.own_node {
         tasks.spawn(own_node::follow(
@@ -135,12 +135,12 @@ pub fn watch(client: Client, settings: Settings) -> (mpsc::Receiver<Change>, Wat
     tasks.spawn(follow::<ServiceRow>(
         server.clone(),
         outlet.clone(),
-        Kind::Service,
+        ObjectKind::Service,
     ));
     tasks.spawn(follow::<EndpointSliceRow>(
         server.clone(),
         outlet.clone(),
-        Kind::EndpointSlice,
+        ObjectKind::EndpointSlice,
     ));
     tasks.spawn(splits::follow(server, outlet, in_use));
     let watch = Watch {
@@ -152,14 +152,16 @@ pub fn watch(client: Client, settings: Settings) -> (mpsc::Receiver<Change>, Wat
 }
 
 /// Follows a kind that every cluster knows, until nobody wants to be told any more.
-async fn follow<C: Decoded>(server: Server, outlet: Outlet, kind: Kind) {
+async fn follow<C: Decoded>(server: Server, outlet: Outlet, kind: ObjectKind) {
     let mut tracker = Tracker::new(kind, outlet, server.metrics.clone());
-    let mut feed = Feed::<C>::new(server, kind, "v1", None);
+    let mut feed = Feed::<C>::new(server, kind.into(), "v1", None);
     loop {
-        // A failure has been told of by the feed, which goes on by itself.
-        if let Ok(event) = feed.next().await
-            && tracker.apply(event).await.is_err()
-        {
+        let result = match feed.next().await {
+            Ok(told) => tracker.apply(told).await,
+            // The feed has told people of it, and goes on by itself.
+            Err(_) => tracker.failed().await,
+        };
+        if result.is_err() {
             return;
         }
     }

@@ -27,6 +27,14 @@ pub(super) struct Row<C> {
     pub(super) content: C,
 }
 
+impl<C> Row<C> {
+    /// Its resource version, if it has one.
+    pub(super) fn version(&self) -> Option<String> {
+        let version = self.meta.resource_version.clone();
+        version.filter(|version| !version.is_empty())
+    }
+}
+
 impl<'de, C: Content> Deserialize<'de> for Row<C> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = json::read(deserializer)?;

@@ -3,17 +3,17 @@
 
 use std::future::pending;
 
-use kube::runtime::watcher::Event;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::crd::{Definition, SELECTOR, ServedVersion};
 use super::discovery::Discovery;
 use super::failure::Failure;
-use super::feed::{Feed, Server};
+use super::feed::{Feed, Server, Told};
 use super::kind::Kind;
-use super::row::{Row, TrafficSplitRow};
+use super::row::TrafficSplitRow;
 use super::tracker::{Closed, Outlet, Tracker};
+use crate::objects::ObjectKind;
 
 /// Follows TrafficSplits until nobody wants to be told any more.
 pub(super) async fn follow(
@@ -21,7 +21,7 @@ pub(super) async fn follow(
     outlet: Outlet,
     in_use: watch::Sender<Option<ServedVersion>>,
 ) {
-    let tracker = Tracker::new(Kind::TrafficSplit, outlet, server.metrics.clone());
+    let tracker = Tracker::new(ObjectKind::TrafficSplit, outlet, server.metrics.clone());
     let mut definitions = Definitions::new(server.clone());
     let mut splits = Splits {
         server,
@@ -32,7 +32,10 @@ pub(super) async fn follow(
     };
     loop {
         let result = tokio::select! {
-            definition = definitions.next() => splits.adapt(definition).await,
+            definition = definitions.next() => match definition {
+                Ok(definition) => splits.adapt(definition).await,
+                Err(_) => splits.is_in_the_dark().await,
+            },
             event = next(&mut splits.following) => splits.apply(event).await,
         };
         if result == Err(Closed) {
@@ -57,7 +60,7 @@ struct Splits {
     following: Option<Following>,
 }
 
-async fn next(following: &mut Option<Following>) -> Result<Event<Row<TrafficSplitRow>>, Failure> {
+async fn next(following: &mut Option<Following>) -> Result<Told<TrafficSplitRow>, Failure> {
     match following {
         Some(following) => following.feed.next().await,
         None => pending().await,
@@ -65,14 +68,20 @@ async fn next(following: &mut Option<Following>) -> Result<Event<Row<TrafficSpli
 }
 
 impl Splits {
-    async fn apply(
-        &mut self,
-        event: Result<Event<Row<TrafficSplitRow>>, Failure>,
-    ) -> Result<(), Closed> {
-        match event {
-            Ok(event) => self.tracker.apply(event).await,
-            // The feed has told of it, and goes on by itself.
-            Err(_) => Ok(()),
+    async fn apply(&mut self, told: Result<Told<TrafficSplitRow>, Failure>) -> Result<(), Closed> {
+        match told {
+            Ok(told) => self.tracker.apply(told).await,
+            // The feed has told people of it, and goes on by itself.
+            Err(_) => self.tracker.failed().await,
+        }
+    }
+
+    /// Nothing can be found out about the kind at present.
+    async fn is_in_the_dark(&mut self) -> Result<(), Closed> {
+        match self.following {
+            // That tells by itself how it stands with the objects.
+            Some(_) => Ok(()),
+            None => self.tracker.failed().await,
         }
     }
 
@@ -86,13 +95,13 @@ impl Splits {
                 }
                 self.stop();
                 self.tracker.delete_all().await?;
-                self.nothing_to_follow().await?;
+                self.tracker.followed().await?;
             }
             Definition::NotReady => {
                 // While it is being deleted, the server deletes all its objects, and what
                 // follows them is told of each.
                 if self.following.is_none() {
-                    self.nothing_to_follow().await?;
+                    self.tracker.followed().await?;
                 }
             }
             Definition::OtherVersions(versions) => {
@@ -104,9 +113,9 @@ impl Splits {
                     );
                 }
                 self.stop();
-                self.nothing_to_follow().await?;
+                self.tracker.failed().await?;
             }
-            Definition::Served { uid, version } => self.switch(uid, version),
+            Definition::Served { uid, version } => self.switch(uid, version).await?,
         }
         self.known = Some(definition);
         Ok(())
@@ -114,7 +123,7 @@ impl Splits {
 
     /// Follows this version. Objects are the same in every version, so that none is gone
     /// before the list in the new version is complete without it.
-    fn switch(&mut self, uid: &str, version: &ServedVersion) {
+    async fn switch(&mut self, uid: &str, version: &ServedVersion) -> Result<(), Closed> {
         self.in_use.send_if_modified(|in_use| {
             let news = in_use.as_ref() != Some(version);
             *in_use = Some(version.clone());
@@ -124,7 +133,7 @@ impl Splits {
             && now.uid == uid
             && now.version == version.version
         {
-            return;
+            return Ok(());
         }
         info!(version = version.version, "following TrafficSplits");
         self.following = Some(Following {
@@ -137,6 +146,7 @@ impl Splits {
                 None,
             ),
         });
+        self.tracker.lost().await
     }
 
     fn stop(&mut self) {
@@ -144,18 +154,12 @@ impl Splits {
         self.in_use
             .send_if_modified(|in_use| in_use.take().is_some());
     }
-
-    /// There is nothing to list: all there is is known.
-    async fn nothing_to_follow(&mut self) -> Result<(), Closed> {
-        self.server.metrics.set_synced(Kind::TrafficSplit, true);
-        self.tracker.listed().await
-    }
 }
 
 /// What becomes known about the kind, by the best way there is.
 enum Definitions {
     Watched(Box<Watched>),
-    AskedFor(Discovery),
+    AskedFor(Box<Discovery>),
 }
 
 struct Watched {
@@ -166,6 +170,8 @@ struct Watched {
     /// Whether watching has worked before: then a refusal is a right taken away, which may be
     /// given back.
     worked: bool,
+    /// What was last found out.
+    last: Option<Definition>,
 }
 
 impl Definitions {
@@ -177,11 +183,12 @@ impl Definitions {
             server,
             found: false,
             worked: false,
+            last: None,
         }))
     }
 
     /// What is next found out. Nothing is lost when the future is dropped.
-    async fn next(&mut self) -> Definition {
+    async fn next(&mut self) -> Result<Definition, Failure> {
         loop {
             match self {
                 Self::AskedFor(discovery) => return discovery.next().await,
@@ -193,7 +200,8 @@ impl Definitions {
                         "may not watch the definition of TrafficSplits; asking for their versions \
                          twice a minute instead"
                     );
-                    *self = Self::AskedFor(Discovery::new(watched.server.client.clone()));
+                    let discovery = Discovery::new(watched.server.clone());
+                    *self = Self::AskedFor(Box::new(discovery));
                 }
             }
         }
@@ -202,23 +210,40 @@ impl Definitions {
 
 impl Watched {
     /// What is next found out; `None` if it must not be watched.
-    async fn next(&mut self) -> Option<Definition> {
+    async fn next(&mut self) -> Option<Result<Definition, Failure>> {
+        let kind = Kind::CustomResourceDefinition;
         loop {
-            match self.feed.next().await {
-                Ok(Event::Init) => self.found = false,
-                Ok(Event::InitApply(row) | Event::Apply(row)) => {
+            let told = self.feed.next().await;
+            let is_followed = match &told {
+                Ok(Told::Listed | Told::Followed) => Some(true),
+                Ok(Told::Lost) | Err(_) => Some(false),
+                Ok(_) => None,
+            };
+            if let Some(is_followed) = is_followed {
+                self.server.metrics.set_synced(kind, is_followed);
+            }
+            let found = match told {
+                Ok(Told::ListBegins) => {
+                    self.found = false;
+                    None
+                }
+                Ok(Told::Put(row)) => {
                     self.found = true;
-                    return Some(row.content);
+                    Some(row.content)
                 }
-                Ok(Event::Delete(_)) => return Some(Definition::Absent),
-                Ok(Event::InitDone) => {
+                Ok(Told::Gone(_)) => Some(Definition::Absent),
+                Ok(Told::Listed) => {
                     self.worked = true;
-                    if !self.found {
-                        return Some(Definition::Absent);
-                    }
+                    (!self.found).then_some(Definition::Absent)
                 }
+                Ok(Told::Followed) => self.last.clone(),
+                Ok(Told::Lost) => None,
                 Err(failure) if failure.is_forbidden() && !self.worked => return None,
-                Err(_) => {}
+                Err(failure) => return Some(Err(failure)),
+            };
+            if let Some(definition) = found {
+                self.last = Some(definition.clone());
+                return Some(Ok(definition));
             }
         }
     }

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use kube::runtime::watcher::Event;
 use tokio::sync::mpsc;
 
+use super::feed::Told;
 use super::kind::Kind;
 use super::metrics::SourceMetrics;
 use super::names::Names;
-use super::row::{Decoded, Row};
-use crate::objects::{ObjectName, ObjectReference};
+use super::row::Decoded;
+use crate::compile::Knowledge;
+use crate::objects::{ObjectKind, ObjectName, ObjectReference};
 use crate::source::Change;
 
 /// Nobody wants to be told any more.
@@ -21,14 +22,23 @@ pub(super) struct Closed;
 #[derive(Clone)]
 pub(super) struct Outlet {
     changes: mpsc::Sender<Change>,
-    listed: Arc<AtomicU8>,
+    reached: Arc<Reached>,
+}
+
+/// A bit for each kind.
+#[derive(Debug, Default)]
+struct Reached {
+    /// Kinds that were listed once.
+    listed: AtomicU8,
+    /// Kinds that were listed, or could not be.
+    tried: AtomicU8,
 }
 
 impl Outlet {
     pub(super) fn new(changes: mpsc::Sender<Change>) -> Self {
         Self {
             changes,
-            listed: Arc::default(),
+            reached: Arc::default(),
         }
     }
 
@@ -37,13 +47,19 @@ impl Outlet {
     }
 }
 
-/// The kinds whose objects the agent is told of.
-const TOLD: [Kind; 3] = [Kind::Service, Kind::EndpointSlice, Kind::TrafficSplit];
+/// All kinds.
+fn all_kinds() -> u8 {
+    ObjectKind::ALL.into_iter().map(bit).sum()
+}
 
-/// A bit for each of them.
-fn bit(kind: Kind) -> u8 {
-    let place = TOLD.iter().position(|told| *told == kind);
-    place.map_or(0, |place| 1 << place)
+const fn bit(kind: ObjectKind) -> u8 {
+    1 << kind as u8
+}
+
+/// Adds a kind; whether it was the last one that was missing.
+fn completes(kinds: &AtomicU8, kind: ObjectKind) -> bool {
+    let before = kinds.fetch_or(bit(kind), Ordering::AcqRel);
+    before != all_kinds() && before | bit(kind) == all_kinds()
 }
 
 /// Turns one kind's events into [`Change`]s. It keeps names only, no objects.
@@ -52,36 +68,47 @@ fn bit(kind: Kind) -> u8 {
 /// go, once there is room for the change.
 pub(super) struct Tracker {
     kind: Kind,
+    told_as: ObjectKind,
     outlet: Outlet,
     metrics: SourceMetrics,
     names: Names,
+    knowledge: Knowledge,
+    /// Whether [`Change::Complete`] and [`Change::Partial`] no longer depend on this kind.
     listed: bool,
+    tried: bool,
 }
 
 impl Tracker {
-    pub(super) fn new(kind: Kind, outlet: Outlet, metrics: SourceMetrics) -> Self {
+    pub(super) fn new(kind: ObjectKind, outlet: Outlet, metrics: SourceMetrics) -> Self {
+        let told_as = kind;
+        let kind = Kind::from(kind);
         metrics.begin(kind);
         Self {
             kind,
+            told_as,
             outlet,
             metrics,
             names: Names::default(),
+            knowledge: Knowledge::Incomplete,
             listed: false,
+            tried: false,
         }
     }
 
-    /// Tells what an event means.
-    pub(super) async fn apply<C: Decoded>(&mut self, event: Event<Row<C>>) -> Result<(), Closed> {
-        match event {
-            Event::Init => self.names.list_begins(),
-            Event::InitApply(row) | Event::Apply(row) => self.put(row.content).await?,
-            Event::Delete(row) => self.delete(row.content.reference().name).await?,
-            Event::InitDone => {
+    /// Tells what a feed tells.
+    pub(super) async fn apply<C: Decoded>(&mut self, told: Told<C>) -> Result<(), Closed> {
+        match told {
+            Told::ListBegins => self.names.list_begins(),
+            Told::Put(row) => self.put(row.content).await?,
+            Told::Gone(row) => self.delete(row.content.reference().name).await?,
+            Told::Listed => {
                 for name in self.names.not_listed() {
                     self.delete(name).await?;
                 }
-                self.listed().await?;
+                self.followed().await?;
             }
+            Told::Followed => self.followed().await?,
+            Told::Lost => self.lost().await?,
         }
         self.metrics.set_objects(self.kind, self.names.len());
         Ok(())
@@ -96,19 +123,56 @@ impl Tracker {
         Ok(())
     }
 
-    /// All that there is of this kind has been told of, though it may be nothing. When this
-    /// is so for every kind for the first time, the agent is told that, too.
-    pub(super) async fn listed(&mut self) -> Result<(), Closed> {
-        if self.listed {
-            return Ok(());
+    /// All that there is of this kind has been told of, though it may be nothing, and every
+    /// change is told. When all kinds have been listed once, the agent is told that, too.
+    pub(super) async fn followed(&mut self) -> Result<(), Closed> {
+        self.know(Knowledge::Followed).await?;
+        if !self.listed {
+            let permit = self.outlet.permit().await?;
+            self.listed = true;
+            if completes(&self.outlet.reached.listed, self.told_as) {
+                permit.send(Change::Complete);
+            }
         }
-        let permit = self.outlet.permit().await?;
-        self.listed = true;
-        let own = bit(self.kind);
-        let before = self.outlet.listed.fetch_or(own, Ordering::AcqRel);
-        let all: u8 = TOLD.iter().map(|kind| bit(*kind)).sum();
-        if before != all && before | own == all {
-            permit.send(Change::Complete);
+        self.tried().await
+    }
+
+    /// Changes may be missed from now on.
+    pub(super) async fn lost(&mut self) -> Result<(), Closed> {
+        if self.knowledge == Knowledge::Followed {
+            self.know(Knowledge::Stale).await?;
+        }
+        Ok(())
+    }
+
+    /// This kind cannot be followed. When none is left of which nothing can be said, the agent
+    /// need not wait any longer: what it does not know it leaves alone.
+    pub(super) async fn failed(&mut self) -> Result<(), Closed> {
+        self.lost().await?;
+        self.tried().await
+    }
+
+    async fn tried(&mut self) -> Result<(), Closed> {
+        if !self.tried {
+            let permit = self.outlet.permit().await?;
+            self.tried = true;
+            let reached = &self.outlet.reached;
+            if completes(&reached.tried, self.told_as)
+                && reached.listed.load(Ordering::Acquire) != all_kinds()
+            {
+                permit.send(Change::Partial);
+            }
+        }
+        Ok(())
+    }
+
+    async fn know(&mut self, knowledge: Knowledge) -> Result<(), Closed> {
+        if self.knowledge != knowledge {
+            let permit = self.outlet.permit().await?;
+            self.knowledge = knowledge;
+            permit.send(Change::Known(self.told_as, knowledge));
+            let is_followed = knowledge == Knowledge::Followed;
+            self.metrics.set_synced(self.kind, is_followed);
         }
         Ok(())
     }
@@ -137,10 +201,10 @@ impl Tracker {
 
 #[cfg(test)]
 mod tests {
-    use super::super::row::{ServiceRow, TrafficSplitRow};
+    use super::super::row::{Row, ServiceRow, TrafficSplitRow};
     use super::*;
 
-    fn tracker(kind: Kind, outlet: &Outlet) -> Tracker {
+    fn tracker(kind: ObjectKind, outlet: &Outlet) -> Tracker {
         Tracker::new(kind, outlet.clone(), SourceMetrics::default())
     }
 
@@ -157,6 +221,8 @@ mod tests {
                 Change::Put(object) => format!("put {}", object.reference()),
                 Change::Refused(error) => format!("refused {}", error.object),
                 Change::Deleted(object) => format!("deleted {object}"),
+                Change::Known(kind, knowledge) => format!("{kind} {knowledge:?}"),
+                Change::Partial => "partial".to_owned(),
                 Change::Complete => "complete".to_owned(),
                 other => panic!("only a directory of manifests tells {other:?}"),
             });
@@ -167,15 +233,15 @@ mod tests {
     #[tokio::test]
     async fn only_a_complete_list_deletes() {
         let (sender, mut changes) = mpsc::channel(100);
-        let mut services = tracker(Kind::Service, &Outlet::new(sender));
+        let mut services = tracker(ObjectKind::Service, &Outlet::new(sender));
         for event in [
-            Event::Init,
-            Event::InitApply(service("a")),
-            Event::InitApply(service("b")),
-            Event::InitDone,
-            Event::Apply(service("c")),
-            Event::Delete(service("b")),
-            Event::Delete(service("b")),
+            Told::ListBegins,
+            Told::Put(service("a")),
+            Told::Put(service("b")),
+            Told::Listed,
+            Told::Put(service("c")),
+            Told::Gone(service("b")),
+            Told::Gone(service("b")),
         ] {
             services.apply(event).await.unwrap();
         }
@@ -184,23 +250,21 @@ mod tests {
             [
                 "put Service shop/a",
                 "put Service shop/b",
+                "Service Followed",
                 "put Service shop/c",
                 "deleted Service shop/b",
             ]
         );
         for event in [
-            Event::Init,
-            Event::Init,
-            Event::InitApply(service("c")),
-            Event::Init,
+            Told::ListBegins,
+            Told::ListBegins,
+            Told::Put(service("c")),
+            Told::ListBegins,
         ] {
             services.apply(event).await.unwrap();
         }
         assert_eq!(told(&mut changes), ["put Service shop/c"]);
-        services
-            .apply(Event::<Row<ServiceRow>>::InitDone)
-            .await
-            .unwrap();
+        services.apply(Told::<ServiceRow>::Listed).await.unwrap();
         assert_eq!(
             told(&mut changes),
             ["deleted Service shop/a", "deleted Service shop/c"]
@@ -211,38 +275,82 @@ mod tests {
     async fn complete_is_told_once_after_the_last_kind() {
         let (sender, mut changes) = mpsc::channel(100);
         let outlet = Outlet::new(sender);
-        let mut services = tracker(Kind::Service, &outlet);
-        let mut slices = tracker(Kind::EndpointSlice, &outlet);
-        let mut splits = tracker(Kind::TrafficSplit, &outlet);
-        splits.listed().await.unwrap();
-        services
-            .apply(Event::<Row<ServiceRow>>::InitDone)
-            .await
-            .unwrap();
-        services
-            .apply(Event::<Row<ServiceRow>>::InitDone)
-            .await
-            .unwrap();
+        let mut services = tracker(ObjectKind::Service, &outlet);
+        let mut slices = tracker(ObjectKind::EndpointSlice, &outlet);
+        let mut splits = tracker(ObjectKind::TrafficSplit, &outlet);
+        splits.followed().await.unwrap();
+        services.apply(Told::<ServiceRow>::Listed).await.unwrap();
+        services.apply(Told::<ServiceRow>::Listed).await.unwrap();
+        assert_eq!(
+            told(&mut changes),
+            ["TrafficSplit Followed", "Service Followed"]
+        );
+        slices.followed().await.unwrap();
+        assert_eq!(told(&mut changes), ["EndpointSlice Followed", "complete"]);
+        slices.followed().await.unwrap();
+        splits.followed().await.unwrap();
         assert_eq!(told(&mut changes), [""; 0]);
-        slices.listed().await.unwrap();
-        assert_eq!(told(&mut changes), ["complete"]);
-        slices.listed().await.unwrap();
-        splits.listed().await.unwrap();
-        assert_eq!(told(&mut changes), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn partial_is_told_when_nothing_more_can_be_said_of_any_kind() {
+        let (sender, mut changes) = mpsc::channel(100);
+        let outlet = Outlet::new(sender);
+        let mut services = tracker(ObjectKind::Service, &outlet);
+        let mut slices = tracker(ObjectKind::EndpointSlice, &outlet);
+        let mut splits = tracker(ObjectKind::TrafficSplit, &outlet);
+        slices.failed().await.unwrap();
+        services.followed().await.unwrap();
+        splits.failed().await.unwrap();
+        splits.failed().await.unwrap();
+        assert_eq!(told(&mut changes), ["Service Followed", "partial"]);
+        splits.followed().await.unwrap();
+        slices.followed().await.unwrap();
+        assert_eq!(
+            told(&mut changes),
+            [
+                "TrafficSplit Followed",
+                "EndpointSlice Followed",
+                "complete"
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_kind_that_was_followed_is_told_of_when_it_is_not_and_when_it_is_again() {
+        let (sender, mut changes) = mpsc::channel(100);
+        let mut services = tracker(ObjectKind::Service, &Outlet::new(sender));
+        services.lost().await.unwrap();
+        services.put(service("a").content).await.unwrap();
+        assert_eq!(told(&mut changes), ["put Service shop/a"]);
+        services.followed().await.unwrap();
+        services.failed().await.unwrap();
+        services.lost().await.unwrap();
+        services.put(service("b").content).await.unwrap();
+        services.apply(Told::<ServiceRow>::Followed).await.unwrap();
+        assert_eq!(
+            told(&mut changes),
+            [
+                "Service Followed",
+                "Service Stale",
+                "put Service shop/b",
+                "Service Followed"
+            ]
+        );
     }
 
     #[tokio::test]
     async fn what_cannot_be_read_is_told_of_and_deleted_like_any_other() {
         let (sender, mut changes) = mpsc::channel(100);
-        let mut splits = tracker(Kind::TrafficSplit, &Outlet::new(sender));
+        let mut splits = tracker(ObjectKind::TrafficSplit, &Outlet::new(sender));
         let row = || {
             let json = r#"{"apiVersion": "split.smi-spec.io/v9", "kind": "TrafficSplit",
                            "metadata": {"name": "web", "namespace": "shop"}}"#;
             serde_json::from_str::<Row<TrafficSplitRow>>(json).unwrap()
         };
-        splits.apply(Event::Apply(row())).await.unwrap();
-        splits.apply(Event::Delete(row())).await.unwrap();
-        splits.apply(Event::Apply(row())).await.unwrap();
+        splits.apply(Told::Put(row())).await.unwrap();
+        splits.apply(Told::Gone(row())).await.unwrap();
+        splits.apply(Told::Put(row())).await.unwrap();
         splits.delete_all().await.unwrap();
         let (refused, deleted) = (
             "refused TrafficSplit shop/web",
@@ -254,8 +362,8 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_lost_when_there_is_no_room_and_the_future_is_dropped() {
         let (sender, mut changes) = mpsc::channel(1);
-        let mut services = tracker(Kind::Service, &Outlet::new(sender));
-        services.apply(Event::Apply(service("a"))).await.unwrap();
+        let mut services = tracker(ObjectKind::Service, &Outlet::new(sender));
+        services.apply(Told::Put(service("a"))).await.unwrap();
         {
             let mut full = std::pin::pin!(services.delete_all());
             assert!(futures_util::poll!(full.as_mut()).is_pending());
@@ -264,9 +372,6 @@ mod tests {
         services.delete_all().await.unwrap();
         assert_eq!(told(&mut changes), ["deleted Service shop/a"]);
         drop(changes);
-        assert_eq!(
-            services.apply(Event::Apply(service("b"))).await,
-            Err(Closed)
-        );
+        assert_eq!(services.apply(Told::Put(service("b"))).await, Err(Closed));
     }
 }

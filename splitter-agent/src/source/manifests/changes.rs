@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::objects::{Object, ObjectName, ObjectReference};
+use crate::compile::Knowledge;
+use crate::objects::{Object, ObjectKind, ObjectName, ObjectReference};
 use crate::source::{Change, Snapshot};
 
 /// What leads from one snapshot to another.
@@ -48,11 +49,14 @@ pub fn changes(old: &Snapshot, new: &Snapshot) -> Vec<Change> {
     if old.problems != new.problems {
         changes.push(Change::Problems(new.problems.clone()));
     }
-    changes.push(if new.complete {
-        Change::Complete
+    // A file that could not be read may hold an object of any kind.
+    let (knowledge, extent) = if old.complete || new.complete {
+        (Knowledge::Followed, Change::Complete)
     } else {
-        Change::Partial
-    });
+        (Knowledge::Stale, Change::Partial)
+    };
+    changes.extend(ObjectKind::ALL.map(|kind| Change::Known(kind, knowledge)));
+    changes.push(extent);
     changes
 }
 

@@ -1,0 +1,192 @@
+//! What a plan means for what is in force, when not everything is known.
+
+use std::borrow::Cow;
+
+use splitter_common::layout::{LeafState, Reason};
+
+use super::compiler::Compiler;
+use super::knowledge::Kinds;
+use super::resolve::{self, Waiting};
+use super::smi;
+use crate::objects::{ObjectKind, ObjectName};
+use crate::plan::{Decision, Frontend, PlannedLeaf, PlannedSplit};
+
+/// What becomes of a frontend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement<'a> {
+    /// What comes, or stays, in force; `None` if nothing does.
+    pub split: Option<Cow<'a, PlannedSplit>>,
+    /// The kinds of objects that it waits for: it is held back until they are followed. Empty
+    /// if it is as planned.
+    pub waits_for: Kinds,
+}
+
+impl<'a> Judgement<'a> {
+    fn planned(split: Option<&'a PlannedSplit>) -> Self {
+        Self {
+            split: split.map(Cow::Borrowed),
+            waits_for: Kinds::new(),
+        }
+    }
+}
+
+/// Whether the object that a split in force comes from still asks for it.
+enum Asks {
+    Yes,
+    No,
+    /// It was not heard of.
+    Unknown,
+}
+
+impl Compiler {
+    /// What becomes of a frontend, given what is in force there.
+    ///
+    /// A frontend that waits for a kind of objects to be followed stays as it is, except that
+    /// its leaves get the endpoints that are known; one that is not split yet passes through. A
+    /// frontend that is not planned goes only if it is known that its object or its root no
+    /// longer is.
+    #[must_use]
+    pub fn judge<'a>(
+        &'a self,
+        frontend: &Frontend,
+        in_force: Option<&'a PlannedSplit>,
+    ) -> Judgement<'a> {
+        let planned = self.plan.frontends.get(frontend);
+        let waiting = self.waiting.get(frontend);
+        match (planned, waiting, in_force) {
+            (Some(planned), Some(waiting), Some(old)) => self.hold(frontend, planned, waiting, old),
+            (Some(planned), Some(waiting), None) => Judgement {
+                split: Some(Cow::Borrowed(planned)),
+                waits_for: waiting.kinds.clone(),
+            },
+            (None, _, Some(old)) => {
+                let waits_for = self.may_not_go(frontend, old);
+                Judgement {
+                    split: waits_for.map(|_| Cow::Borrowed(old)),
+                    waits_for: waits_for.into_iter().collect(),
+                }
+            }
+            (planned, None, _) | (planned @ None, _, None) => Judgement::planned(planned),
+        }
+    }
+
+    fn hold<'a>(
+        &self,
+        frontend: &Frontend,
+        planned: &'a PlannedSplit,
+        waiting: &'a Waiting,
+        old: &'a PlannedSplit,
+    ) -> Judgement<'a> {
+        if may_replace(planned, waiting, old) {
+            return Judgement::planned(Some(&waiting.at_face_value));
+        }
+        let protects_nothing = matches!(old.decision, Decision::PassThrough(_));
+        let split = if protects_nothing || matches!(self.asks(frontend, old), Asks::No) {
+            Cow::Borrowed(planned)
+        } else {
+            with_known_endpoints(old, planned)
+        };
+        Judgement {
+            split: Some(split),
+            waits_for: waiting.kinds.clone(),
+        }
+    }
+
+    /// The kind that would have to be followed for a split in force to go, though it is not
+    /// planned; `None` if it may go.
+    fn may_not_go(&self, frontend: &Frontend, old: &PlannedSplit) -> Option<ObjectKind> {
+        let root = ObjectName::new(&*old.origin.namespace, &*old.root);
+        let is_root_known = self.store.service(&root).is_some()
+            || self.store.is_settled(ObjectKind::Service, &root);
+        let has_frontend = resolve::root(&self.store, &root)
+            .is_ok_and(|service| resolve::frontends(service).any(|own| own == *frontend));
+        if is_root_known && !has_frontend {
+            return None;
+        }
+        match self.asks(frontend, old) {
+            Asks::No => None,
+            Asks::Unknown => Some(ObjectKind::TrafficSplit),
+            Asks::Yes => (!is_root_known).then_some(ObjectKind::Service),
+        }
+    }
+
+    fn asks(&self, frontend: &Frontend, old: &PlannedSplit) -> Asks {
+        if old.origin.kind != smi::KIND {
+            return Asks::No;
+        }
+        let name = ObjectName::new(&*old.origin.namespace, &*old.origin.name);
+        match self.askers.get(&name) {
+            Some(asker) => {
+                let claim = asker.claim.as_ref();
+                let claim = claim.filter(|claim| claim.split.is_some());
+                let port = frontend.address.port();
+                if claim.is_some_and(|it| it.root.name == old.root && it.ports.covers(port)) {
+                    Asks::Yes
+                } else {
+                    Asks::No
+                }
+            }
+            None if self.store.is_settled(ObjectKind::TrafficSplit, &name) => Asks::No,
+            None => Asks::Unknown,
+        }
+    }
+}
+
+/// Whether what a frontend comes to if nothing exists but what is known can take the place of
+/// what is in force: it must neither refuse what was not refused nor leave out a leaf that was
+/// not left out.
+fn may_replace(planned: &PlannedSplit, waiting: &Waiting, old: &PlannedSplit) -> bool {
+    let new = &waiting.at_face_value;
+    let is_same_object = old.root == new.root
+        && old.origin.kind == new.origin.kind
+        && old.origin.namespace == new.origin.namespace
+        && old.origin.name == new.origin.name;
+    let is_no_worse = old.decision == new.decision
+        || new.decision == Decision::Split
+            && old.decision == Decision::Refuse(Reason::NoReadyEndpoints);
+    let mut unknown = planned
+        .leaves
+        .iter()
+        .filter(|leaf| leaf.state == LeafState::NotKnownYet);
+    is_same_object
+        && is_no_worse
+        && !waiting.kinds.contains(&ObjectKind::TrafficSplit)
+        && unknown.all(|leaf| {
+            let old = old.leaves.iter().find(|old| old.service == leaf.service);
+            old.is_some_and(|old| old.weight > 0 && is_left_out(old.state))
+        })
+}
+
+const fn is_left_out(state: LeafState) -> bool {
+    matches!(
+        state,
+        LeafState::ServiceMissing
+            | LeafState::PortMissing
+            | LeafState::NoReadyEndpoints
+            | LeafState::FamilyMissing
+    )
+}
+
+/// A split that stays in force, with the endpoints that its leaves are now known to have.
+fn with_known_endpoints<'a>(
+    old: &'a PlannedSplit,
+    planned: &PlannedSplit,
+) -> Cow<'a, PlannedSplit> {
+    let mut split = Cow::Borrowed(old);
+    for (index, leaf) in old.leaves.iter().enumerate() {
+        let is_known = |known: &&PlannedLeaf| {
+            known.service == leaf.service
+                && matches!(known.state, LeafState::Ready | LeafState::Terminating)
+        };
+        let known = planned.leaves.iter().find(is_known);
+        let Some(known) = known.filter(|known| leaf.share > 0 && known.endpoints != leaf.endpoints)
+        else {
+            continue;
+        };
+        if let Some(leaf) = split.to_mut().leaves.get_mut(index) {
+            leaf.endpoints.clone_from(&known.endpoints);
+            leaf.state = known.state;
+        }
+    }
+    split
+}

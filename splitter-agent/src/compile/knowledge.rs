@@ -1,0 +1,44 @@
+//! How much is known of each kind of objects: what has not been heard of is absent only if it
+//! would have been heard of.
+
+use std::collections::BTreeSet;
+
+use crate::objects::ObjectKind;
+
+/// How much is known of a kind of objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Knowledge {
+    /// Objects that exist have not been told of yet; of objects that belong together, such as
+    /// the EndpointSlices of a Service, perhaps only some have been.
+    Incomplete,
+    /// What has been told of was whole at some time. Changes may have been missed since, so
+    /// absence proves nothing.
+    Stale,
+    /// All objects have been told of, and so is every change.
+    #[default]
+    Followed,
+}
+
+/// What is known of every kind. By default every kind is followed, as when objects are judged
+/// offline.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KnownKinds([Knowledge; ObjectKind::ALL.len()]);
+
+/// Kinds that a decision waits for.
+pub type Kinds = BTreeSet<ObjectKind>;
+
+impl KnownKinds {
+    pub(super) const fn of(&self, kind: ObjectKind) -> Knowledge {
+        self.0[kind as usize]
+    }
+
+    /// What was known of it before.
+    pub(super) const fn set(&mut self, kind: ObjectKind, knowledge: Knowledge) -> Knowledge {
+        std::mem::replace(&mut self.0[kind as usize], knowledge)
+    }
+
+    /// Whether an object that was not heard of does not exist.
+    pub(super) fn is_followed(&self, kind: ObjectKind) -> bool {
+        self.of(kind) == Knowledge::Followed
+    }
+}

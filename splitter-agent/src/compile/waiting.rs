@@ -1,0 +1,52 @@
+//! What people are told of a split that cannot be decided before more is known.
+
+use super::knowledge::Kinds;
+use super::split::Split;
+use crate::objects::{ObjectKind, ObjectName};
+
+/// Of a root that was not heard of.
+pub(super) fn for_root(root: &ObjectName) -> String {
+    format!(
+        "Services are not followed at present, so it is not known whether Service {root} exists; \
+         what is in force for it stays until they are"
+    )
+}
+
+/// What is not known of a split's leaves, or of other claims on its root; `unknown` has the kind
+/// that each leaf waits for.
+pub(super) fn for_leaves(split: &Split, kinds: &Kinds, unknown: &[Option<ObjectKind>]) -> String {
+    let clauses = kinds.iter().map(|kind| {
+        let leaves = split.leaves.iter().zip(unknown);
+        let names: Vec<&str> = leaves
+            .filter(|(_, unknown)| **unknown == Some(*kind))
+            .map(|(leaf, _)| leaf.name.as_str())
+            .collect();
+        let names = shortened(&names);
+        match kind {
+            ObjectKind::Service if names.is_empty() => "Services are not followed".to_owned(),
+            ObjectKind::Service => format!("Services are not followed ({names} unknown)"),
+            ObjectKind::EndpointSlice => {
+                format!("EndpointSlices are not followed (endpoints of {names} unknown)")
+            }
+            ObjectKind::TrafficSplit => {
+                "TrafficSplits are not followed (others may split the same Service)".to_owned()
+            }
+        }
+    });
+    clauses.collect::<Vec<_>>().join(" and ")
+}
+
+/// Names for people, not longer than a line.
+fn shortened(names: &[&str]) -> String {
+    const MOST: usize = 3;
+    let mut text = names
+        .iter()
+        .take(MOST)
+        .copied()
+        .collect::<Vec<_>>()
+        .join(", ");
+    if names.len() > MOST {
+        text += &format!(" and {} more", names.len() - MOST);
+    }
+    text
+}

@@ -1,0 +1,252 @@
+//! Listing and watching one kind of objects, request by request.
+//!
+//! Like the watcher of kube-rs, but it tells when a watch was accepted and how one ended, lists
+//! from the API server's cache also when it cannot stream, and never goes back behind what was
+//! already seen.
+
+use std::vec;
+
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+use kube::Api;
+use kube::api::{ListParams, VersionMatch, WatchEvent, WatchParams};
+use kube::core::Status;
+use tokio::time::{Duration, Instant};
+
+use super::row::{Content, Row};
+
+/// Marks the end of a list in a watch.
+const END_OF_LIST: &str = "k8s.io/initial-events-end";
+
+/// Any state that the server has at hand.
+const ANY: &str = "0";
+
+/// One thing that happens. What comes after a step is asked for when the next one is.
+#[derive(Debug)]
+pub(super) enum Step<C> {
+    /// The server answers with a list.
+    ListBegins,
+    /// An object of the list.
+    Listed(Row<C>),
+    /// The list is complete as of this resource version.
+    ListDone(String),
+    /// The server accepts a watch from where the last one ended.
+    Accepted,
+    /// An object is there, or is another than before.
+    Put(Row<C>),
+    /// An object is gone.
+    Gone(Row<C>),
+    /// Everything up to this resource version has been told.
+    Bookmark(String),
+    /// A watch ended without an error, as the server ends each after a while.
+    Ended {
+        /// Whether it told anything.
+        told: bool,
+        /// How long it lasted.
+        lasted: Duration,
+    },
+}
+
+/// What can go wrong.
+#[derive(Debug)]
+pub(super) enum Error {
+    /// A list was not answered.
+    List(kube::Error),
+    /// A watch, or a streamed list, was not answered.
+    Start(kube::Error),
+    /// A watch, or a streamed list, broke off.
+    Broken(kube::Error),
+    /// The server reported an error in a watch or a streamed list.
+    Told(Box<Status>),
+    /// A streamed list ended before it was complete.
+    ListEnded,
+    /// A watch ended soon without having told anything.
+    EndedAtOnce,
+    /// The server did not say as of when its answer is.
+    NoVersion,
+}
+
+/// What to ask for.
+#[derive(Debug)]
+pub(super) struct Request<C> {
+    pub(super) api: Api<Row<C>>,
+    pub(super) fields: Option<&'static str>,
+    /// Whether the list is streamed.
+    pub(super) streaming: bool,
+    /// The resource version that the list must not be older than, if something is known already.
+    pub(super) not_older_than: Option<String>,
+}
+
+enum State<C> {
+    Start,
+    /// A list that was read as a whole.
+    Whole(vec::IntoIter<Row<C>>, String),
+    /// A list that is being streamed.
+    Streamed(Events<C>),
+    /// Listed, and not watched.
+    Idle(String),
+    Watching {
+        version: String,
+        events: Events<C>,
+        since: Instant,
+        told: bool,
+    },
+}
+
+type Events<C> = BoxStream<'static, kube::Result<WatchEvent<Row<C>>>>;
+
+/// Lists and then watches, for ever. After an error it goes on from where it was; whoever polls
+/// it decides when. Dropping it ends what it does.
+pub(super) fn steps<C: Content>(request: Request<C>) -> BoxStream<'static, Result<Step<C>, Error>> {
+    stream::unfold((request, State::Start), |(request, mut state)| async move {
+        loop {
+            let (step, next) = step(&request, state).await;
+            match step {
+                Some(step) => return Some((step, (request, next))),
+                None => state = next,
+            }
+        }
+    })
+    .boxed()
+}
+
+type Outcome<C> = (Option<Result<Step<C>, Error>>, State<C>);
+
+async fn step<C: Content>(request: &Request<C>, state: State<C>) -> Outcome<C> {
+    match state {
+        State::Start if request.streaming => match request.watch(None).await {
+            Ok(events) => (Some(Ok(Step::ListBegins)), State::Streamed(events)),
+            Err(error) => (Some(Err(Error::Start(error))), State::Start),
+        },
+        State::Start => match request.list().await {
+            Ok(list) => match list.metadata.resource_version {
+                Some(version) if !version.is_empty() => (
+                    Some(Ok(Step::ListBegins)),
+                    State::Whole(list.items.into_iter(), version),
+                ),
+                _ => (Some(Err(Error::NoVersion)), State::Start),
+            },
+            Err(error) => (Some(Err(Error::List(error))), State::Start),
+        },
+        State::Whole(mut rows, version) => match rows.next() {
+            Some(row) => (Some(Ok(Step::Listed(row))), State::Whole(rows, version)),
+            None => (
+                Some(Ok(Step::ListDone(version.clone()))),
+                State::Idle(version),
+            ),
+        },
+        State::Streamed(mut events) => match events.next().await {
+            Some(Ok(WatchEvent::Added(row) | WatchEvent::Modified(row))) => {
+                (Some(Ok(Step::Listed(row))), State::Streamed(events))
+            }
+            Some(Ok(WatchEvent::Bookmark(bookmark))) => {
+                if !bookmark.metadata.annotations.contains_key(END_OF_LIST) {
+                    return (None, State::Streamed(events));
+                }
+                let version = bookmark.metadata.resource_version;
+                let watching = State::Watching {
+                    version: version.clone(),
+                    events,
+                    since: Instant::now(),
+                    told: true,
+                };
+                (Some(Ok(Step::ListDone(version))), watching)
+            }
+            // A list has no deletions in it.
+            Some(Ok(WatchEvent::Deleted(_))) => (None, State::Streamed(events)),
+            Some(Ok(WatchEvent::Error(status))) => (Some(Err(Error::Told(status))), State::Start),
+            Some(Err(error)) => (Some(Err(Error::Broken(error))), State::Start),
+            None => (Some(Err(Error::ListEnded)), State::Start),
+        },
+        State::Idle(version) => match request.watch(Some(&version)).await {
+            Ok(events) => (
+                Some(Ok(Step::Accepted)),
+                State::Watching {
+                    version,
+                    events,
+                    since: Instant::now(),
+                    told: false,
+                },
+            ),
+            Err(error) => (Some(Err(Error::Start(error))), State::Idle(version)),
+        },
+        State::Watching {
+            version,
+            mut events,
+            since,
+            told,
+        } => match events.next().await {
+            Some(Ok(event)) => watched(event, version, events, since),
+            Some(Err(error)) => (Some(Err(Error::Broken(error))), State::Idle(version)),
+            None => {
+                let lasted = since.elapsed();
+                let ended = Step::Ended { told, lasted };
+                (Some(Ok(ended)), State::Idle(version))
+            }
+        },
+    }
+}
+
+/// What an event of a watch comes to.
+fn watched<C: Content>(
+    event: WatchEvent<Row<C>>,
+    version: String,
+    events: Events<C>,
+    since: Instant,
+) -> Outcome<C> {
+    let (step, version) = match event {
+        WatchEvent::Added(row) | WatchEvent::Modified(row) => match row.version() {
+            Some(version) => (Step::Put(row), version),
+            None => return (Some(Err(Error::NoVersion)), State::Start),
+        },
+        WatchEvent::Deleted(row) => match row.version() {
+            Some(version) => (Step::Gone(row), version),
+            None => return (Some(Err(Error::NoVersion)), State::Start),
+        },
+        WatchEvent::Bookmark(bookmark) => {
+            let version = bookmark.metadata.resource_version;
+            (Step::Bookmark(version.clone()), version)
+        }
+        WatchEvent::Error(status) => {
+            let told = Error::Told(status);
+            return (Some(Err(told)), State::Idle(version));
+        }
+    };
+    let watching = State::Watching {
+        version,
+        events,
+        since,
+        told: true,
+    };
+    (Some(Ok(step)), watching)
+}
+
+impl<C: Content> Request<C> {
+    /// The whole list, from the server's cache. A limit would have the server read it from etcd,
+    /// since its cache has no pages; kube-rs leaves the version out then.
+    async fn list(&self) -> kube::Result<kube::core::ObjectList<Row<C>>> {
+        let parameters = ListParams {
+            field_selector: self.fields.map(ToOwned::to_owned),
+            resource_version: Some(self.not_older_than().to_owned()),
+            version_match: Some(VersionMatch::NotOlderThan),
+            ..ListParams::default()
+        };
+        self.api.list(&parameters).await
+    }
+
+    /// A watch from a version, or a streamed list.
+    async fn watch(&self, from: Option<&str>) -> kube::Result<Events<C>> {
+        let parameters = WatchParams {
+            field_selector: self.fields.map(ToOwned::to_owned),
+            send_initial_events: from.is_none(),
+            ..WatchParams::default()
+        };
+        let version = from.unwrap_or_else(|| self.not_older_than());
+        let events = self.api.watch(&parameters, version).await?;
+        Ok(events.boxed())
+    }
+
+    fn not_older_than(&self) -> &str {
+        self.not_older_than.as_deref().unwrap_or(ANY)
+    }
+}

@@ -1,0 +1,631 @@
+//! What is not known is not absent: what becomes of splits while kinds of objects are not
+//! followed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use splitter_agent::compile::{Compiler, Knowledge, Settings, compile};
+use splitter_agent::objects::ObjectKind::{self, EndpointSlice, Service, TrafficSplit};
+use splitter_agent::objects::{Object, ObjectReference, Objects, decode};
+use splitter_agent::plan::{Decision, Frontend, PlannedSplit};
+use splitter_common::layout::{LeafState, Protocol, Reason};
+
+use crate::fixtures::{
+    NAMESPACE, VIP, canary, leaf, read, root, service, slice, slice_of, split, with, world,
+};
+
+/// An agent as far as decisions go: what it is told, and what it puts in force.
+struct Agent {
+    compiler: Compiler,
+    in_force: BTreeMap<Frontend, PlannedSplit>,
+    held: BTreeSet<Frontend>,
+}
+
+impl Agent {
+    /// One that has been told of nothing.
+    fn new() -> Self {
+        let mut compiler = Compiler::new(Settings::default());
+        for kind in ObjectKind::ALL {
+            compiler.know(kind, Knowledge::Incomplete);
+        }
+        Self {
+            compiler,
+            in_force: BTreeMap::new(),
+            held: BTreeSet::new(),
+        }
+    }
+
+    /// One that follows everything, and was told of these objects.
+    fn following(objects: impl IntoIterator<Item = Value>) -> Self {
+        let mut agent = Self::new();
+        agent.put(objects);
+        for kind in ObjectKind::ALL {
+            agent.compiler.know(kind, Knowledge::Followed);
+        }
+        agent.publish();
+        agent
+    }
+
+    /// The next one on the same node: it finds what is in force, and knows nothing.
+    fn successor(self) -> Self {
+        Self {
+            in_force: self.in_force,
+            ..Self::new()
+        }
+    }
+
+    fn put(&mut self, objects: impl IntoIterator<Item = Value>) {
+        for value in objects {
+            let object = decode(value).expect("readable").expect("of interest");
+            self.compiler.put(object);
+        }
+    }
+
+    fn tell(&mut self, object: Value) {
+        self.put([object]);
+        self.publish();
+    }
+
+    fn delete(&mut self, kind: ObjectKind, name: &str) {
+        self.compiler.remove(&reference(kind, name));
+        self.publish();
+    }
+
+    fn know(&mut self, kind: ObjectKind, knowledge: Knowledge) {
+        self.compiler.know(kind, knowledge);
+        self.publish();
+    }
+
+    /// Puts in force what the compiler judges, of what changed and what is held back.
+    fn publish(&mut self) {
+        let mut frontends = self.compiler.compile().frontends;
+        frontends.extend(&self.held);
+        let is_new = |frontend: &&Frontend| !self.compiler.plan().frontends.contains_key(frontend);
+        frontends.extend(self.in_force.keys().filter(is_new));
+        for frontend in frontends {
+            let judgement = self.compiler.judge(&frontend, self.in_force.get(&frontend));
+            if judgement.waits_for.is_empty() {
+                self.held.remove(&frontend);
+            } else {
+                self.held.insert(frontend);
+            }
+            match judgement.split.map(std::borrow::Cow::into_owned) {
+                Some(split) => self.in_force.insert(frontend, split),
+                None => self.in_force.remove(&frontend),
+            };
+        }
+    }
+
+    fn at(&self, address: &str) -> Option<&PlannedSplit> {
+        self.in_force.get(&frontend(address))
+    }
+
+    fn decision(&self) -> Option<Decision> {
+        self.at(VIP).map(|split| split.decision)
+    }
+
+    fn shares(&self) -> Vec<(&str, u32)> {
+        let leaves = &self.at(VIP).expect("a frontend").leaves;
+        leaves
+            .iter()
+            .map(|leaf| (leaf.service.as_str(), leaf.share))
+            .collect()
+    }
+
+    fn endpoints(&self, leaf: usize) -> Vec<String> {
+        let leaf = &self.at(VIP).expect("a frontend").leaves[leaf];
+        leaf.endpoints.iter().map(ToString::to_string).collect()
+    }
+
+    fn waits_for(&self) -> Vec<ObjectKind> {
+        let judgement = self.compiler.judge(&frontend(VIP), self.at(VIP));
+        judgement.waits_for.into_iter().collect()
+    }
+
+    fn reasons(&self) -> Vec<(&str, &str)> {
+        let of = reference(TrafficSplit, "canary");
+        let said = self.compiler.diagnostics(&of);
+        said.map(|said| (said.reason, said.message.as_str()))
+            .collect()
+    }
+}
+
+fn frontend(address: &str) -> Frontend {
+    let address: SocketAddr = address.parse().unwrap();
+    let protocol = Protocol::Tcp;
+    Frontend { address, protocol }
+}
+
+fn reference(kind: ObjectKind, name: &str) -> ObjectReference {
+    ObjectReference {
+        kind: kind.name().to_owned(),
+        name: splitter_agent::objects::ObjectName::new(NAMESPACE, name),
+    }
+}
+
+const NOT_KNOWN_YET: Option<Decision> = Some(Decision::PassThrough(Reason::NotKnownYet));
+
+#[test]
+fn a_split_made_while_slices_are_not_followed_passes_through_until_they_are() {
+    let mut agent = Agent::following([root(), service("web-1", "10.96.0.11")]);
+    agent.know(EndpointSlice, Knowledge::Stale);
+    agent.tell(split("canary", "web", &[("web-1", json!(1))]));
+    assert_eq!(agent.decision(), NOT_KNOWN_YET);
+    assert_eq!(agent.waits_for(), [EndpointSlice]);
+    match agent.reasons().as_slice() {
+        [("NotKnownYet", message)] => {
+            assert!(
+                message.contains("EndpointSlices are not followed (endpoints of web-1 unknown)"),
+                "{message}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    agent.know(EndpointSlice, Knowledge::Followed);
+    // Now it is known.
+    let refused = Decision::Refuse(Reason::NoReadyEndpoints);
+    assert_eq!(agent.decision(), Some(refused));
+    assert_eq!(agent.reasons()[0].0, "NoReadyEndpoints");
+    assert_eq!(agent.waits_for(), []);
+}
+
+#[test]
+fn a_slice_that_is_told_of_ends_the_wait_before_its_kind_is_followed() {
+    let mut agent = Agent::following([root(), service("web-1", "10.96.0.11")]);
+    agent.know(EndpointSlice, Knowledge::Stale);
+    agent.tell(split("canary", "web", &[("web-1", json!(1))]));
+    agent.tell(slice("web-1", &["10.0.0.1"]));
+    assert_eq!(agent.shares(), [("web-1", 1)]);
+    assert_eq!(agent.reasons()[0].0, "Accepted");
+}
+
+#[test]
+fn a_leaf_first_named_while_slices_are_not_followed_leaves_the_split_as_it_was() {
+    let mut agent = Agent::following(world().into_iter().chain([canary(9, 1)]));
+    agent.know(EndpointSlice, Knowledge::Stale);
+    agent.tell(service("web-3", "10.96.0.13"));
+    agent.tell(split(
+        "canary",
+        "web",
+        &[("web-1", json!(1)), ("web-3", json!(1))],
+    ));
+    assert_eq!(agent.shares(), [("web-1", 9), ("web-2", 1)]);
+    assert_eq!(agent.waits_for(), [EndpointSlice]);
+    // What is known of the leaves that stay is followed all the same.
+    agent.tell(slice("web-1", &["10.0.0.7"]));
+    assert_eq!(agent.endpoints(0), ["10.0.0.7:8080"]);
+    agent.know(EndpointSlice, Knowledge::Followed);
+    assert_eq!(agent.shares(), [("web-1", 1), ("web-3", 0)]);
+}
+
+#[test]
+fn only_weights_of_known_leaves_change_at_once() {
+    let mut agent = Agent::following(world().into_iter().chain([canary(9, 1)]));
+    for kind in ObjectKind::ALL {
+        agent.know(kind, Knowledge::Stale);
+    }
+    agent.tell(canary(1, 1));
+    assert_eq!(agent.shares(), [("web-1", 1), ("web-2", 1)]);
+    assert_eq!(agent.waits_for(), []);
+    assert_eq!(agent.reasons()[0].0, "Accepted");
+}
+
+#[test]
+fn a_leaf_that_was_left_out_before_stays_so_and_the_others_are_followed() {
+    let objects = [root(), service("web-2", "10.96.0.12")];
+    let objects = objects
+        .into_iter()
+        .chain(leaf("web-1", "10.96.0.11", &["10.0.0.1"]));
+    let mut agent = Agent::following(objects.chain([canary(9, 1)]));
+    assert_eq!(agent.shares(), [("web-1", 1), ("web-2", 0)]);
+    agent.know(Service, Knowledge::Stale);
+    agent.know(EndpointSlice, Knowledge::Stale);
+    agent.tell(slice("web-1", &["10.0.0.5", "10.0.0.6"]));
+    assert_eq!(agent.shares(), [("web-1", 1), ("web-2", 0)]);
+    assert_eq!(agent.endpoints(0), ["10.0.0.5:8080", "10.0.0.6:8080"]);
+    // But it does not get everything: whether it has endpoints is not known.
+    agent.tell(canary(0, 1));
+    assert_eq!(agent.shares(), [("web-1", 1), ("web-2", 0)]);
+    assert_eq!(agent.waits_for(), [Service, EndpointSlice]);
+}
+
+#[test]
+fn a_leaf_whose_last_endpoint_is_told_to_be_gone_is_kept_until_it_is_certain() {
+    let mut agent = Agent::following(world().into_iter().chain([canary(9, 1)]));
+    agent.know(EndpointSlice, Knowledge::Stale);
+    agent.tell(slice("web-2", &[]));
+    // Another slice may have come that has not been told of yet.
+    assert_eq!(agent.shares(), [("web-1", 9), ("web-2", 1)]);
+    agent.know(EndpointSlice, Knowledge::Followed);
+    assert_eq!(agent.shares(), [("web-1", 1), ("web-2", 0)]);
+}
+
+#[test]
+fn a_leaf_service_that_was_never_heard_of_is_not_missing() {
+    let objects = || world().into_iter().chain([canary(9, 1)]);
+    let mut agent = Agent::following(objects());
+    agent.know(Service, Knowledge::Stale);
+    agent.tell(split(
+        "canary",
+        "web",
+        &[("web-1", json!(1)), ("new", json!(1))],
+    ));
+    assert_eq!(agent.shares(), [("web-1", 9), ("web-2", 1)]);
+    agent.know(Service, Knowledge::Followed);
+    assert_eq!(agent.shares(), [("web-1", 1), ("new", 0)]);
+}
+
+#[test]
+fn deleting_a_split_is_effective_whatever_else_is_not_known() {
+    for lost in ObjectKind::ALL {
+        let mut agent = Agent::following(world().into_iter().chain([canary(9, 1)]));
+        agent.know(lost, Knowledge::Stale);
+        agent.delete(TrafficSplit, "canary");
+        assert_eq!(agent.in_force, BTreeMap::new(), "{lost}");
+    }
+}
+
+#[test]
+fn what_an_agent_finds_in_force_stays_until_its_objects_are_known() {
+    let agent = Agent::following(world().into_iter().chain([canary(9, 1)]));
+    let found = agent.in_force.clone();
+    let mut agent = agent.successor();
+    agent.publish();
+    assert_eq!(agent.in_force, found);
+    assert_eq!(agent.waits_for(), [TrafficSplit]);
+    // All of it is still there, but is told of bit by bit.
+    agent.tell(canary(9, 1));
+    agent.know(TrafficSplit, Knowledge::Followed);
+    assert_eq!(agent.in_force, found);
+    assert_eq!(agent.waits_for(), [Service]);
+    agent.tell(root());
+    assert_eq!(agent.in_force, found);
+    for object in world() {
+        agent.tell(object);
+        assert_eq!(agent.in_force, found);
+    }
+    agent.know(EndpointSlice, Knowledge::Followed);
+    agent.know(Service, Knowledge::Followed);
+    assert_eq!(agent.in_force, found);
+    assert_eq!(agent.waits_for(), []);
+}
+
+#[test]
+fn what_an_agent_finds_in_force_goes_when_it_is_known_that_nobody_asks_for_it() {
+    let agent = Agent::following(world().into_iter().chain([canary(9, 1)]));
+    let mut agent = agent.successor();
+    agent.publish();
+    agent.know(TrafficSplit, Knowledge::Followed);
+    assert_eq!(agent.in_force, BTreeMap::new());
+}
+
+#[test]
+fn a_root_that_moved_leaves_nothing_behind() {
+    let agent = Agent::following(world().into_iter().chain([canary(9, 1)]));
+    let mut agent = agent.successor();
+    agent.tell(canary(9, 1));
+    agent.tell(service("web", "10.96.0.2"));
+    agent.know(TrafficSplit, Knowledge::Followed);
+    assert_eq!(agent.at(VIP), None);
+    let not_known_yet = agent.at("10.96.0.2:80").expect("a record");
+    assert_eq!(Some(not_known_yet.decision), NOT_KNOWN_YET);
+    let states: Vec<_> = not_known_yet.leaves.iter().map(|leaf| leaf.state).collect();
+    assert_eq!(states, [LeafState::NotKnownYet; 2]);
+}
+
+#[test]
+fn slices_of_a_service_that_are_not_all_told_of_do_not_take_endpoints_away() {
+    let second = slice_of(
+        "web-2-1",
+        "web-2",
+        &json!({"ports": [{"port": 8080}], "endpoints": [{"addresses": ["10.0.0.3"]}]}),
+    );
+    let objects = || world().into_iter().chain([second.clone(), canary(9, 1)]);
+    let agent = Agent::following(objects());
+    let mut agent = agent.successor();
+    agent.put(world().into_iter().chain([canary(9, 1)]));
+    agent.know(Service, Knowledge::Followed);
+    agent.know(TrafficSplit, Knowledge::Followed);
+    assert_eq!(agent.endpoints(1), ["10.0.0.2:8080", "10.0.0.3:8080"]);
+    agent.know(EndpointSlice, Knowledge::Followed);
+    assert_eq!(agent.endpoints(1), ["10.0.0.2:8080"]);
+}
+
+#[test]
+fn what_depends_on_no_other_object_is_decided_at_once() {
+    let mut agent = Agent::following(world());
+    for kind in [Service, EndpointSlice] {
+        agent.know(kind, Knowledge::Stale);
+    }
+    agent.tell(canary(0, 0));
+    let nowhere = Decision::Refuse(Reason::AllWeightsZero);
+    assert_eq!(agent.decision(), Some(nowhere));
+    agent.tell(canary(9, -1));
+    let refused = Decision::PassThrough(Reason::ObjectRefused);
+    assert_eq!(agent.decision(), Some(refused));
+}
+
+/// What happens in a cluster and to the feeds of one agent.
+#[derive(Clone, Debug)]
+enum Event {
+    /// An object comes, or changes.
+    Put(Value),
+    /// An object goes.
+    Remove(Value),
+    /// A kind is not followed any more.
+    Break(ObjectKind),
+    /// A list that breaks off: so many of the objects of a kind are told.
+    BrokenList(ObjectKind, usize),
+    /// A kind is listed, and followed again.
+    Return(ObjectKind),
+}
+
+fn leaf_name() -> impl Strategy<Value = &'static str> {
+    proptest::sample::select(vec!["web-1", "web-2", "web-3"])
+}
+
+fn object() -> impl Strategy<Value = Value> {
+    let services = (0..4usize, 0..6u8).prop_map(|(number, form)| {
+        let name = ["web", "web-1", "web-2", "web-3"][number];
+        let service = service(name, &format!("10.96.0.{}", number + 1));
+        match form {
+            0 => with(service, &json!({"spec": {"ports": [{"port": 81}]}})),
+            1 => with(service, &json!({"spec": {"type": "ExternalName"}})),
+            _ => service,
+        }
+    });
+    let endpoint = (1..4u8, any::<bool>()).prop_map(|(number, ready)| {
+        json!({"addresses": [format!("10.0.0.{number}")], "conditions": {"ready": ready}})
+    });
+    let endpoints = proptest::collection::vec(endpoint, 0..3);
+    let slices = (leaf_name(), 0..2u8, endpoints).prop_map(|(leaf, number, endpoints)| {
+        let content = json!({"ports": [{"port": 8080}], "endpoints": endpoints});
+        slice_of(&format!("{leaf}-{number}"), leaf, &content)
+    });
+    let weight = proptest::sample::select(vec![0, 1, 1, 2]);
+    let backends = proptest::collection::vec((leaf_name(), weight), 1..4);
+    let splits = (any::<bool>(), backends).prop_map(|(second, backends)| {
+        let backends: Vec<_> = backends
+            .into_iter()
+            .map(|(leaf, weight)| (leaf, json!(weight)))
+            .collect();
+        split(if second { "b" } else { "a" }, "web", &backends)
+    });
+    prop_oneof![3 => services, 4 => slices, 3 => splits]
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let kind = || proptest::sample::select(ObjectKind::ALL.to_vec());
+    prop_oneof![
+        8 => object().prop_map(Event::Put),
+        3 => object().prop_map(Event::Remove),
+        3 => kind().prop_map(Event::Break),
+        2 => (kind(), 0..5usize).prop_map(|(kind, most)| Event::BrokenList(kind, most)),
+        3 => kind().prop_map(Event::Return),
+    ]
+}
+
+/// A cluster, and an agent that follows it as well as it can.
+struct Scene {
+    truth: BTreeMap<String, Value>,
+    agent: Agent,
+    told: BTreeMap<String, Value>,
+    followed: BTreeSet<ObjectKind>,
+    /// What there was at each moment since everything was followed last.
+    past: Vec<Objects>,
+}
+
+fn key(value: &Value) -> String {
+    format!("{}/{}", kind_of(value).name(), value["metadata"]["name"])
+}
+
+fn kind_of(value: &Value) -> ObjectKind {
+    ObjectKind::from_name(value["kind"].as_str().unwrap()).unwrap()
+}
+
+fn reference_of(value: &Value) -> ObjectReference {
+    decode(value.clone())
+        .unwrap()
+        .as_ref()
+        .map(Object::reference)
+        .unwrap()
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self {
+            truth: BTreeMap::new(),
+            agent: Agent::new(),
+            told: BTreeMap::new(),
+            followed: BTreeSet::new(),
+            past: Vec::new(),
+        }
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), TestCaseError> {
+        match event {
+            Event::Put(value) => {
+                self.truth.insert(key(&value), value.clone());
+                self.remember();
+                if self.followed.contains(&kind_of(&value)) {
+                    self.tell(value)?;
+                }
+            }
+            Event::Remove(value) => {
+                let Some(value) = self.truth.remove(&key(&value)) else {
+                    return Ok(());
+                };
+                self.remember();
+                if self.followed.contains(&kind_of(&value)) {
+                    self.untell(&value)?;
+                }
+            }
+            Event::Break(kind) => {
+                if self.followed.remove(&kind) {
+                    self.agent.know(kind, Knowledge::Stale);
+                }
+            }
+            Event::BrokenList(kind, most) => {
+                if !self.followed.contains(&kind) {
+                    for value in self.of(kind).into_iter().take(most) {
+                        self.tell(value)?;
+                    }
+                }
+            }
+            Event::Return(kind) => self.follow(kind)?,
+        }
+        self.check()
+    }
+
+    fn of(&self, kind: ObjectKind) -> Vec<Value> {
+        let values = self.truth.values();
+        values
+            .filter(|value| kind_of(value) == kind)
+            .cloned()
+            .collect()
+    }
+
+    fn follow(&mut self, kind: ObjectKind) -> Result<(), TestCaseError> {
+        if self.followed.contains(&kind) {
+            return Ok(());
+        }
+        for value in self.of(kind) {
+            self.tell(value)?;
+        }
+        let gone = self
+            .told
+            .values()
+            .filter(|value| kind_of(value) == kind && !self.truth.contains_key(&key(value)));
+        for value in gone.cloned().collect::<Vec<_>>() {
+            self.untell(&value)?;
+        }
+        self.followed.insert(kind);
+        self.agent.know(kind, Knowledge::Followed);
+        self.check()
+    }
+
+    fn tell(&mut self, value: Value) -> Result<(), TestCaseError> {
+        self.told.insert(key(&value), value.clone());
+        self.agent.tell(value);
+        self.check()
+    }
+
+    fn untell(&mut self, value: &Value) -> Result<(), TestCaseError> {
+        self.told.remove(&key(value));
+        self.agent.compiler.remove(&reference_of(value));
+        self.agent.publish();
+        self.check()
+    }
+
+    fn remember(&mut self) {
+        self.past.push(read(self.truth.values().cloned()));
+    }
+
+    fn check(&mut self) -> Result<(), TestCaseError> {
+        if self.past.is_empty() {
+            self.remember();
+        }
+        if self.followed.len() == ObjectKind::ALL.len() {
+            let now = read(self.told.values().cloned());
+            if self.told == self.truth {
+                self.past = vec![now.clone()];
+            }
+            let expected = compile(&now, &Settings::default());
+            prop_assert_eq!(&self.agent.in_force, &expected.plan.frontends);
+            prop_assert_eq!(self.agent.compiler.plan(), &expected.plan);
+            prop_assert!(self.agent.held.is_empty());
+        }
+        for (frontend, split) in &self.agent.in_force {
+            let mut left_out = split.leaves.iter().filter(|leaf| {
+                split.decision == Decision::Split && leaf.weight > 0 && leaf.share == 0
+            });
+            prop_assert!(
+                left_out.all(
+                    |leaf| self.was(frontend, split, &[(&leaf.service, 1)], |decision| {
+                        decision != Decision::Split
+                    })
+                ),
+                "a leaf is left out that never had to be: {:#?}",
+                split
+            );
+            if split.decision == Decision::Refuse(Reason::NoReadyEndpoints) {
+                let leaves = split.leaves.iter();
+                let leaves: Vec<(&str, u64)> = leaves
+                    .map(|leaf| (leaf.service.as_str(), leaf.weight))
+                    .collect();
+                prop_assert!(
+                    self.was(frontend, split, &leaves, |decision| matches!(
+                        decision,
+                        Decision::Refuse(_)
+                    )),
+                    "refused, and never had to be: {:#?}",
+                    split
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether at any moment the objects of the cluster gave a split of these weights such a
+    /// decision, or had no such frontend.
+    fn was(
+        &self,
+        frontend: &Frontend,
+        of: &PlannedSplit,
+        leaves: &[(&str, u64)],
+        is_so: impl Fn(Decision) -> bool,
+    ) -> bool {
+        let backends = leaves.iter().map(|(leaf, weight)| (*leaf, json!(weight)));
+        let backends: Vec<_> = backends.collect();
+        let alone = decode(split("alone", &of.root, &backends))
+            .unwrap()
+            .unwrap();
+        self.past.iter().any(|objects| {
+            let mut objects = objects.clone();
+            objects.traffic_splits.clear();
+            objects.insert(alone.clone());
+            let plan = compile(&objects, &Settings::default()).plan;
+            plan.frontends
+                .get(frontend)
+                .is_none_or(|split| is_so(split.decision))
+        })
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn nothing_is_refused_or_left_out_for_want_of_what_was_not_told(
+        start in proptest::collection::vec(object(), 0..12),
+        events in proptest::collection::vec(event(), 0..40),
+        end in Just(ObjectKind::ALL.to_vec()).prop_shuffle(),
+    ) {
+        let mut scene = Scene::new();
+        for value in start {
+            scene.truth.insert(key(&value), value);
+        }
+        for event in events {
+            scene.happen(event)?;
+        }
+        for kind in end {
+            scene.follow(kind)?;
+        }
+        // Followed again, everything is as if it had always been.
+        let objects = read(scene.truth.values().cloned());
+        let expected = compile(&objects, &Settings::default());
+        prop_assert_eq!(scene.agent.in_force, expected.plan.frontends);
+        for diagnostic in &expected.diagnostics {
+            let mut said = scene.agent.compiler.diagnostics(&diagnostic.object);
+            prop_assert!(said.any(|said| said == diagnostic), "{diagnostic} is not said");
+        }
+        for name in objects.traffic_splits.keys() {
+            let of = reference(TrafficSplit, &name.name);
+            let said = scene.agent.compiler.diagnostics(&of).count();
+            let expected = expected.diagnostics.iter().filter(|said| said.object == of).count();
+            prop_assert_eq!(said, expected);
+        }
+    }
+}
