@@ -73,6 +73,17 @@ impl Attachment {
         })
     }
 
+    /// Whether a program is attached to a cgroup, by its name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        let mut programs = self.programs.iter();
+        programs.any(|program| program.name == name && program.attached)
+    }
+
+    /// Whether any program is attached.
+    pub(super) fn has_any(&self) -> bool {
+        self.programs.iter().any(|program| program.attached)
+    }
+
     /// For people.
     pub(super) fn text(&self) -> Result<String, std::fmt::Error> {
         let mut text = self.ours();
@@ -110,16 +121,16 @@ impl Attachment {
             .collect();
         let cgroups = cgroups.into_iter().collect::<Vec<_>>().join(" and ");
         if cgroups.is_empty() {
-            "no program is attached, so nothing is split; start the agent\n".to_owned()
+            "programs  none attached, so nothing is split; start the agent\n".to_owned()
         } else if missing.is_empty() {
-            format!("programs attached to {cgroups}\n")
+            format!("programs  attached to {cgroups}\n")
         } else {
             let missing: Vec<&str> = PROGRAMS
                 .into_iter()
                 .filter(|name| missing.contains(name))
                 .collect();
             format!(
-                "programs attached to {cgroups}, but not {}; restart the agent\n",
+                "programs  attached to {cgroups}, but not {}; restart the agent\n",
                 missing.join(", ")
             )
         }

@@ -7,10 +7,12 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::compile::{Diagnostic, compile};
-use crate::datapath::{MapsError, SplitView, View, attached_programs};
+use crate::datapath::{SplitView, View};
 use crate::plan::Decision;
 use crate::source::manifests;
 
+use super::node::NodeArgs;
+use super::site::Site;
 use super::status::Split;
 use super::target::Target;
 use super::{ClusterArgs, Common, Outcome, print};
@@ -20,10 +22,13 @@ const AHEAD: u64 = 10;
 
 /// Tell what happens to a connection, and why.
 ///
-/// Reads the pinned maps; no agent need run. With --manifests it also says what is wrong
+/// Reads the pinned maps of this node; no agent need run. With --manifests it also says what is wrong
 /// with the objects that are not in force.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Exit codes: 0, every program is attached and an agent is at work; 1, not so; 2, the command line
+is wrong; 3, nothing is pinned here, or it cannot be read.
+
 Examples:
   splitter-agent explain 10.96.0.10:14001
   splitter-agent explain bookstore.bookstore
@@ -39,12 +44,15 @@ pub(super) struct ExplainArgs {
 
     #[command(flatten)]
     cluster: ClusterArgs,
+
+    #[command(flatten)]
+    node: NodeArgs,
 }
 
 #[derive(Serialize)]
 struct Report {
-    /// Whether the programs that split are attached.
-    attached: bool,
+    #[serde(flatten)]
+    site: Site,
     frontends: Vec<Explanation>,
     diagnostics: Vec<Diagnostic>,
 }
@@ -66,21 +74,27 @@ struct LeafEndpoints {
 
 pub(super) fn run(args: &ExplainArgs, common: &Common) -> anyhow::Result<Outcome> {
     let pins = common.pins();
-    let view = match View::open(&pins) {
-        Ok(view) => Some(view),
-        Err(MapsError::Absent(_)) => None,
-        Err(error) => return Err(error.into()),
+    let diagnostics = match &args.manifests {
+        Some(directory) => diagnose(directory.clone(), args)?,
+        None => Vec::new(),
     };
-    let attached = view.is_some()
-        && attached_programs(&pins)?
-            .iter()
-            .all(|program| program.cgroup_id.is_some());
+    let view = match View::open(&pins) {
+        Ok(view) => view,
+        Err(error) => {
+            // What is wrong with the objects is worth knowing all the same.
+            for diagnostic in &diagnostics {
+                eprintln!("{diagnostic}");
+            }
+            return Err(error.into());
+        }
+    };
+    let site = Site::look(&pins, &args.node)?;
     let frontends = view
+        .frontends
         .iter()
-        .flat_map(|view| &view.frontends)
         .filter(|(frontend, view)| args.target.matches(frontend, &view.split))
         .map(|(frontend, view)| Explanation {
-            split: Split::new(*frontend, view),
+            split: Split::new(*frontend, view, site.splits(frontend.address)),
             endpoints: view
                 .split
                 .leaves
@@ -94,15 +108,12 @@ pub(super) fn run(args: &ExplainArgs, common: &Common) -> anyhow::Result<Outcome
         })
         .collect();
     let report = Report {
-        attached,
+        site,
         frontends,
-        diagnostics: match &args.manifests {
-            Some(directory) => diagnose(directory.clone(), args)?,
-            None => Vec::new(),
-        },
+        diagnostics,
     };
     print(common.output, &text(&report, args)?, &report)?;
-    Ok(Outcome::Done)
+    Ok(report.site.outcome())
 }
 
 /// What is said about the objects that have to do with the target.
@@ -175,6 +186,10 @@ fn next_connections(view: &SplitView) -> Vec<String> {
 
 fn text(report: &Report, args: &ExplainArgs) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
+    if report.site.outcome() != Outcome::Done {
+        text.push_str(&report.site.text()?);
+        text.push('\n');
+    }
     if report.frontends.is_empty() {
         let what = match &args.target {
             Target::Address(address) => address.to_string(),
@@ -195,11 +210,6 @@ fn text(report: &Report, args: &ExplainArgs) -> Result<String, std::fmt::Error> 
                  trafficsplit` tells on a cluster, and --manifests DIR without one."
             )?;
         }
-    } else if !report.attached {
-        writeln!(
-            text,
-            "Not all programs are attached, so nothing is split now; start the agent.\n"
-        )?;
     }
     for (number, frontend) in report.frontends.iter().enumerate() {
         if number > 0 {

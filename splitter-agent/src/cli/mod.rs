@@ -1,15 +1,20 @@
 //! The command line: one module per command.
 //!
-//! Exit codes: 0, done; 1, `check` found something that is refused; 2, the command line
-//! is wrong; 3, the command failed, and standard error says why.
+//! Exit codes: 0, done; 1, the answer is "no" (what that means, each command says); 2, the
+//! command line is wrong; 3, the command failed, and standard error says why.
 
 mod attachment;
 mod check;
 mod cleanup;
+mod completions;
 mod domain;
 mod explain;
+mod health;
+mod man;
+mod node;
 mod run;
 mod self_test_connect;
+mod site;
 mod status;
 mod table;
 mod target;
@@ -19,12 +24,15 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::causes::with_causes;
 use crate::compile::Settings;
 use crate::datapath::PinDirectory;
+
+/// The name of the program.
+const NAME: &str = "splitter-agent";
 
 /// What the process tells whoever started it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,18 +47,20 @@ enum Outcome {
 /// chosen in the kernel when they connect.
 #[derive(Debug, Parser)]
 #[command(
-    name = "splitter-agent",
-    version,
+    name = NAME,
+    version = crate::VERSION,
     after_help = "\
 Exit codes:
   0  done
-  1  `check` found something that is refused
+  1  the answer is no: `check` found something that is refused; `health`: not ready, or not
+     alive; `status` and `explain`: not every program is attached, or no agent is at work
   2  the command line is wrong
   3  the command failed; standard error says why
 
 Examples:
   splitter-agent run --manifests /etc/splitter
-  splitter-agent status
+  splitter-agent health
+  splitter-agent status bookstore
   splitter-agent explain bookstore.bookstore:14001
   splitter-agent check canary.yaml services.yaml
   splitter-agent cleanup"
@@ -126,6 +136,8 @@ enum Output {
 enum Command {
     /// Fill the maps from a source, attach the programs, and keep both as the source says.
     Run(run::RunArgs),
+    /// Ask the running agent whether it is ready and alive.
+    Health(health::HealthArgs),
     /// Show configured against observed shares, from the pinned maps alone.
     Status(status::StatusArgs),
     /// Tell what happens to a connection, and why.
@@ -136,6 +148,10 @@ enum Command {
     Cleanup(cleanup::CleanupArgs),
     /// Clean every node of a cluster, and fail if one of them does not get clean.
     Uninstall(uninstall::UninstallArgs),
+    /// Print a script that completes this program's arguments in a shell.
+    Completions(completions::CompletionsArgs),
+    /// Write the manual pages into a directory.
+    Man(man::ManArgs),
     // By the name that the self-test calls it.
     #[command(name = crate::report::self_test::COMMAND, hide = true)]
     SelfTestConnect(self_test_connect::SelfTestConnectArgs),
@@ -147,11 +163,14 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
         Command::Run(args) => run::run(args, &cli.common),
+        Command::Health(args) => health::run(args, &cli.common),
         Command::Status(args) => status::run(args, &cli.common),
         Command::Explain(args) => explain::run(args, &cli.common),
         Command::Check(args) => check::run(args, &cli.common),
         Command::Cleanup(args) => cleanup::run(args, &cli.common),
         Command::Uninstall(args) => uninstall::run(args, &cli.common),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
         Command::SelfTestConnect(args) => self_test_connect::run(args),
     };
     match result {
@@ -170,18 +189,27 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Prints what a command found. A reader that has read enough (`| head`) is fine: what the
-/// command found stands.
+/// Ends the process as clap does for a command line that is wrong.
+fn usage(wrong: &str) -> ! {
+    Cli::command()
+        .error(clap::error::ErrorKind::ArgumentConflict, wrong)
+        .exit()
+}
+
+/// Prints what a command found.
 fn print(output: Output, text: &str, value: &impl Serialize) -> anyhow::Result<()> {
     let text = match output {
         Output::Text => text.to_owned(),
         Output::Json => serde_json::to_string_pretty(value).context("cannot write JSON")? + "\n",
     };
+    write(text.as_bytes())
+}
+
+/// Writes to standard output. A reader that has read enough (`| head`) is fine: what the command
+/// found stands.
+fn write(bytes: &[u8]) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-    {
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.context("cannot write to standard output"),
     }
@@ -189,7 +217,7 @@ fn print(output: Output, text: &str, value: &impl Serialize) -> anyhow::Result<(
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {

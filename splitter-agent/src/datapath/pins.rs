@@ -14,7 +14,10 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
@@ -30,6 +33,11 @@ const BPF_FS: &str = "/sys/fs/bpf";
 /// Every program, in the order in which they are attached: what undoes a rewrite for the
 /// application is in place before what rewrites.
 pub const PROGRAMS: [&str; 4] = ["getpeername4", "getpeername6", "connect4", "connect6"];
+
+/// How often, and how long apart, it is tried to lock the directory, in case somebody is just
+/// looking whether it is locked.
+const LOOKS: u32 = 4;
+const LOOK: Duration = Duration::from_millis(5);
 
 /// The map that leads to all others, in every layout.
 const FRONTENDS: &str = "FRONTENDS";
@@ -251,12 +259,18 @@ impl PinDirectory {
             }
             result => result.map_err(PinError::io("open", &self.0))?,
         };
-        match syscall::try_lock(directory.as_fd()) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(PinError::Locked(self.0.clone()));
+        let mut tries = 0;
+        loop {
+            match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                // `is_locked` may be looking.
+                Err(Errno::WOULDBLOCK) if tries < LOOKS => {
+                    tries += 1;
+                    thread::sleep(LOOK);
+                }
+                Err(Errno::WOULDBLOCK) => return Err(PinError::Locked(self.0.clone())),
+                Err(errno) => return Err(PinError::io("lock", &self.0)(errno.into())),
             }
-            Err(error) => return Err(PinError::io("lock", &self.0)(error)),
         }
         // `cleanup` may have removed it between our opening and our locking it: then this
         // lock keeps nobody out.
@@ -267,6 +281,24 @@ impl PinDirectory {
             Ok(PinLock(directory))
         } else {
             Err(PinError::Gone(self.0.clone()))
+        }
+    }
+
+    /// Whether an agent is at work here, which has locked the directory.
+    ///
+    /// # Errors
+    ///
+    /// If that cannot be found out.
+    pub fn is_locked(&self) -> Result<bool, PinError> {
+        let directory = match File::open(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            result => result.map_err(PinError::io("open", &self.0))?,
+        };
+        // A lock that others who look can have too; given back at once, with the descriptor.
+        match flock(&directory, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(errno) => Err(PinError::io("examine the lock of", &self.0)(errno.into())),
         }
     }
 

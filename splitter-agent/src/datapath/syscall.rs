@@ -454,19 +454,6 @@ impl Drop for Mapping {
     }
 }
 
-/// Takes the lock of an open file or directory, if nobody has it (`flock(2)`).
-///
-/// # Errors
-///
-/// `EWOULDBLOCK` if another process has it.
-pub(super) fn try_lock(descriptor: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: the descriptor is valid.
-    if unsafe { libc::flock(descriptor.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
-}
-
 /// The magic number of the file system that a path is on (`statfs(2)`).
 ///
 /// # Errors

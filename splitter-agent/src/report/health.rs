@@ -68,6 +68,15 @@ impl Check {
     }
 }
 
+impl Health {
+    /// What a process says that has removed everything, and is ready in that sense.
+    #[must_use]
+    pub fn done() -> Self {
+        let message = "programs, maps and pins are removed; no agent is at work here";
+        vec![Check::passes("cleanup", message)].into()
+    }
+}
+
 impl From<Vec<Check>> for Health {
     fn from(checks: Vec<Check>) -> Self {
         Self {

@@ -168,13 +168,17 @@ fn without_an_agent_splits_go_on_and_status_and_explain_still_work() {
     store.site.start(&[]).kill();
 
     assert_eq!(store.count(50), (45, 5, 0));
-    let status = store.site.json(&["status"]);
+    let status = store.site.json_of_no(&["status"]);
+    assert_eq!(status["agent"], false);
     assert_eq!(status["attached"], true);
     assert_eq!(status["splits"][0]["connections"], 50);
     assert_eq!(status["splits"][0]["leaves"][1]["observed"], 0.1);
 
     // `explain` runs the kernel's own code: what it foretells comes true.
-    let explained = store.site.json(&["explain", "bookstore.bookstore:14001"]);
+    let explained = store
+        .site
+        .json_of_no(&["explain", "bookstore.bookstore:14001"]);
+    assert_eq!(explained["agent"], false);
     let next = explained["frontends"][0]["next"].as_array().unwrap();
     assert_eq!(next.len(), 10);
     for prediction in next {
@@ -250,9 +254,11 @@ fn cleanup_leaves_nothing_and_refuses_while_an_agent_runs() {
 
     let again = store.site.command(&["cleanup"]);
     assert_eq!(again.status.code(), Some(0));
-    let status = store.site.command(&["status"]);
-    assert_eq!(status.status.code(), Some(3));
-    assert!(stderr(&status).contains("nothing is pinned"), "{status:?}");
+    for command in [&["status"][..], &["explain", "bookstore.bookstore"]] {
+        let output = store.site.command(command);
+        assert_eq!(output.status.code(), Some(3));
+        assert!(stderr(&output).contains("nothing is pinned"), "{output:?}");
+    }
 }
 
 #[test]

@@ -7,3 +7,5 @@ mod bookstore;
 mod canary;
 mod commands;
 mod life;
+mod pages;
+mod status;

@@ -100,6 +100,13 @@ impl Site {
         serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
+    /// The same, for a command that answers "no".
+    pub fn json_of_no(&self, arguments: &[&str]) -> Value {
+        let output = self.command(&[arguments, &["-o", "json"]].concat());
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
     /// Polls `status` until one of its splits is as wanted.
     pub fn wait_for_split(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let start = Instant::now();

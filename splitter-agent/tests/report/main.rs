@@ -7,6 +7,7 @@ mod common;
 mod bookstore;
 mod clients;
 mod health;
+mod health_command;
 mod http;
 mod log_level;
 mod metrics;

@@ -36,7 +36,8 @@ impl Status {
     /// What a command prints that runs `status -o json`.
     pub(crate) fn of(command: &mut Command) -> Result<Self> {
         let output = command.output().context("cannot run `status`")?;
-        if !output.status.success() {
+        // 1 means that not everything is at work yet; what there is, it prints.
+        if !matches!(output.status.code(), Some(0 | 1)) {
             let complaint = String::from_utf8_lossy(&output.stderr);
             bail!("`status` failed: {}", complaint.trim());
         }

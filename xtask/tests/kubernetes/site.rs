@@ -281,7 +281,10 @@ impl Site {
             &["-o", "json"],
         ]
         .concat();
-        serde_json::from_str(&self.kubectl(&command)).expect("JSON")
+        // kubectl ends with an error where the command's answer is "no": programs that are not
+        // attached yet, say.
+        let output = self.try_kubectl(&command, None);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{command:?}: {output:?}"))
     }
 
     /// The split of a root on a node, as `status` tells it.

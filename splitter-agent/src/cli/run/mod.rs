@@ -137,7 +137,6 @@ impl RunArgs {
         };
         tracing::info!(
             cluster_domain = settings.cluster_domain,
-            node = self.node_name,
             zone = self.zone,
             "compiling splits for this cluster and node"
         );

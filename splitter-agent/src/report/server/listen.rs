@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::str::FromStr;
 
 /// What to listen on.
@@ -31,6 +31,23 @@ impl Listen {
                 }
                 TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
             }),
+        }
+    }
+}
+
+impl Listen {
+    /// Where a process on the same machine (or in the same pod) finds who listens there.
+    #[must_use]
+    pub fn nearby(self) -> Vec<SocketAddr> {
+        let loopback = [
+            IpAddr::from(Ipv4Addr::LOCALHOST),
+            IpAddr::from(Ipv6Addr::LOCALHOST),
+        ];
+        let at = |port| loopback.map(|ip| SocketAddr::new(ip, port)).to_vec();
+        match self {
+            Self::Address(address) if address.ip().is_unspecified() => at(address.port()),
+            Self::Address(address) => vec![address],
+            Self::Port(port) => at(port),
         }
     }
 }

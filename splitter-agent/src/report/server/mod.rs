@@ -101,7 +101,7 @@ impl Server {
     /// alive and ready as long as it is there.
     #[must_use]
     pub fn serve_done(self) -> JoinHandle<io::Result<()>> {
-        let done = || async { StatusCode::OK };
+        let done = || async { health(&Health::done()) };
         let router = Router::new()
             .route("/livez", get(done))
             .route("/readyz", get(done))

@@ -1,0 +1,132 @@
+//! Many splits on one screen: how many are in which state, and one line for each.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::super::table::{Align, Table};
+use super::split::{Split, State};
+
+/// Up to so many splits have a line each; of more, only those that need attention.
+const LISTED: usize = 200;
+
+/// Splits by the objects that ask for them.
+pub(super) struct Summary<'a> {
+    objects: BTreeMap<(&'a str, &'a str, &'a str), Object>,
+}
+
+/// The frontends of one object.
+struct Object {
+    frontends: usize,
+    connections: u64,
+    /// The worst of them.
+    state: State,
+    /// None of those that are split has seen a connection.
+    is_idle: bool,
+}
+
+impl<'a> Summary<'a> {
+    pub(super) fn new(splits: &'a [Split]) -> Self {
+        let mut objects = BTreeMap::<_, Object>::new();
+        for split in splits {
+            let key = (
+                split.namespace.as_str(),
+                split.name.as_str(),
+                split.root.as_str(),
+            );
+            let is_idle = split.is_idle() || split.state == State::PassThrough;
+            objects
+                .entry(key)
+                .and_modify(|object| {
+                    object.frontends += 1;
+                    object.connections += split.connections;
+                    object.state = object.state.max(split.state);
+                    object.is_idle &= is_idle;
+                })
+                .or_insert(Object {
+                    frontends: 1,
+                    connections: split.connections,
+                    state: split.state,
+                    is_idle,
+                });
+        }
+        Self { objects }
+    }
+
+    /// How many objects there are.
+    pub(super) fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    pub(super) fn text(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        let mut states = BTreeMap::<State, usize>::new();
+        for object in self.objects.values() {
+            *states.entry(object.state).or_default() += 1;
+        }
+        let states: Vec<String> = states
+            .into_iter()
+            .rev()
+            .map(|(state, count)| format!("{count} {}", state.name()))
+            .collect();
+        writeln!(text, "{} splits: {}", self.len(), states.join(", "))?;
+        let is_long = self.len() > LISTED;
+        let listed: Vec<_> = self
+            .objects
+            .iter()
+            .filter(|(_, object)| !is_long || object.state != State::AsConfigured)
+            .take(LISTED)
+            .collect();
+        if !listed.is_empty() {
+            text.push('\n');
+            text.push_str(&table(&listed));
+        }
+        let idle = self
+            .objects
+            .values()
+            .filter(|object| object.is_idle && object.state != State::PassThrough)
+            .count();
+        text.push('\n');
+        if is_long {
+            writeln!(
+                text,
+                "only those that are not as configured are listed, {LISTED} at most"
+            )?;
+        }
+        if idle > 0 {
+            writeln!(
+                text,
+                "{idle} without a connection on this node since their shares changed; if clients \
+                 here do connect, see docs/not-split.md"
+            )?;
+        }
+        writeln!(
+            text,
+            "`status NAMESPACE[/NAME]` shows leaves, `status --all` those of every split"
+        )?;
+        Ok(text)
+    }
+}
+
+fn table(objects: &[(&(&str, &str, &str), &Object)]) -> String {
+    let mut table = Table::new(
+        0,
+        &[
+            Align::Left,
+            Align::Left,
+            Align::Right,
+            Align::Right,
+            Align::Left,
+        ],
+    );
+    table.row(["SPLIT", "SERVICE", "FRONTENDS", "CONNECTIONS", "STATE"]);
+    for ((namespace, name, root), object) in objects {
+        table.row([
+            format!("{namespace}/{name}"),
+            (*root).to_owned(),
+            object.frontends.to_string(),
+            object.connections.to_string(),
+            object.state.name().to_owned(),
+        ]);
+    }
+    table.render()
+}

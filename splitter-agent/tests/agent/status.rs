@@ -1,0 +1,226 @@
+//! What `status` shows, and of what.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::bookstore::Bookstore;
+use crate::common::agent::{Site, service, stderr, stdout, weights};
+
+/// A root Service, its two leaves and their split, in a namespace of its own. Nothing is behind
+/// the leaves.
+fn shop(namespace: &str, number: u32) -> String {
+    let service = |name: &str, last: u32| {
+        service(
+            name,
+            &format!("10.{}.{}.{last}", 96 + number / 200, number % 200),
+        )
+    };
+    let slice = |leaf: &str| {
+        crate::common::agent::slice(leaf, &["10.244.0.9:80".parse().expect("an address")])
+    };
+    let text = [
+        service("bookstore", 10),
+        service("bookstore-v1", 11),
+        service("bookstore-v2", 12),
+        slice("bookstore-v1"),
+        slice("bookstore-v2"),
+        weights(1, 1),
+    ]
+    .concat();
+    text.replace("namespace: bookstore", &format!("namespace: {namespace}"))
+        .replace("bookstore.bookstore", "bookstore")
+}
+
+/// Takes programs off, as an administrator would with `rm`.
+fn unpin(site: &Site, programs: &[&str]) {
+    for entry in fs::read_dir(site.lab.pin_directory().join("links")).expect("links") {
+        let path = entry.expect("a link").path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        // A link's name is that of its program, and of its cgroup.
+        let name = name
+            .and_then(|name| name.split('-').next())
+            .expect("a name");
+        if programs.contains(&name) {
+            fs::remove_file(path).expect("a link that can be removed");
+        }
+    }
+}
+
+#[test]
+fn what_no_program_looks_up_is_not_in_force() {
+    let store = Bookstore::new("detached");
+    store.site.write("split.yaml", &weights(9, 1));
+    store.site.start(&[]).kill();
+
+    // Connections of the other family are none of this frontend's business.
+    unpin(&store.site, &["connect6", "getpeername6"]);
+    let status = store.site.json_of_no(&["status"]);
+    assert_eq!(status["attached"], false);
+    assert_eq!(status["splits"][0]["state"], "as-configured", "{status}");
+    assert_eq!(store.count(10), (9, 1, 0));
+
+    unpin(&store.site, &["connect4", "getpeername4"]);
+    for command in [&["status"][..], &["explain", "bookstore.bookstore"]] {
+        let output = store.site.command(command);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let said = stdout(&output);
+        assert!(
+            said.contains("none attached, so nothing is split"),
+            "{said}"
+        );
+        assert!(said.contains("agent     none at work"), "{said}");
+        assert!(
+            said.contains("not in force: no program is attached"),
+            "{said}"
+        );
+        assert!(!said.contains("90.00%    90.00%"), "{said}");
+    }
+    let status = store.site.json_of_no(&["status"]);
+    let split = &status["splits"][0];
+    assert_eq!(split["state"], "not-in-force", "{split}");
+    assert_eq!(split["leaves"][0]["configured"], 0.9, "{split}");
+    assert_eq!(split["leaves"][0]["in_force"], 0.0, "{split}");
+    // What the maps would say is not what happens.
+    assert_eq!(store.count(2), (0, 0, 2));
+}
+
+#[test]
+fn status_tells_its_node_its_version_and_whether_an_agent_is_at_work() {
+    let site = Site::new("at-work");
+    let agent = site.start(&[]);
+    let status = site.json(&["status", "--node-name", "worker-7"]);
+    assert_eq!(status["node"], "worker-7");
+    assert_eq!(status["version"], splitter_agent::VERSION);
+    assert_eq!(status["agent"], true);
+    // Without a name it is the machine's.
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let status = site.json(&["status", "--node-name", ""]);
+    assert_eq!(status["node"], name.trim());
+
+    agent.kill();
+    let output = site.command(&["status"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = stdout(&output);
+    assert!(said.contains("nothing follows changes"), "{said}");
+}
+
+/// `namespace/name` of what `status` shows.
+fn shown(status: &Value) -> Vec<String> {
+    let splits = status["splits"].as_array().expect("splits").iter();
+    splits
+        .map(|split| {
+            let text = |field: &str| split[field].as_str().expect("text").to_owned();
+            format!("{}/{}", text("namespace"), text("name"))
+        })
+        .collect()
+}
+
+#[test]
+fn status_shows_what_is_asked_for_sorted_by_name() {
+    let site = Site::new("selection");
+    // Their addresses are in another order than their names.
+    for (number, namespace) in ["cellar", "attic", "barn"].into_iter().enumerate() {
+        site.write(
+            &format!("{namespace}.yaml"),
+            &shop(namespace, number as u32),
+        );
+    }
+    let _agent = site.start(&[]);
+    let split = "bookstore-split";
+    let status = site.json(&["status"]);
+    let all = ["attic", "barn", "cellar"].map(|namespace| format!("{namespace}/{split}"));
+    assert_eq!(shown(&status), all);
+
+    for arguments in [
+        &["status", "barn"][..],
+        &["status", "--namespace", "barn"],
+        &["status", "-n", "barn", "bookstore"],
+        &["status", "-n", "barn", split],
+        &["status", "barn/bookstore"],
+        &["status", "barn/bookstore-split"],
+    ] {
+        let status = site.json(arguments);
+        assert_eq!(shown(&status), [format!("barn/{split}")], "{arguments:?}");
+    }
+    for nothing in ["house", "barn/bookstore-v1"] {
+        let status = site.json_of_no(&["status", nothing]);
+        assert_eq!(shown(&status), [""; 0]);
+        let said = stdout(&site.command(&["status", nothing]));
+        assert!(said.contains("no split"), "{said}");
+    }
+    for wrong in [
+        &["a/b/c"][..],
+        &["Barn"],
+        &["/"],
+        &["-n", "barn", "attic/bookstore"],
+    ] {
+        let output = site.command(&[&["status"], wrong].concat());
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(!stderr(&output).is_empty());
+    }
+}
+
+#[test]
+fn many_splits_are_summed_up() {
+    let site = Site::new("many");
+    let count = 25;
+    for number in 0..count {
+        let namespace = format!("shop-{number:02}");
+        let text = shop(&namespace, number);
+        let text = match number {
+            7 => text.replace("weight: 1}", "weight: 0}"),
+            9 => text.replace(
+                "{service: bookstore-v2, weight: 1}",
+                "{service: none, weight: 1}",
+            ),
+            _ => text,
+        };
+        site.write(&format!("{namespace}.yaml"), &text);
+    }
+    let _agent = site.start(&[]);
+    let said = stdout(&site.command(&["status"]));
+    assert!(
+        said.contains("25 splits: 1 refused, 1 a leaf cannot take its share, 23 as configured"),
+        "{said}"
+    );
+    assert!(said.contains("24 without a connection"), "{said}");
+    assert!(said.contains("docs/not-split.md"), "{said}");
+    let lines = said.lines().filter(|line| line.starts_with("shop-"));
+    let names: Vec<_> = lines.map(|line| &line[..7]).collect();
+    assert_eq!(names.len(), count as usize, "{said}");
+    assert!(names.is_sorted(), "{said}");
+    assert!(!said.contains("LEAF"), "{said}");
+
+    let all = stdout(&site.command(&["status", "--all"]));
+    assert_eq!(all.matches("LEAF").count(), count as usize, "{all}");
+    let one = stdout(&site.command(&["status", "shop-07"]));
+    assert!(one.contains("AllWeightsZero"), "{one}");
+    let json = site.json(&["status"]);
+    assert_eq!(shown(&json).len(), count as usize);
+}
+
+#[test]
+fn a_split_that_no_connection_uses_says_where_to_look() {
+    let store = Bookstore::new("idle");
+    store.site.write("split.yaml", &weights(1, 1));
+    let _agent = store.site.start(&[]);
+    let status = || stdout(&store.site.command(&["status"]));
+    let said = status();
+    assert!(said.contains("no connection on this node so far"), "{said}");
+    assert!(said.contains("docs/not-split.md"), "{said}");
+
+    assert_eq!(store.count(2), (1, 1, 0));
+    let said = status();
+    assert!(!said.contains("docs/not-split.md"), "{said}");
+
+    // Clients that keep their connections open have nothing to do with the new shares.
+    store.site.write("split.yaml", &weights(3, 1));
+    store.site.wait_for_weights(&[3, 1]);
+    let said = status();
+    assert!(
+        said.contains("no new connection since the shares changed"),
+        "{said}"
+    );
+    assert!(said.contains("docs/not-split.md"), "{said}");
+}
