@@ -101,7 +101,10 @@ fn manifests() -> Vec<PathBuf> {
 #[test]
 fn every_document_says_what_it_is() {
     for path in manifests() {
-        let is_values = path.ends_with("chart/values.yaml");
+        // Parts of other programs' configuration, not objects.
+        let is_values = ["chart/values.yaml", "monitoring/prometheus-scrape.yaml"]
+            .iter()
+            .any(|name| path.ends_with(name));
         for document in documents(&path) {
             for field in ["apiVersion", "kind"] {
                 let is_chart = path.ends_with("chart/Chart.yaml") && field == "kind";
@@ -199,6 +202,56 @@ fn the_dashboard_is_json_with_a_query_in_each_panel() {
     for panel in dashboard["panels"].as_array().unwrap() {
         assert!(panel["targets"][0]["expr"].is_string(), "{panel}");
     }
+}
+
+#[test]
+fn a_plain_prometheus_finds_what_the_operator_finds() {
+    let monitoring = deploy().join("monitoring");
+    let config = documents(&monitoring.join("prometheus-scrape.yaml")).remove(0);
+    let jobs = config["scrape_configs"].as_array().unwrap();
+    assert_eq!(jobs.len(), 1);
+    let job = &jobs[0];
+    // The alerts ask for the job by name.
+    let rules = read(&monitoring.join("prometheus-rule.yaml"));
+    let name = job["job_name"].as_str().unwrap();
+    assert!(rules.contains(&format!("job=\"{name}\"")), "{name}");
+
+    let daemon_set = documents(&deploy().join("base/daemon-set.yaml")).remove(0);
+    let discovery = &job["kubernetes_sd_configs"][0];
+    assert_eq!(discovery["role"], "pod");
+    assert_eq!(
+        discovery["namespaces"]["names"][0],
+        daemon_set["metadata"]["namespace"]
+    );
+    let rule = |label: &str| {
+        let rules = job["relabel_configs"].as_array().unwrap().iter();
+        let mut rules = rules.filter(|rule| rule["source_labels"][0] == label);
+        rules
+            .next()
+            .unwrap_or_else(|| panic!("no rule for {label}"))
+    };
+    let kept = |label: &str| {
+        let rule = rule(label);
+        assert_eq!(rule["action"], "keep", "{rule}");
+        rule["regex"].clone()
+    };
+    let template = &daemon_set["spec"]["template"];
+    assert_eq!(
+        kept("__meta_kubernetes_pod_label_app_kubernetes_io_name"),
+        template["metadata"]["labels"]["app.kubernetes.io/name"]
+    );
+    let port = kept("__meta_kubernetes_pod_container_port_name");
+    assert_eq!(port, template["spec"]["containers"][0]["ports"][0]["name"]);
+    let monitor = documents(&monitoring.join("pod-monitor.yaml")).remove(0);
+    let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
+    assert_eq!(port, endpoint["port"]);
+    assert_eq!(job["scrape_interval"], endpoint["interval"]);
+    // Alerts name the node.
+    let node = rule("__meta_kubernetes_pod_node_name");
+    assert_eq!(
+        node["target_label"],
+        endpoint["relabelings"][0]["targetLabel"]
+    );
 }
 
 #[test]
