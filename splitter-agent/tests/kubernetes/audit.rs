@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Has an API server note every request for a list or a watch.
@@ -13,9 +13,12 @@ pub(crate) struct Audit {
 impl Audit {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let policy = "{apiVersion: audit.k8s.io/v1, kind: Policy, omitStages: [ResponseStarted], \
-                      rules: [{level: Metadata, verbs: [list, watch]}]}";
-        fs::write(directory.path().join("policy.yaml"), policy).expect("a file");
+        let policy = json!({
+            "apiVersion": "audit.k8s.io/v1", "kind": "Policy",
+            "omitStages": ["ResponseStarted"],
+            "rules": [{"level": "Metadata", "verbs": ["list", "watch"]}],
+        });
+        fs::write(directory.path().join("policy.yaml"), policy.to_string()).expect("a file");
         Self { directory }
     }
 
