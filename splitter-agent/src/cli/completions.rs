@@ -3,6 +3,11 @@
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
+/// What clap_complete's script for bash (4.6.11) calls a program with a hyphen in its name when it
+/// looks for the options of a command, and what it calls it everywhere else. Without the same name
+/// in both places, no option of any command is completed.
+const MISNAMED: (&str, &str) = ("splitter__subcmd__agent", "splitter__agent");
+
 use super::{Cli, Outcome};
 
 /// Print a script that completes this program's arguments in a shell.
@@ -21,6 +26,14 @@ pub(super) fn run(args: &CompletionsArgs) -> anyhow::Result<Outcome> {
     let mut script = Vec::new();
     let mut command = Cli::command();
     clap_complete::generate(args.shell, &mut command, super::NAME, &mut script);
-    super::write(&script)?;
+    super::write(&mended(args.shell, script))?;
     Ok(Outcome::Done)
+}
+
+fn mended(shell: Shell, script: Vec<u8>) -> Vec<u8> {
+    match String::from_utf8(script) {
+        Ok(text) if shell == Shell::Bash => text.replace(MISNAMED.0, MISNAMED.1).into_bytes(),
+        Ok(text) => text.into_bytes(),
+        Err(error) => error.into_bytes(),
+    }
 }

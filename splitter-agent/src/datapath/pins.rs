@@ -36,7 +36,7 @@ pub const PROGRAMS: [&str; 4] = ["getpeername4", "getpeername6", "connect4", "co
 
 /// How often, and how long apart, it is tried to lock the directory, in case somebody is just
 /// looking whether it is locked.
-const LOOKS: u32 = 4;
+const LOOKS: u32 = 40;
 const LOOK: Duration = Duration::from_millis(5);
 
 /// The map that leads to all others, in every layout.

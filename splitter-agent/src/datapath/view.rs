@@ -355,7 +355,8 @@ pub fn reason_text(reason: Reason) -> &'static str {
         }
         Reason::NotKnownYet => {
             "the agent does not follow all kinds of objects that decide this split, so the root \
-             Service behaves as without it until the agent does; /readyz names the kinds"
+             Service behaves as without it until the agent does; `splitter-agent \
+             health` names the kinds"
         }
     }
 }

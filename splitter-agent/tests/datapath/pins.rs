@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use aya::maps::{Array, MapData};
+use rustix::fs::{FlockOperation, flock};
 use splitter_agent::datapath::{
     Capacity, EbpfLogLevel, LoadError, LoadSettings, MapsError, PinDirectory, PinError, Programs,
     Refusal, View, attached_programs,
@@ -78,6 +79,28 @@ fn only_one_agent_at_a_time_gets_the_lock() {
     assert!(matches!(pins.lock(), Err(PinError::Locked(_))));
     drop(lock);
     assert!(pins.lock().is_ok());
+}
+
+#[test]
+fn whether_an_agent_is_at_work_can_be_seen_and_who_looks_keeps_none_from_starting() {
+    let lab = Lab::new("look").unwrap();
+    let pins = PinDirectory::new(lab.pin_directory());
+    assert!(!pins.is_locked().unwrap());
+    pins.create().unwrap();
+    assert!(!pins.is_locked().unwrap());
+
+    // What looking takes for a moment, held for longer than that.
+    let look = fs::File::open(pins.path()).unwrap();
+    flock(&look, FlockOperation::NonBlockingLockShared).unwrap();
+    let other = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        drop(look);
+    });
+    let lock = pins.lock().unwrap();
+    other.join().unwrap();
+    assert!(pins.is_locked().unwrap());
+    drop(lock);
+    assert!(!pins.is_locked().unwrap());
 }
 
 #[test]

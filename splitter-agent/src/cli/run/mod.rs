@@ -260,7 +260,9 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
         }
     }
     feedback.end().await;
-    tracing::info!("ending; what was last published stays in force");
+    tracing::info!(
+        "shutting down; the programs stay attached, with the splits that were last published"
+    );
     Ok(())
 }
 
