@@ -27,8 +27,8 @@ pub(super) enum HostError {
     Foreign,
     /// The name of a Service of another cluster, or of this one, whose domain is not known.
     #[error(
-        "is in domain {0}, which is not that of this cluster as the agent knows it; if it is, give \
-         the agent --cluster-domain {0}"
+        "is not in the domain of this cluster as the agent knows it; if it is, give the agent \
+         --cluster-domain {0}"
     )]
     OtherDomain(String),
 }
@@ -36,6 +36,9 @@ pub(super) enum HostError {
 /// What every cluster answers to unless it is told otherwise, so that manifests are
 /// written with it.
 const USUAL_DOMAIN: &str = "cluster.local";
+
+/// Of a DNS name (RFC 1035).
+const LONGEST_NAME: usize = 253;
 
 impl Host {
     /// Reads `svc`, `svc.ns`, `svc.ns.svc` and `svc.ns.svc.<cluster domain>` (also only
@@ -59,7 +62,9 @@ impl Host {
             {
                 (service, Some(namespace))
             }
-            [_, _, "svc", domain @ ..] => return Err(HostError::OtherDomain(domain.join("."))),
+            [_, _, "svc", domain @ ..] if name.len() <= LONGEST_NAME => {
+                return Err(HostError::OtherDomain(domain.join(".")));
+            }
             _ => return Err(HostError::Foreign),
         };
         Ok(Self {
@@ -136,8 +141,18 @@ mod tests {
             ("web:65536", HostError::InvalidPort),
             ("www.example.org", HostError::Foreign),
             ("pod.web.shop.svc.cluster.local", HostError::Foreign),
-            ("web.shop.svc.cluster.local.extra", HostError::Foreign),
-            ("web.shop.svc.local", HostError::Foreign),
+            (
+                "web.shop.svc.cluster.local.extra",
+                HostError::OtherDomain("cluster.local.extra".into()),
+            ),
+            (
+                "web.shop.svc.local:80",
+                HostError::OtherDomain("local".into()),
+            ),
+            (
+                &format!("web.shop.svc{}", ".x".repeat(200)),
+                HostError::Foreign,
+            ),
         ] {
             assert_eq!(parse(form), Err(error), "{form}");
         }

@@ -442,7 +442,7 @@ mod tests {
             .collect();
         assert_eq!(ready, [false, false, true]);
         assert_eq!(slice.without_address, 2);
-        assert!(size_of::<SliceEndpoint>() <= 20);
+        assert!(size_of::<SliceEndpoint>() <= 24);
     }
 
     #[test]
