@@ -22,8 +22,8 @@ pub struct Assumed {
     pub endpoints: Vec<ObjectName>,
 }
 
-/// Adds what a cluster would: to each root a cluster IP, and to each Service without an
-/// EndpointSlice a ready endpoint.
+/// Adds what a cluster would: to each root a cluster IP, and to each Service that selects
+/// pods and has no EndpointSlice a ready endpoint.
 pub(super) fn complete(objects: &mut Objects, settings: &Settings) -> Assumed {
     let mut addresses = Addresses::default();
     let mut assumed = Assumed::default();
@@ -49,7 +49,9 @@ pub(super) fn complete(objects: &mut Objects, settings: &Settings) -> Assumed {
         .services
         .values()
         .filter(|service| {
-            service.kind != ServiceKind::ExternalName
+            // Of one without a selector, somebody else writes the EndpointSlices.
+            service.has_selector
+                && service.kind != ServiceKind::ExternalName
                 && !has_slice.contains(&service.name)
                 && !has_refused_slice(objects, &service.name.namespace)
         })

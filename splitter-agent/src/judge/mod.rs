@@ -62,7 +62,7 @@ impl Verdict {
     pub fn is_clean(&self) -> bool {
         self.diagnostics
             .iter()
-            .all(|diagnostic| diagnostic.severity == Severity::Accepted)
+            .all(|diagnostic| diagnostic.severity <= Severity::Note)
     }
 }
 
@@ -88,7 +88,7 @@ pub fn judge(reading: &Reading, settings: &Settings) -> Verdict {
     diagnostics.extend(rest);
     let faulty: BTreeSet<ObjectReference> = diagnostics
         .iter()
-        .filter(|diagnostic| diagnostic.severity != Severity::Accepted)
+        .filter(|diagnostic| diagnostic.severity > Severity::Note)
         .map(|diagnostic| diagnostic.object.clone())
         .collect();
     diagnostics.retain(|diagnostic| {

@@ -150,9 +150,10 @@ fn shown_place(path: &Path, place: Place) -> String {
 
 /// The kinds of lists that are unpacked: group and kind, and the kind of the items, where
 /// they are of one.
-const LISTS: [(&str, &str, Option<&str>); 4] = [
+const LISTS: [(&str, &str, Option<&str>); 5] = [
     ("", "List", None),
     ("", "ServiceList", Some("Service")),
+    ("", "NodeList", Some("Node")),
     (
         "discovery.k8s.io",
         "EndpointSliceList",
