@@ -150,7 +150,7 @@ mod tests {
                 HostError::OtherDomain("local".into()),
             ),
             (
-                &format!("web.shop.svc{}", ".x".repeat(200)),
+                format!("web.shop.svc{}", ".x".repeat(200)).as_str(),
                 HostError::Foreign,
             ),
         ] {

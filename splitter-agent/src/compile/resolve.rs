@@ -348,7 +348,9 @@ fn place_split<'a>(
 /// Tells of a root that has nobody behind it but the leaves of its splits.
 fn note_root(store: &Store, claim: &Claim, service: &Service, report: &mut Report) {
     let mut slices = store.slices(&service.name);
-    if service.has_selector || slices.any(|slice| !slice.endpoints.is_empty()) {
+    let has_endpoints = slices.any(|slice| !slice.endpoints.is_empty());
+    let is_known = store.knowledge(ObjectKind::EndpointSlice) == Knowledge::Followed;
+    if service.has_selector || has_endpoints || !is_known {
         return;
     }
     report.say(
