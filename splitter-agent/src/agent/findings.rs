@@ -103,6 +103,10 @@ impl Findings {
                     uid,
                     api_version,
                     generation,
+                    weights: compiler
+                        .traffic_split(&object.name)
+                        .filter(|_| object.kind == "TrafficSplit")
+                        .map_or_else(Box::default, |split| split.weights().into()),
                     diagnostics: Arc::clone(&found),
                 }
             });

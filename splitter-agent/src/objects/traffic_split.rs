@@ -132,6 +132,25 @@ impl TrafficSplit {
     }
 }
 
+impl TrafficSplit {
+    /// Its weights for a line, for example `web-v1:90,web-v2:10`; empty if they cannot be read.
+    #[must_use]
+    pub fn weights(&self) -> String {
+        const MOST: usize = 4;
+        let Ok(spec) = &self.spec else {
+            return String::new();
+        };
+        let backends = spec.backends.iter().take(MOST);
+        let mut weights: Vec<String> = backends
+            .map(|backend| format!("{}:{}", inert(&backend.service), backend.weight))
+            .collect();
+        if spec.backends.len() > MOST {
+            weights.push(format!("{} more", spec.backends.len() - MOST));
+        }
+        weights.join(",")
+    }
+}
+
 /// Annotations that are almost ours: of our prefix with a name that there is not, of our name
 /// with another prefix, or written as a label.
 fn mistaken(metadata: &Fields) -> Box<[String]> {
@@ -338,6 +357,28 @@ mod tests {
             let weights: Vec<_> = split.spec.unwrap().backends.into_iter().collect();
             assert_eq!(weights[0].weight.nanos() * 2, weights[1].weight.nanos());
         }
+    }
+
+    #[test]
+    fn weights_fit_a_line() {
+        let weights = |spec: Value| {
+            let value = json!({
+                "apiVersion": "split.smi-spec.io/v1alpha4", "kind": "TrafficSplit",
+                "metadata": {"name": "web"}, "spec": spec,
+            });
+            split(value).weights()
+        };
+        let backends = |weights: &[&str]| -> Vec<Value> {
+            let backends = weights.iter().enumerate();
+            backends
+                .map(|(index, weight)| json!({"service": format!("v{index}"), "weight": weight}))
+                .collect()
+        };
+        let spec = |these: &[&str]| json!({"service": "web", "backends": backends(these)});
+        assert_eq!(weights(spec(&["90", "500m"])), "v0:90,v1:0.5");
+        let many = weights(spec(&["1", "2", "3", "4", "5", "6"]));
+        assert_eq!(many, "v0:1,v1:2,v2:3,v3:4,2 more");
+        assert_eq!(weights(spec(&["1", "most"])), "");
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct Standing {
     pub api_version: String,
     /// `metadata.generation`, 0 where there is none.
     pub generation: i64,
+    /// The weights of a TrafficSplit for a line; empty for others, and where they cannot be read.
+    pub weights: Box<str>,
     /// What is said about it, at least one thing, sorted. Whoever remembers it remembers the same
     /// copy: there is one for every object in a cluster.
     pub diagnostics: Arc<[Diagnostic]>,
@@ -171,6 +173,7 @@ mod tests {
             uid: String::new(),
             api_version: String::new(),
             generation,
+            weights: Box::default(),
             diagnostics: Arc::default(),
         }
     }

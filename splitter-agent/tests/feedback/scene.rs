@@ -338,6 +338,7 @@ impl Split {
             uid: self.uid.clone(),
             api_version: format!("split.smi-spec.io/{WITHOUT_STATUS}"),
             generation: self.generation,
+            weights: Box::default(),
             diagnostics: diagnostics.into_iter().collect(),
         });
         for agent in agents {

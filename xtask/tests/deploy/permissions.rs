@@ -110,7 +110,7 @@ fn the_agent_may_do_what_it_does_and_nothing_more() {
     server.create_crd();
     server.succeed(&["apply", "-k", "deploy/"], "");
     // Again, over what is there.
-    for component in ["capabilities", "gke", "uninstall"] {
+    for component in ["admission", "capabilities", "gke", "uninstall"] {
         let kustomization = Kustomization::new(&[component], None);
         server.succeed(&["apply", "-k", kustomization.path()], "");
     }
@@ -139,5 +139,50 @@ fn the_agent_may_do_what_it_does_and_nothing_more() {
     for (verb, resource, place) in FORBIDDEN {
         assert!(!may(verb, resource, place), "may {verb} {resource}");
     }
+    server.succeed(&["delete", "-k", "deploy/", "--wait=false"], "");
+}
+
+/// The roles that a cluster's controller adds to those of everybody who may edit or view a
+/// namespace.
+#[test]
+fn editors_of_a_namespace_may_write_splits_and_viewers_read_them() {
+    let server = ApiServer::start();
+    server.create_crd();
+    server.succeed(&["apply", "-k", "deploy/"], "");
+    for (role, user, kinds) in [
+        ("edit", "editor", &["edit", "admin"][..]),
+        ("view", "viewer", &["view"]),
+    ] {
+        let name = format!("splitter-traffic-splits-{role}");
+        let labels = &server.get("clusterrole", &name)["metadata"]["labels"];
+        for kind in kinds {
+            let label = format!("rbac.authorization.k8s.io/aggregate-to-{kind}");
+            assert_eq!(labels[&label], "true", "{name}");
+        }
+        let who = format!("--user={user}");
+        let role = format!("--clusterrole={name}");
+        server.succeed(&["create", "rolebinding", &name, &role, &who], "");
+    }
+    let may = |user: &str, verb: &str, resource: &str, place: &[&str]| {
+        let mut arguments = vec!["auth", "can-i", verb, resource, "--as", user];
+        arguments.extend(place);
+        let output = server.kubectl(&arguments, "");
+        String::from_utf8_lossy(&output.stdout).trim() == "yes"
+    };
+    const SPLITS: &str = "trafficsplits.split.smi-spec.io";
+    let here = ["--namespace=default"];
+    for verb in ["get", "list", "watch"] {
+        for user in ["editor", "viewer"] {
+            assert!(may(user, verb, SPLITS, &here), "{user} may not {verb}");
+        }
+    }
+    for verb in ["create", "update", "patch", "delete", "deletecollection"] {
+        assert!(may("editor", verb, SPLITS, &here), "may not {verb}");
+        assert!(!may("viewer", verb, SPLITS, &here), "may {verb}");
+        assert!(!may("editor", verb, SPLITS, &["--namespace=kube-system"]));
+    }
+    let status = ["--namespace=default", "--subresource=status"];
+    assert!(!may("editor", "patch", SPLITS, &status));
+    assert!(may("viewer", "get", SPLITS, &status));
     server.succeed(&["delete", "-k", "deploy/", "--wait=false"], "");
 }

@@ -70,6 +70,54 @@ fn the_crd_accepts_what_each_version_allows_and_nothing_else() {
     }
     keeps_matches(&server);
     shows_weights_in_every_version(&server);
+    shows_how_a_split_stands(&server);
+}
+
+fn shows_how_a_split_stands(server: &ApiServer) {
+    let mut canary = split("v1alpha2", &json!(90));
+    canary["metadata"]["name"] = json!("canary");
+    server.succeed(&["create", "--filename=-"], &canary.to_string());
+    let condition = |kind: &str, status: &str, reason: &str| {
+        json!({
+            "type": kind, "status": status, "reason": reason, "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        })
+    };
+    let status = json!({"status": {
+        "weights": "web-v1:90,web-v2:10",
+        "conditions": [
+            condition("Accepted", "True", "Accepted"),
+            condition("InForce", "False", "RootMissing"),
+        ],
+    }});
+    let patch = status.to_string();
+    let patch = [
+        "patch",
+        "ts",
+        "canary",
+        "--subresource=status",
+        "--type=merge",
+        "--patch",
+        &patch,
+    ];
+    server.succeed(&patch, "");
+    for version in ["v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"] {
+        let kind = format!("trafficsplits.{version}.split.smi-spec.io");
+        let table = server.succeed(&["get", &kind, "canary"], "");
+        let (head, row) = table.split_once('\n').unwrap();
+        let head: Vec<&str> = head.split_whitespace().collect();
+        assert_eq!(
+            head,
+            ["NAME", "SERVICE", "WEIGHTS", "ACCEPTED", "IN-FORCE", "AGE"]
+        );
+        let row: Vec<&str> = row.split_whitespace().collect();
+        assert_eq!(
+            row[..5],
+            ["canary", "web", "web-v1:90,web-v2:10", "True", "False"]
+        );
+    }
+    let wide = server.succeed(&["get", "ts", "canary", "--output=wide"], "");
+    assert!(wide.contains("RootMissing"), "{wide}");
 }
 
 /// A split for some requests must not become one for all because a tool touched it through a version

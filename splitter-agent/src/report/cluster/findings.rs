@@ -267,6 +267,7 @@ impl Reconciler {
                     slot: event::slot(standing, diagnostic),
                     standing: Standing {
                         diagnostics: Arc::default(),
+                        weights: Box::default(),
                         ..standing.clone()
                     },
                     diagnostic: diagnostic.clone(),

@@ -35,6 +35,7 @@ pub(super) fn standing(
         uid: format!("uid-{name}"),
         api_version: "split.smi-spec.io/v1alpha4".to_owned(),
         generation,
+        weights: "v1:90,v2:10".into(),
         diagnostics: diagnostics.into_iter().collect(),
     };
     (object, standing)

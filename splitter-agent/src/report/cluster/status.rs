@@ -31,6 +31,8 @@ const BATCH: usize = 10;
 pub(super) struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) observed_generation: Option<i64>,
+    /// The weights as they are read, for a column of `kubectl get`, which shows one value only.
+    pub(super) weights: String,
     pub(super) conditions: Vec<Condition>,
 }
 
@@ -238,6 +240,7 @@ fn status(standing: &Standing, before: &[Condition], at: Timestamp) -> Status {
     };
     Status {
         observed_generation: generation,
+        weights: standing.weights.to_string(),
         conditions: vec![
             condition("Accepted", reason::ACCEPTED, &[Severity::Refused], false),
             condition(
@@ -327,6 +330,7 @@ mod tests {
             ]
         );
         assert_eq!(third.observed_generation, Some(3));
+        assert_eq!(third.weights, "v1:90,v2:10");
     }
 
     #[test]
