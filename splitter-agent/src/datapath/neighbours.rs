@@ -414,11 +414,14 @@ fn other_agents(pins: &PinDirectory) -> BTreeMap<u32, PathBuf> {
     };
     let mut pending = vec![(root, 0)];
     while let Some((directory, depth)) = pending.pop() {
-        if directory == pins.path() {
-            continue;
-        }
-        let other = PinDirectory::new(&directory);
-        for link in other.pinned_links().unwrap_or_default() {
+        let links = if directory == pins.path() {
+            Vec::new()
+        } else {
+            // What cannot be listed is nobody's that we could name.
+            let other = PinDirectory::new(&directory);
+            other.pinned_links().unwrap_or_default()
+        };
+        for link in links {
             let info = syscall::open_pin(&link.path)
                 .and_then(|descriptor| syscall::link_info(descriptor.as_fd()));
             if let Ok(info) = info {

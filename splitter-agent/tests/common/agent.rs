@@ -47,27 +47,30 @@ impl Site {
         fs::rename(hidden, self.manifests.path().join(name)).expect("a file that can be renamed");
     }
 
-    /// Starts an agent; it need not be ready when this returns.
+    /// Starts an agent for the lab's cgroup; it need not be ready when this returns.
     pub fn spawn(&self, extra: &[&str]) -> Agent {
+        let mut command = self.lab.command(BINARY).expect("a place for the agent");
+        command.env("SPLITTER_CGROUP", self.lab.cgroup());
+        self.launch(command, &self.lab.pin_directory(), extra)
+    }
+
+    /// Starts an agent by a command to which its arguments are added.
+    pub fn launch(&self, mut command: Command, pins: &Path, extra: &[&str]) -> Agent {
         let number = self.started.get();
         self.started.set(number + 1);
         let log = self.logs.path().join(format!("{number}.log"));
         let file = fs::File::create(&log).expect("a log file");
-        let child = self
-            .lab
-            .command(BINARY)
-            .expect("a place for the agent")
+        let child = command
             .arg("run")
             .arg("--manifests")
             .arg(self.manifests.path())
             .arg("--pin-dir")
-            .arg(self.lab.pin_directory())
+            .arg(pins)
             .args(["--node-name", "test"])
             .args(extra)
             .env("SPLITTER_MAX_FRONTENDS", "64")
             .env("SPLITTER_MAX_LEAVES", "256")
             .env("SPLITTER_MAX_ENDPOINTS", "1024")
-            .env("SPLITTER_CGROUP", self.lab.cgroup())
             .env_remove("RUST_LOG")
             .stdout(Stdio::null())
             .stderr(file)

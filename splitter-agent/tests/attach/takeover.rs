@@ -1,0 +1,68 @@
+//! An agent takes over what one before it has attached.
+
+use std::fs;
+
+use xtask::lab::Process;
+
+use crate::bookstore::Bookstore;
+use crate::common::agent::weights;
+use crate::http::wait_for;
+use crate::node::{Node, Place};
+
+#[test]
+fn links_as_the_first_version_pinned_them_are_taken_over_under_load() {
+    let store = Bookstore::new("old-links");
+    store.site.write("split.yaml", &weights(3, 1));
+    store.site.start(&[]).kill();
+    // That version knew one cgroup only.
+    let links = store.site.lab.pin_directory().join("links");
+    let names = || {
+        let entries = fs::read_dir(&links).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    let new_names = names();
+    for name in &new_names {
+        let (program, _) = name.split_once('-').unwrap();
+        fs::rename(links.join(name), links.join(program)).unwrap();
+    }
+    assert_eq!(store.site.json(&["status"])["attached"], true);
+    let mut clients = [store.hammer(), store.hammer()];
+
+    let agent = store.site.start(&[]);
+
+    assert!(
+        agent.log().contains("connect4 (Replaced)"),
+        "{}",
+        agent.log()
+    );
+    assert_eq!(names(), new_names);
+    assert!(
+        clients.iter_mut().all(Process::is_running),
+        "a connection failed"
+    );
+    assert_eq!(store.site.json(&["status"])["attached"], true);
+    drop(clients);
+    let split = store.site.wait_for_weights(&[3, 1]);
+    assert_eq!(split["generation"], 1, "{split}");
+}
+
+#[test]
+fn links_on_a_group_that_has_no_pods_any_more_go_once_the_right_ones_are_there() {
+    let node = Node::new("moved");
+    let before = node.pod("kubepods/podUID/1");
+    let (agent, server) = node.agent(Place::Outside, &[]);
+    wait_for(server, "/readyz", 200);
+    assert_eq!(node.attached(), ["kubepods"]);
+    agent.kill();
+    drop(before);
+
+    // The node has been given another cgroup driver meanwhile.
+    let _after = node.pod("kubepods.slice/kubepods-podUID.slice/1.scope");
+    let (_agent, server) = node.agent(Place::Outside, &[]);
+    wait_for(server, "/readyz", 200);
+    node.wait_for_attached(&["kubepods.slice"]);
+}
