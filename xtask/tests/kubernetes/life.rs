@@ -20,6 +20,22 @@ const WEIGHTS: [u64; 2] = [9, 1];
 /// What that means for a client.
 const SHARES: [(&str, u64); 2] = [("v1", 9), ("v2", 1)];
 
+/// That every agent has found the kubelet's group of pods, by its own pod, and nothing to warn of.
+fn assert_attached_to_pods(site: &Site) {
+    for node in site.nodes() {
+        let status = site.agent_json(node, &["status"]);
+        let programs = status["programs"].as_array().expect("programs");
+        assert_eq!(programs.len(), 4, "{status}");
+        for program in programs {
+            let cgroup = program["cgroup"].as_str().expect("a cgroup");
+            let below = cgroup.strip_prefix("/sys/fs/cgroup/");
+            let below = below.map(|path| path.trim_start_matches("unified/"));
+            assert_eq!(below, Some("kubepods"), "{status}");
+        }
+        assert_eq!(status["warnings"], serde_json::json!([]), "{status}");
+    }
+}
+
 const DAEMON_SET: &str = "daemonset/splitter-agent";
 
 /// The image that every agent runs.
@@ -136,12 +152,14 @@ fn agents_without_privileges_take_over_and_become_ready() {
     // Ready means that a connection of their own was split.
     site.wait_for_agents();
     assert_eq!(is_privileged(), [false, false]);
+    assert_attached_to_pods(&site);
     load.finish().assert_exact(SHARES);
     shop.split(&[1, 3]);
     assert_shares(&site, &shop.url(), [("v1", 1), ("v2", 3)]);
     site.kubectl(&["apply", "-k", "deploy/"]);
     site.wait_for_agents();
     assert_eq!(is_privileged(), [true, true]);
+    assert_attached_to_pods(&site);
     shop.split(&[3, 1]);
     assert_shares(&site, &shop.url(), [("v1", 3), ("v2", 1)]);
 }
