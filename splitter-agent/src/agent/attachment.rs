@@ -118,6 +118,11 @@ impl Attachment {
         progress.set_attached(is_attached);
     }
 
+    /// Whether no program is left on any cgroup that an agent before us attached.
+    pub(super) fn has_taken_over(&self) -> bool {
+        self.has_taken_over
+    }
+
     /// Where the programs should be now, by paths as they are seen here.
     fn choose(&self) -> Choice {
         if !self.asked.is_empty() {

@@ -229,22 +229,30 @@ impl Agent {
             self.attachment.keep(&mut self.programs, &self.progress);
             self.is_attached = true;
         }
-        if self.is_attached && !self.is_pruned && is_complete {
-            self.is_pruned = true;
-            match self.pins.remove_other_layouts(self.programs.layout()) {
-                Ok(removed) => {
-                    for layout in removed {
-                        let path = layout.path().display();
-                        tracing::info!(%path, "removed the maps of another layout");
-                    }
-                }
-                Err(error) => {
-                    let error = with_causes(&error);
-                    tracing::warn!(error, "maps of another layout stay behind");
+        self.prune(extent);
+        Ok(())
+    }
+
+    /// Removes the maps of other layouts, once no program reads them any more and ours hold
+    /// everything.
+    fn prune(&mut self, extent: Extent) {
+        let is_replaced = self.is_attached && self.attachment.has_taken_over();
+        if self.is_pruned || !is_replaced || extent != Extent::Full {
+            return;
+        }
+        self.is_pruned = true;
+        match self.pins.remove_other_layouts(self.programs.layout()) {
+            Ok(removed) => {
+                for layout in removed {
+                    let path = layout.path().display();
+                    tracing::info!(%path, "removed the maps of another layout");
                 }
             }
+            Err(error) => {
+                let error = with_causes(&error);
+                tracing::warn!(error, "maps of another layout stay behind");
+            }
         }
-        Ok(())
     }
 
     /// Marks records as free that are out of force for good; `true` if some are not yet.
@@ -257,6 +265,9 @@ impl Agent {
         self.retry_failures();
         if self.is_attached {
             self.attachment.keep(&mut self.programs, &self.progress);
+        }
+        if let Some(extent) = self.extent {
+            self.prune(extent);
         }
     }
 
