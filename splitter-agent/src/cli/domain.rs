@@ -25,8 +25,7 @@ fn searched(configuration: &str) -> Option<String> {
     let search = configuration
         .lines()
         .filter_map(|line| line.trim_start().strip_prefix("search"))
-        .filter(|rest| rest.starts_with([' ', '\t']))
-        .next_back()?;
+        .rfind(|rest| rest.starts_with([' ', '\t']))?;
     search
         .split_ascii_whitespace()
         .filter_map(|name| name.strip_suffix('.').unwrap_or(name).strip_prefix("svc."))
