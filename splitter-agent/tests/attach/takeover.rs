@@ -29,7 +29,7 @@ fn links_as_the_first_version_pinned_them_are_taken_over_under_load() {
         let (program, _) = name.split_once('-').unwrap();
         fs::rename(links.join(name), links.join(program)).unwrap();
     }
-    assert_eq!(store.site.json(&["status"])["attached"], true);
+    assert_eq!(store.site.json_of_no(&["status"])["attached"], true);
     let mut clients = [store.hammer(), store.hammer()];
 
     let agent = store.site.start(&[]);
