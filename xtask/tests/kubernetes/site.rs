@@ -134,6 +134,8 @@ impl Site {
         ]);
         // A node that was drained takes pods again.
         self.kubectl(&["uncordon", "-l", "kubernetes.io/os=linux"]);
+        // And one that was cleaned gets its agent back.
+        self.kubectl(&["label", "nodes", "--all", "splitter.dev/agent-"]);
         let crd = ["get", "crd", "trafficsplits.split.smi-spec.io"];
         if !self.try_kubectl(&crd, None).status.success() {
             self.kubectl(&["create", "-k", "deploy/crd"]);

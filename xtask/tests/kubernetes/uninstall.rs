@@ -179,7 +179,9 @@ fn uninstall(site: &Site, user: &User, image: &str) {
     let said = user.fail(&commands.replace("--timeout=5m", "--timeout=15s"));
     assert!(said.contains("timed out"), "{said}");
     assert!(is_pinned(broken), "{said}");
-    assert!(!is_pinned(&site.nodes()[0]), "{said}");
+    wait_for("a clean node", || {
+        (!is_pinned(&site.nodes()[0])).then_some(())
+    });
     // Nothing is deleted that is needed to try again.
     site.kubectl(&["-n", SYSTEM, "get", "daemonset/splitter-agent"]);
     restore_image(site, broken, image);
@@ -327,6 +329,7 @@ fn one_node_is_cleaned_while_the_others_go_on() {
     assert!(!is_pinned(cleaned));
     let back = ["label", "node", cleaned.name(), "splitter.dev/agent-"];
     site.kubectl(&back);
+    wait_for("the agent's return", || is_pinned(cleaned).then_some(()));
     site.wait_for_agents();
     shop.split(&[1, 0]);
     assert_eq!(
