@@ -27,7 +27,7 @@ mod permissions;
 mod traffic_split;
 
 /// What the agent exports under its own name, histograms by their family.
-const METRICS: [&str; 33] = [
+const METRICS: [&str; 37] = [
     "splitter_bpf_map_entries",
     "splitter_bpf_map_max_entries",
     "splitter_build_info",
@@ -37,6 +37,7 @@ const METRICS: [&str; 33] = [
     "splitter_leader",
     "splitter_leaf_connections_total",
     "splitter_leaf_endpoints",
+    "splitter_leaves",
     "splitter_maps_readable",
     "splitter_object_changes_total",
     "splitter_object_findings",
@@ -51,6 +52,9 @@ const METRICS: [&str; 33] = [
     "splitter_split_desired_generation",
     "splitter_split_generation",
     "splitter_split_weight",
+    "splitter_splits",
+    "splitter_splits_active",
+    "splitter_splits_stale",
     "splitter_statuses_failed_total",
     "splitter_statuses_written_total",
     "splitter_sync_duration_seconds",

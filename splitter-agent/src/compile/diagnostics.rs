@@ -187,7 +187,7 @@ pub mod reason {
     pub fn is_transient(reason: &str) -> bool {
         matches!(
             reason,
-            LEAF_NOT_READY | NO_READY_ENDPOINTS | SLICE_PORT_UNKNOWN
+            LEAF_NOT_READY | NO_READY_ENDPOINTS | NOT_KNOWN_YET | SLICE_PORT_UNKNOWN
         )
     }
 }

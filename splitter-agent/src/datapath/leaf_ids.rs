@@ -2,7 +2,6 @@
 //! of a split.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io;
 
 use splitter_common::layout::LeafNames;
 
@@ -48,7 +47,7 @@ impl LeafIds {
     pub(crate) fn new(maps: &Maps) -> Self {
         Self {
             ids: HashMap::new(),
-            free: FreeSlots::all(maps.leaf_ids),
+            free: FreeSlots::all(maps.leaf_stats.len()),
         }
     }
 
@@ -182,14 +181,7 @@ fn describe(maps: &mut Maps, id: u32, name: &LeafName) -> Result<(), MapsError> 
             0,
         )
         .map_err(MapsError::access("write", "LEAF_NAMES"))?;
-    let zeros = aya::util::nr_cpus()
-        .map_err(|(_, error): (&str, io::Error)| error)
-        .and_then(|cpus| aya::maps::PerCpuValues::try_from(vec![0; cpus]))
-        .map_err(|source| MapsError::Map {
-            name: "LEAF_STATS",
-            source,
-        })?;
     maps.leaf_stats
-        .set(id, zeros, 0)
-        .map_err(MapsError::access("write", "LEAF_STATS"))
+        .clear(id)
+        .map_err(|error| MapsError::access("write", "LEAF_STATS")(error.into()))
 }

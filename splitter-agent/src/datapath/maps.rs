@@ -4,12 +4,13 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use aya::maps::{HashMap, MapData, MapError, MapInfo, MapType, PerCpuArray};
+use aya::maps::{HashMap, MapData, MapError, MapInfo, MapType};
 use splitter_common::layout::{
     ConnectionRecord, EndpointRecord, FrontendKey, FrontendNames, FrontendValue, LeafNames,
     LeafRecord, LeafStats, OUTCOMES, SequenceRecord, SplitRecord,
 };
 
+use super::counters::Counters;
 use super::layouts::Layout;
 use super::pins::{self, PinDirectory, PinError};
 use super::table::Table;
@@ -349,18 +350,20 @@ pub(crate) fn is_not_found(error: &MapError) -> bool {
 }
 
 /// Handles to all pinned maps.
+#[derive(Debug)]
 pub(crate) struct Maps {
     pub(crate) frontends: HashMap<MapData, KeyBytes, u64>,
+    /// The same map, with the descriptor that aya's handle of a hash hides: to read many at once.
+    pub(crate) frontend_list: MapData,
     pub(crate) splits: Table<SplitRecord>,
     pub(crate) leaves: Table<LeafRecord>,
     pub(crate) endpoints: Table<EndpointRecord>,
     pub(crate) sequence: Table<SequenceRecord>,
-    pub(crate) leaf_stats: PerCpuArray<MapData, u64>,
-    pub(crate) outcomes: PerCpuArray<MapData, u64>,
+    /// As many as there can be leaf ids.
+    pub(crate) leaf_stats: Counters,
+    pub(crate) outcomes: Counters,
     pub(crate) frontend_names: HashMap<MapData, KeyBytes, FrontendNamesBytes>,
     pub(crate) leaf_names: HashMap<MapData, u32, LeafNamesBytes>,
-    /// Number of leaf ids.
-    pub(crate) leaf_ids: u32,
     /// Most frontends, the agent's own included.
     pub(crate) frontend_slots: u32,
 }
@@ -406,23 +409,18 @@ impl Maps {
         for shape in shapes(Capacity::default()) {
             shape.check(pins, false)?;
         }
-        let leaf_stats = open(pins, "LEAF_STATS")?;
         let frontends = open(pins, "FRONTENDS")?;
         Ok(Self {
-            leaf_ids: entries(&leaf_stats).map_err(MapsError::access("examine", "LEAF_STATS"))?,
             frontend_slots: entries(&frontends)
                 .map_err(MapsError::access("examine", "FRONTENDS"))?,
+            frontend_list: open(pins, "FRONTENDS")?,
             frontends: typed(frontends, aya::maps::Map::HashMap, "FRONTENDS")?,
             splits: table(pins, "SPLITS", access)?,
             leaves: table(pins, "LEAVES", access)?,
             endpoints: table(pins, "ENDPOINTS", access)?,
             sequence: table(pins, "SEQUENCE", access)?,
-            leaf_stats: typed(leaf_stats, aya::maps::Map::PerCpuArray, "LEAF_STATS")?,
-            outcomes: typed(
-                open(pins, "OUTCOMES")?,
-                aya::maps::Map::PerCpuArray,
-                "OUTCOMES",
-            )?,
+            leaf_stats: counters(pins, "LEAF_STATS")?,
+            outcomes: counters(pins, "OUTCOMES")?,
             frontend_names: typed(
                 open(pins, "FRONTEND_NAMES")?,
                 aya::maps::Map::HashMap,
@@ -458,6 +456,10 @@ where
     T: TryFrom<aya::maps::Map, Error = MapError>,
 {
     T::try_from(variant(data)).map_err(MapsError::access("use", name))
+}
+
+fn counters(pins: &Layout, name: &'static str) -> Result<Counters, MapsError> {
+    Counters::new(open(pins, name)?).map_err(MapsError::access("examine", name))
 }
 
 fn table<T>(pins: &Layout, name: &'static str, access: Access) -> Result<Table<T>, MapsError> {

@@ -11,12 +11,14 @@
 //!   a change; `report`: what came of it;
 //!   `recover`: taking over maps;
 //!   `allocation`, `slots`, `leaf_ids` and `grace` serve them;
-//! - `view`: what is in force, read back from the maps;
+//! - `view`: what is in force, read back from the maps; `reader`: the same, again and again;
+//! - `counters`: per-CPU counters;
 //! - `syscall`: the few system calls that aya does not offer.
 //!
 //! All `unsafe` code of the agent but the one lease call of the manifests source is here.
 
 mod allocation;
+mod counters;
 mod difference;
 mod features;
 mod foreign;
@@ -32,6 +34,7 @@ mod places;
 mod preflight;
 mod programs;
 mod publish;
+mod reader;
 mod recover;
 mod report;
 mod slots;
@@ -53,5 +56,6 @@ pub(crate) use places::{choose, outermost};
 pub use preflight::{PreflightError, preflight};
 pub use programs::{EbpfLogLevel, LoadError, LoadSettings, Programs, Refusal};
 pub use publish::Publisher;
+pub use reader::{InForce, Leaf, Reader, Reading};
 pub use report::{Change, Extent, FrontendError, PublishError, Put, Report};
-pub use view::{LeafCounts, SplitView, View, reason_name, reason_text, verdict_name};
+pub use view::{LeafCounts, SplitView, View, reason_name, reason_text, state_name, verdict_name};

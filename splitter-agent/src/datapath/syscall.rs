@@ -9,12 +9,16 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use bytemuck::Pod;
+
 const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_BTF_LOAD: libc::c_long = 18;
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_DETACH: libc::c_long = 34;
@@ -368,31 +372,129 @@ pub(super) fn create_map(mut shape: MapShape) -> io::Result<OwnedFd> {
     own(bpf(BPF_MAP_CREATE, &mut shape)?)
 }
 
+/// What the commands on one element of a map take.
+#[repr(C)]
+struct ElementAttributes {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+impl ElementAttributes {
+    fn new<V: ?Sized>(map: BorrowedFd<'_>, key: &u32, value: *const V) -> Self {
+        Self {
+            map: map.as_raw_fd().unsigned_abs(),
+            padding: 0,
+            key: std::ptr::from_ref(key) as u64,
+            value: value.cast::<u8>() as u64,
+            flags: 0,
+        }
+    }
+}
+
 /// Writes an element of a map whose keys and values are 4 bytes.
 ///
 /// # Errors
 ///
 /// As `bpf(2)`.
 pub(super) fn update_word(map: BorrowedFd<'_>, key: u32, value: u32) -> io::Result<()> {
+    let mut attributes = ElementAttributes::new(map, &key, std::ptr::from_ref(&value));
+    bpf(BPF_MAP_UPDATE_ELEM, &mut attributes).map(drop)
+}
+
+/// Writes an element of a map whose keys are 4 bytes.
+///
+/// # Safety
+///
+/// `values` must be as long as what the kernel reads: for a per-CPU map, its value for each CPU
+/// that there may be.
+///
+/// # Errors
+///
+/// As `bpf(2)`.
+pub(super) unsafe fn update_words(map: BorrowedFd<'_>, key: u32, values: &[u64]) -> io::Result<()> {
+    let mut attributes = ElementAttributes::new(map, &key, values.as_ptr());
+    bpf(BPF_MAP_UPDATE_ELEM, &mut attributes).map(drop)
+}
+
+/// Reads an element of a map whose keys are 4 bytes.
+///
+/// # Safety
+///
+/// `values` must be as long as what the kernel writes: for a per-CPU map, its value for each CPU
+/// that there may be.
+///
+/// # Errors
+///
+/// As `bpf(2)`: `ENOENT` if there is no such element.
+pub(super) unsafe fn lookup_words(
+    map: BorrowedFd<'_>,
+    key: u32,
+    values: &mut [u64],
+) -> io::Result<()> {
+    let mut attributes = ElementAttributes::new(map, &key, values.as_mut_ptr());
+    bpf(BPF_MAP_LOOKUP_ELEM, &mut attributes).map(drop)
+}
+
+/// How far a hash was read in batches. The kernel takes its first word, and promises no more
+/// than that it fits into a key.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(8))]
+pub(super) struct Position([u64; 8]);
+
+/// Reads elements of a hash, many at once (kernel 5.6): as many as fit, from a position on, or from
+/// the beginning. Tells how many there were, and where to go on; `None` at the end. Each bucket of
+/// the hash is read whole, under its lock, so that an element that is replaced meanwhile is there
+/// once.
+///
+/// # Safety
+///
+/// `K` and `V` must be as long as the map's keys and values.
+///
+/// # Errors
+///
+/// As `bpf(2)`: `ENOSPC` if a bucket has more elements than fit.
+pub(super) unsafe fn lookup_batch<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    from: Option<Position>,
+    keys: &mut [K],
+    values: &mut [V],
+) -> io::Result<(usize, Option<Position>)> {
     #[repr(C)]
     struct Attributes {
+        from: u64,
+        to: u64,
+        keys: u64,
+        values: u64,
+        count: u32,
         map: u32,
-        padding: u32,
-        key: u64,
-        value: u64,
+        element_flags: u64,
         flags: u64,
     }
-    bpf(
-        BPF_MAP_UPDATE_ELEM,
-        &mut Attributes {
-            map: map.as_raw_fd().unsigned_abs(),
-            padding: 0,
-            key: std::ptr::from_ref(&key) as u64,
-            value: std::ptr::from_ref(&value) as u64,
-            flags: 0,
-        },
-    )
-    .map(drop)
+    let mut to = Position::default();
+    let room = keys.len().min(values.len());
+    let mut attributes = Attributes {
+        from: from
+            .as_ref()
+            .map_or(0, |from| std::ptr::from_ref(from) as u64),
+        to: std::ptr::from_mut(&mut to) as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: u32::try_from(room).unwrap_or(u32::MAX),
+        map: map.as_raw_fd().unsigned_abs(),
+        element_flags: 0,
+        flags: 0,
+    };
+    let result = bpf(BPF_MAP_LOOKUP_BATCH, &mut attributes);
+    let count = room.min(attributes.count as usize);
+    match result {
+        Ok(_) => Ok((count, Some(to))),
+        // There are no more; what was read is there all the same.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok((count, None)),
+        Err(error) => Err(error),
+    }
 }
 
 /// A map of the kernel's, mapped into our memory.

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use bytemuck::Zeroable;
 use splitter_common::address;
 use splitter_common::layout::{
-    FrontendKey, FrontendNames, FrontendValue, LeafNames, LeafRecord, Outcome, Reason, SplitRecord,
-    Text, Verdict,
+    FrontendKey, FrontendNames, FrontendValue, LeafNames, LeafRecord, LeafState, Outcome, Reason,
+    SplitRecord, Text, Verdict,
 };
 use splitter_common::pick::{self, Lattice};
 
@@ -126,7 +126,7 @@ impl View {
             let frontend = Frontend::from_key(&key);
             match read_split(maps, &key, &bytes) {
                 Read::Gone => {}
-                Read::Split(split) => {
+                Read::Split(split, _) => {
                     view.frontends.insert(frontend, *split);
                 }
                 Read::Inconsistent => {
@@ -139,32 +139,46 @@ impl View {
         Ok(view)
     }
 
-    /// How full the maps are. Arrays have as many entries as slots; counted are those that
-    /// what is in force takes up.
     fn map_use(&self, maps: &Maps) -> BTreeMap<&'static str, MapUse> {
-        let frontends = self.frontends.len() + self.inconsistent.len() + self.foreign.len();
         let splits = self.frontends.values();
-        let leaves: usize = splits.clone().map(|split| split.leaves.len()).sum();
-        let endpoints: usize = splits
-            .clone()
-            .map(|split| split.split.endpoint_count())
-            .sum();
         let leaf_ids: BTreeSet<u32> = splits
+            .clone()
             .flat_map(|split| &split.leaves)
             .map(|leaf| leaf.leaf_id)
             .collect();
+        let entries = Entries {
+            frontends: self.frontends.len() + self.inconsistent.len() + self.foreign.len(),
+            splits: self.frontends.len(),
+            leaves: splits.clone().map(|split| split.leaves.len()).sum(),
+            endpoints: splits.map(|split| split.split.endpoint_count()).sum(),
+            leaf_ids: leaf_ids.len(),
+        };
+        entries.map_use(maps)
+    }
+}
+
+/// How much is in force.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Entries {
+    pub(super) frontends: usize,
+    pub(super) splits: usize,
+    pub(super) leaves: usize,
+    pub(super) endpoints: usize,
+    pub(super) leaf_ids: usize,
+}
+
+impl Entries {
+    /// How full the maps are. Arrays have as many entries as slots; counted are those that
+    /// what is in force takes up.
+    pub(super) fn map_use(self, maps: &Maps) -> BTreeMap<&'static str, MapUse> {
         [
-            ("FRONTENDS", frontends, maps.frontend_slots),
-            ("SPLITS", self.frontends.len(), maps.splits.len()),
-            ("LEAVES", leaves, maps.leaves.len()),
-            ("ENDPOINTS", endpoints, maps.endpoints.len()),
+            ("FRONTENDS", self.frontends, maps.frontend_slots),
+            ("SPLITS", self.splits, maps.splits.len()),
+            ("LEAVES", self.leaves, maps.leaves.len()),
+            ("ENDPOINTS", self.endpoints, maps.endpoints.len()),
             // One counter for each split, and one for each of its leaves.
-            (
-                "SEQUENCE",
-                self.frontends.len() + leaves,
-                maps.sequence.len(),
-            ),
-            ("LEAF_STATS", leaf_ids.len(), maps.leaf_ids),
+            ("SEQUENCE", self.splits + self.leaves, maps.sequence.len()),
+            ("LEAF_STATS", self.leaf_ids, maps.leaf_stats.len()),
         ]
         .into_iter()
         .map(|(name, entries, max_entries)| {
@@ -182,13 +196,15 @@ impl View {
     }
 }
 
-enum Read {
+/// What a frontend leads to.
+pub(super) enum Read {
     Gone,
     Inconsistent,
-    Split(Box<SplitView>),
+    /// A split, and the word of `FRONTENDS` that led there.
+    Split(Box<SplitView>, u64),
 }
 
-fn read_split(maps: &Maps, key: &FrontendKey, bytes: &KeyBytes) -> Read {
+pub(super) fn read_split(maps: &Maps, key: &FrontendKey, bytes: &KeyBytes) -> Read {
     for _ in 0..4 {
         let Ok(word) = maps.frontends.get(bytes, 0) else {
             return Read::Gone;
@@ -205,7 +221,7 @@ fn read_split(maps: &Maps, key: &FrontendKey, bytes: &KeyBytes) -> Read {
         };
         // Nothing of it was reused meanwhile only if the frontend still points there.
         if maps.frontends.get(bytes, 0).ok() == Some(word) {
-            return Read::Split(Box::new(split));
+            return Read::Split(Box::new(split), word);
         }
     }
     Read::Inconsistent
@@ -250,7 +266,7 @@ fn read_leaves(
         begin = leaf.end;
         counts.push(LeafCounts {
             connections: maps.sequence.count(record.sequence.checked_add(1 + index)?),
-            lifetime: sum(&maps.leaf_stats, leaf.leaf_id).unwrap_or_default(),
+            lifetime: maps.leaf_stats.sum(leaf.leaf_id).unwrap_or_default(),
             leaf_id: leaf.leaf_id,
             first_endpoint: leaf.first_endpoint,
         });
@@ -288,21 +304,14 @@ fn leaf_name(maps: &Maps, leaf: &LeafRecord) -> String {
     )
 }
 
-/// The sum over all CPUs of a counter; `None` if there is no such counter.
-fn sum(counters: &aya::maps::PerCpuArray<aya::maps::MapData, u64>, index: u32) -> Option<u64> {
-    let values = counters.get(&index, 0).ok()?;
-    Some(values.iter().sum())
-}
-
-fn outcomes(maps: &Maps) -> Result<BTreeMap<&'static str, u64>, MapsError> {
+pub(super) fn outcomes(maps: &Maps) -> Result<BTreeMap<&'static str, u64>, MapsError> {
     Outcome::ALL
         .into_iter()
         .map(|outcome| {
-            let values = maps
-                .outcomes
-                .get(&(outcome as u32), 0)
-                .map_err(MapsError::access("read", "OUTCOMES"))?;
-            Ok((outcome_name(outcome), values.iter().sum()))
+            let count = maps.outcomes.sum(outcome as u32);
+            let count =
+                count.map_err(|error| MapsError::access("read", "OUTCOMES")(error.into()))?;
+            Ok((outcome_name(outcome), count))
         })
         .collect()
 }
@@ -324,6 +333,21 @@ pub fn verdict_name(decision: Decision) -> &'static str {
         Decision::Split => "split",
         Decision::Refuse(_) => "refuse",
         Decision::PassThrough(_) => "pass-through",
+    }
+}
+
+/// The name of a leaf's state, for people and machines.
+#[must_use]
+pub fn state_name(state: LeafState) -> &'static str {
+    match state {
+        LeafState::Ready => "ready",
+        LeafState::Terminating => "terminating",
+        LeafState::WeightZero => "weight-zero",
+        LeafState::ServiceMissing => "service-missing",
+        LeafState::PortMissing => "port-missing",
+        LeafState::NoReadyEndpoints => "no-ready-endpoints",
+        LeafState::FamilyMissing => "family-missing",
+        LeafState::NotKnownYet => "not-known-yet",
     }
 }
 

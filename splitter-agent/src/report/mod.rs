@@ -25,6 +25,6 @@ mod server;
 pub use board::{Board, Follower, Standing};
 pub use metrics::Telemetry;
 pub use places::{Place, Places};
-pub use progress::{Programmed, Progress, Status};
+pub use progress::{Generations, Programmed, Progress, Status};
 pub use self_test::{SelfTest, SelfTestError, SelfTestState};
 pub use server::{Listen, Server, ServerError};

@@ -55,6 +55,17 @@ pub struct Programmed {
     pub programmed: i64,
 }
 
+/// The generations of TrafficSplits at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Generations {
+    /// How many TrafficSplits there are.
+    pub splits: usize,
+    /// How many of them are not in force as they were last seen.
+    pub stale: usize,
+    /// Those, and the ones that were asked for, by name.
+    pub chosen: Vec<(ObjectName, Programmed)>,
+}
+
 /// What [`Progress`] says at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
@@ -277,10 +288,22 @@ impl Progress {
         self.0.durations.clone()
     }
 
-    /// Every TrafficSplit and its generations.
-    #[must_use]
-    pub fn programmed(&self) -> BTreeMap<ObjectName, Programmed> {
-        self.lock().programmed.clone()
+    /// The generations of the TrafficSplits that are chosen by their names, and of all that are not
+    /// in force as they were last seen; no publication waits for long, so be quick.
+    pub fn programmed(&self, is_chosen: impl Fn(&ObjectName) -> bool) -> Generations {
+        let inner = self.lock();
+        let mut generations = Generations {
+            splits: inner.programmed.len(),
+            ..Generations::default()
+        };
+        for (name, programmed) in &inner.programmed {
+            let is_stale = programmed.seen != programmed.programmed;
+            generations.stale += usize::from(is_stale);
+            if is_stale || is_chosen(name) {
+                generations.chosen.push((name.clone(), *programmed));
+            }
+        }
+        generations
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

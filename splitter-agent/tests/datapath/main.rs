@@ -8,4 +8,5 @@ mod connect;
 mod exact;
 mod pins;
 mod publish;
+mod reader;
 mod storm;

@@ -122,6 +122,17 @@ async fn without_the_definition_the_server_is_asked_what_it_serves() {
     // It is absent, and that is enough to be complete.
     observer.until_complete().await;
     assert_eq!(observer.version(), None);
+    // Nothing is wrong that anybody should be called for.
+    observer
+        .until_metric("splitter_source_synced{kind=\"CustomResourceDefinition\"} 1")
+        .await;
+    assert!(
+        !observer
+            .metrics()
+            .contains("splitter_source_synced{kind=\"CustomResourceDefinition\"} 0"),
+        "{}",
+        observer.metrics()
+    );
 
     server.apply(&definition(&["v1alpha2", "v1alpha4"])).await;
     server.apply(&split("v1alpha2", "web")).await;

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use crate::bookstore::Bookstore;
-use crate::common::agent::{traffic_split, weights};
+use crate::common::agent::{PATIENCE, traffic_split, weights};
 use crate::http::{get, start, wait_for};
 
 /// Every series, with its labels in its name.
@@ -41,18 +42,139 @@ fn weight(leaf: &str) -> String {
     )
 }
 
+/// The series of a metric.
+fn series_of<'a>(series: &'a BTreeMap<String, f64>, metric: &str) -> Vec<&'a str> {
+    let begin = format!("splitter_{metric}{{");
+    let names = series.keys().map(String::as_str);
+    names.filter(|name| name.starts_with(&begin)).collect()
+}
+
+/// Those that a split has of its own.
+const OF_SPLITS: [&str; 3] = ["leaf_connections_total", "leaf_endpoints", "split_weight"];
+
 #[test]
-fn every_connection_of_every_leaf_is_counted_from_zero() {
+fn a_split_has_series_from_its_first_connection_on_and_keeps_them() {
+    let store = Bookstore::new("active");
+    store.site.write("split.yaml", &weights(100, 0));
+    let (agent, server) = start(&store.site, &[]);
+    wait_for(server, "/readyz", 200);
+    let before = scrape(server);
+    for metric in OF_SPLITS {
+        assert_eq!(series_of(&before, metric), [""; 0]);
+    }
+    assert_eq!(before["splitter_splits_active"], 0.0);
+    assert_eq!(before["splitter_splits"], 1.0);
+
+    store.count(10);
+    let active = scrape(server);
+    assert_eq!(active["splitter_splits_active"], 1.0);
+    // The other leaf begins at 0 for everybody to see, so that `rate` misses nothing of it.
+    assert_eq!(
+        active[&leaf("leaf_connections_total", "bookstore-v1")],
+        10.0
+    );
+    assert_eq!(active[&leaf("leaf_connections_total", "bookstore-v2")], 0.0);
+    for metric in OF_SPLITS {
+        assert_eq!(series_of(&active, metric).len(), 2, "{metric}");
+    }
+
+    store.site.write("split.yaml", &weights(0, 100));
+    store.site.wait_for_weights(&[0, 100]);
+    store.count(5);
+    let shifted = scrape(server);
+    assert_eq!(
+        shifted[&leaf("leaf_connections_total", "bookstore-v1")],
+        10.0
+    );
+    assert_eq!(
+        shifted[&leaf("leaf_connections_total", "bookstore-v2")],
+        5.0
+    );
+
+    // Another agent goes on where this one ends.
+    agent.kill();
+    let (_agent, server) = start(&store.site, &[]);
+    wait_for(server, "/readyz", 200);
+    let next = scrape(server);
+    assert_eq!(next[&leaf("leaf_connections_total", "bookstore-v1")], 10.0);
+    assert_eq!(next[&leaf("leaf_connections_total", "bookstore-v2")], 5.0);
+    // It is gone with its split, and so is every word of it.
+    let manifest = store.site.manifests.path().join("split.yaml");
+    std::fs::remove_file(manifest).expect("a manifest to remove");
+    let start = Instant::now();
+    let gone = loop {
+        let series = scrape(server);
+        if series["splitter_frontends{verdict=\"split\"}"] == 0.0 {
+            break series;
+        }
+        assert!(start.elapsed() < PATIENCE, "never gone: {series:#?}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(gone["splitter_splits"], 0.0);
+    for metric in OF_SPLITS {
+        assert_eq!(series_of(&gone, metric), [""; 0]);
+    }
+}
+
+#[test]
+fn all_splits_or_none_have_series_where_that_is_asked_for() {
+    let store = Bookstore::new("detail");
+    store.site.write("split.yaml", &weights(3, 1));
+    for (detail, leaves, objects) in [("all", 2, 1), ("none", 0, 0)] {
+        let (agent, server) = start(&store.site, &["--metrics-splits", detail]);
+        wait_for(server, "/readyz", 200);
+        if detail == "none" {
+            assert_eq!(store.count(4), (3, 1, 0));
+        }
+        let series = scrape(server);
+        for metric in OF_SPLITS {
+            assert_eq!(
+                series_of(&series, metric).len(),
+                leaves,
+                "{detail}: {metric}"
+            );
+        }
+        for metric in ["split_generation", "split_desired_generation"] {
+            assert_eq!(
+                series_of(&series, metric).len(),
+                objects,
+                "{detail}: {metric}"
+            );
+        }
+        // What adds up to one number is always there.
+        for metric in [
+            "splitter_splits",
+            "splitter_splits_stale",
+            "splitter_splits_active",
+            "splitter_frontends{verdict=\"split\"}",
+            "splitter_leaves{state=\"ready\"}",
+            "splitter_leaves{state=\"no-ready-endpoints\"}",
+            "splitter_outcomes_total{outcome=\"split\"}",
+        ] {
+            assert!(series.contains_key(metric), "{detail}: {metric}");
+        }
+        agent.kill();
+    }
+}
+
+#[test]
+fn every_connection_of_every_leaf_is_counted() {
     let store = Bookstore::new("metrics");
     store.site.write("split.yaml", &weights(3, 1));
     let (_agent, server) = start(&store.site, &[]);
     wait_for(server, "/readyz", 200);
 
-    let before = scrape(server);
-    assert_eq!(before[&leaf("leaf_connections_total", "bookstore-v1")], 0.0);
-    assert_eq!(before[&leaf("leaf_connections_total", "bookstore-v2")], 0.0);
-    let (v1, v2, failed) = store.count(40);
-    assert_eq!((v1 + v2, failed), (40, 0));
+    // Counters are read again only where they have grown: nothing may be missed by that.
+    let (mut v1, mut v2) = (0, 0);
+    for connections in [1, 1, 2, 36] {
+        let (to_v1, to_v2, failed) = store.count(connections);
+        assert_eq!((to_v1 + to_v2, failed), (connections, 0));
+        (v1, v2) = (v1 + to_v1, v2 + to_v2);
+        let series = scrape(server);
+        for (name, count) in [("bookstore-v1", v1), ("bookstore-v2", v2)] {
+            assert_eq!(series[&leaf("leaf_connections_total", name)], count as f64);
+        }
+    }
 
     let after = scrape(server);
     let expected = [
@@ -170,6 +292,7 @@ fn a_scrape_during_publications_sees_each_split_before_or_after_but_not_between(
     let (_agent, server) = start(&store.site, &[]);
     store.site.wait_for_weights(&[0, 100]);
     let mut client = store.hammer();
+    store.count(1);
     let mut seen = BTreeSet::new();
     for round in 1..=100 {
         store.site.write("split.yaml", &weights(round, 100 - round));

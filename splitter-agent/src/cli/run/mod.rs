@@ -21,7 +21,8 @@ use crate::datapath::{
     Refusal, preflight,
 };
 use crate::report::log::{self, LogControl, LogError, LogForm};
-use crate::report::{Board, Listen, Progress};
+use crate::report::metrics::{self, Detail};
+use crate::report::{Board, Listen, Progress, Telemetry};
 use crate::source::kubernetes::OwnNode;
 
 use super::{ClusterArgs, Common, Outcome, Output};
@@ -104,6 +105,17 @@ pub(super) struct RunArgs {
     /// split. Off unless given.
     #[arg(long, env = "SPLITTER_LISTEN", value_name = "[ADDRESS:]PORT")]
     listen: Option<Listen>,
+
+    /// Which splits have metrics of their own: those that connections of this node went to, none,
+    /// or all, which in a large cluster are many. Sums for the node are always there.
+    #[arg(
+        long,
+        env = "SPLITTER_METRICS_SPLITS",
+        value_enum,
+        default_value_t,
+        value_name = "active|none|all"
+    )]
+    metrics_splits: Detail,
 
     /// Log level: a level, or filters such as `splitter_agent=debug`.
     #[arg(
@@ -230,12 +242,19 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
     let mut server = reports.map(|reports| {
         let (frontend, split) = reports.frontend();
         agent.reserve(frontend, split);
-        reports.serve(pins, &board, &progress, log, |registry| {
-            if let Some(watch) = feed.watch() {
-                watch.metrics().register(registry);
-            }
-            feedback.register(registry);
-        })
+        let mut registry = metrics::registry();
+        if let Some(watch) = feed.watch() {
+            watch.metrics().register(&mut registry);
+        }
+        feedback.register(&mut registry);
+        let telemetry = Telemetry {
+            log: Some(log),
+            registry,
+            detail: args.metrics_splits,
+            feedback: feedback.metrics(),
+            ..Telemetry::new(pins, progress.clone(), board.clone())
+        };
+        reports.serve(telemetry)
     });
 
     let mut untidy = false;

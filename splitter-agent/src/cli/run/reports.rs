@@ -3,13 +3,10 @@
 use std::io;
 
 use anyhow::Context;
-use prometheus_client::registry::Registry;
 use tokio::task::JoinHandle;
 
-use crate::datapath::PinDirectory;
 use crate::plan::{Frontend, PlannedSplit};
-use crate::report::log::LogControl;
-use crate::report::{Board, Listen, Progress, SelfTest, Server, Telemetry, metrics};
+use crate::report::{Listen, SelfTest, Server, Telemetry};
 
 /// The HTTP server and the self-test, not yet at work.
 pub(super) struct Reports {
@@ -31,26 +28,13 @@ impl Reports {
         self.self_test.frontend()
     }
 
-    /// Puts both to work; `register` adds what others measure.
-    pub(super) fn serve(
-        self,
-        pins: PinDirectory,
-        board: &Board,
-        progress: &Progress,
-        log: LogControl,
-        register: impl FnOnce(&mut Registry),
-    ) -> JoinHandle<io::Result<()>> {
+    /// Puts both to work, with what else there is to tell.
+    pub(super) fn serve(self, telemetry: Telemetry) -> JoinHandle<io::Result<()>> {
         // The test goes on as long as the runtime.
-        let (self_test, _task) = self.self_test.watch(progress);
-        let mut registry = metrics::registry();
-        register(&mut registry);
+        let (self_test, _task) = self.self_test.watch(&telemetry.progress);
         self.server.serve(Telemetry {
-            pins,
-            progress: progress.clone(),
-            board: board.clone(),
             self_test: Some(self_test),
-            log: Some(log),
-            registry,
+            ..telemetry
         })
     }
 }

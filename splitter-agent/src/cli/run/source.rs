@@ -128,6 +128,11 @@ impl Source {
 }
 
 impl Feedback {
+    /// What can be measured of it, where there is any.
+    pub(super) fn metrics(&self) -> Option<cluster::Metrics> {
+        self.writer.as_ref().map(|_| self.metrics.clone())
+    }
+
     /// Adds what can be measured of it.
     pub(super) fn register(&self, registry: &mut Registry) {
         if self.writer.is_some() {

@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use serde::{Serialize, Serializer};
-use splitter_common::layout::{LeafState, Reason};
+use splitter_common::layout::Reason;
 
 use super::super::table::{Align, Table};
-use crate::datapath::{SplitView, reason_name, reason_text, verdict_name};
+use crate::datapath::{SplitView, reason_name, reason_text, state_name, verdict_name};
 use crate::plan::{Decision, Frontend};
 
 /// A split that is programmed.
@@ -223,20 +223,6 @@ impl Split {
 /// A reason by its name, or null.
 fn serialize_reason<S: Serializer>(reason: &Reason, serializer: S) -> Result<S::Ok, S::Error> {
     reason_name(*reason).serialize(serializer)
-}
-
-/// The name of a leaf's state.
-fn state_name(state: LeafState) -> &'static str {
-    match state {
-        LeafState::Ready => "ready",
-        LeafState::Terminating => "terminating",
-        LeafState::WeightZero => "weight-zero",
-        LeafState::ServiceMissing => "service-missing",
-        LeafState::PortMissing => "port-missing",
-        LeafState::NoReadyEndpoints => "no-ready-endpoints",
-        LeafState::FamilyMissing => "family-missing",
-        LeafState::NotKnownYet => "not-known-yet",
-    }
 }
 
 /// A part of a whole; `None` of nothing.

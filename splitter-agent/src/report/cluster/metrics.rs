@@ -25,6 +25,11 @@ pub(super) struct Failure {
 }
 
 impl Metrics {
+    /// Whether this agent is the one that writes.
+    pub(in crate::report) fn leads(&self) -> bool {
+        self.leader.get() == 1
+    }
+
     /// Adds every family to a registry, without a prefix.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(

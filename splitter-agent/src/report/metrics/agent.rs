@@ -24,7 +24,6 @@ impl Collector for Agent {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let encoder = &mut encoder;
         self.encode_progress(encoder)?;
-        self.encode_generations(encoder)?;
         self.encode_findings(encoder)?;
         self.encode_self_test(encoder)
     }
@@ -104,39 +103,21 @@ impl Agent {
         )
     }
 
-    fn encode_generations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let programmed = self.progress.programmed();
-        let labels = programmed.iter().map(|(name, generations)| {
-            let labels = [
-                ("destination_namespace", name.namespace.as_str()),
-                ("split", name.name.as_str()),
-            ];
-            (labels, generations)
-        });
-        gauges(
-            encoder,
-            "split_generation",
-            "Generation of the object that was last brought to the maps, 0 before the first",
-            labels.clone().map(|(labels, it)| (labels, it.programmed)),
-        )?;
-        gauges(
-            encoder,
-            "split_desired_generation",
-            "Generation of the object that the source tells",
-            labels.map(|(labels, it)| (labels, it.seen)),
-        )
-    }
-
     fn encode_findings(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let findings = self.board.read(|standings| {
             let mut findings = BTreeMap::<_, u64>::new();
             for (object, standing) in standings {
                 for diagnostic in &*standing.diagnostics {
-                    let key = (object.kind.clone(), diagnostic.severity, diagnostic.reason);
+                    let key = (&*object.kind, diagnostic.severity, diagnostic.reason);
                     *findings.entry(key).or_default() += 1;
                 }
             }
+            let findings = findings.into_iter();
             findings
+                .map(|((kind, severity, reason), count)| {
+                    ((kind.to_owned(), severity, reason), count)
+                })
+                .collect::<Vec<_>>()
         });
         gauges(
             encoder,

@@ -3,13 +3,17 @@
 //! Everything that is in the maps is read from the maps when it is asked for, so that numbers
 //! are the kernel's own and survive the agent. No label is called what Prometheus' target
 //! labels are called (`namespace`, `service`, `pod`, ...): those would win.
+//!
+//! A cluster has as many series as nodes times what each writes, so a split has series of its own
+//! on a node only where they say something there; [`Detail`] tells which. Sums are always written.
 
 mod agent;
-mod datapath;
 mod family;
 mod process;
+mod splits;
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::info::Info;
@@ -17,8 +21,11 @@ use prometheus_client::registry::Registry;
 
 use crate::datapath::PinDirectory;
 
+use super::cluster;
 use super::log::LogControl;
 use super::{Board, Progress, SelfTestState};
+
+pub use splits::Detail;
 
 /// What [`Metrics::encode`] writes.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -41,6 +48,11 @@ pub struct Telemetry {
     pub log: Option<LogControl>,
     /// Metrics of others, such as a source's; from [`registry`].
     pub registry: Registry,
+    /// Which splits have series of their own.
+    pub detail: Detail,
+    /// What writes to the cluster; `None` where there is no cluster. In one, the agent that leads
+    /// tells of every split which generations there are.
+    pub feedback: Option<cluster::Metrics>,
 }
 
 impl Telemetry {
@@ -54,6 +66,8 @@ impl Telemetry {
             self_test: None,
             log: None,
             registry: registry(),
+            detail: Detail::default(),
+            feedback: None,
         }
     }
 }
@@ -69,6 +83,8 @@ pub fn registry() -> Registry {
 pub struct Metrics {
     own: Registry,
     process: Registry,
+    /// Length of the text the last time.
+    length: AtomicUsize,
 }
 
 impl Metrics {
@@ -88,16 +104,23 @@ impl Metrics {
         );
         own.register_collector(Box::new(agent::Agent {
             pins: telemetry.pins.clone(),
-            progress: telemetry.progress,
+            progress: telemetry.progress.clone(),
             board: telemetry.board,
             self_test: telemetry.self_test,
         }));
-        own.register_collector(Box::new(datapath::Datapath {
-            pins: telemetry.pins,
-        }));
+        own.register_collector(Box::new(splits::Splits::new(
+            telemetry.pins,
+            telemetry.progress,
+            telemetry.detail,
+            telemetry.feedback,
+        )));
         let mut process = Registry::default();
         process.register_collector(Box::new(process::Process));
-        Self { own, process }
+        Self {
+            own,
+            process,
+            length: AtomicUsize::new(0),
+        }
     }
 
     /// Everything, as text. Takes time that grows with the number of splits, so not for an
@@ -107,10 +130,12 @@ impl Metrics {
     ///
     /// None that is known.
     pub fn encode(&self) -> Result<String, fmt::Error> {
-        let mut text = String::new();
+        let length = self.length.load(Ordering::Relaxed);
+        let mut text = String::with_capacity(length + length / 8);
         text::encode_registry(&mut text, &self.own)?;
         text::encode_registry(&mut text, &self.process)?;
         text::encode_eof(&mut text)?;
+        self.length.store(text.len(), Ordering::Relaxed);
         Ok(text)
     }
 }

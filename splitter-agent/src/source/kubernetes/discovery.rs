@@ -84,6 +84,9 @@ impl Discovery {
                     self.absent = definition == Definition::Absent;
                     self.next = now + INTERVAL + up_to(SPREAD);
                     self.backoff.reset();
+                    // What is asked for is followed as well as what is watched, if more slowly.
+                    let metrics = &self.server.metrics;
+                    metrics.set_synced(Kind::CustomResourceDefinition, true);
                     if std::mem::take(&mut self.failing) {
                         info!("asking for the versions of TrafficSplits again");
                         self.server.reached.send_replace(());
@@ -93,6 +96,9 @@ impl Discovery {
                 Err(failure) => {
                     self.next = now + self.backoff.after_failure(now, failure.asked_for);
                     self.reached = Some(self.server.reached.subscribe());
+                    let kind = Kind::CustomResourceDefinition;
+                    self.server.metrics.failed(kind, failure.code);
+                    self.server.metrics.set_synced(kind, false);
                     let error = failure.message.as_str();
                     if std::mem::replace(&mut self.failing, true) {
                         debug!(error, "still cannot ask for the versions of TrafficSplits");

@@ -1,0 +1,342 @@
+//! What is in force, read again and again, as metrics do.
+//!
+//! A [`View`](super::View) asks the kernel some ten things about each frontend. That is fine for a
+//! command; every few seconds, for ten thousand splits on each node, it is not. Between two
+//! readings little changes, so a [`Reader`] keeps the maps open and what it read:
+//!
+//! - one batch of system calls tells for all frontends which record each leads to. Records are
+//!   immutable while one leads to them, so that only those that are other ones are read again;
+//! - connections of a leaf since its shares were last changed are in mapped memory. Its counter over
+//!   all changes is asked for only where those have grown.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::AsFd;
+
+use aya::maps::MapInfo;
+use splitter_common::layout::{FrontendKey, FrontendValue, LeafState};
+
+use crate::plan::Decision;
+
+use super::maps::{Access, KeyBytes, Maps, MapsError};
+use super::pins::PinDirectory;
+use super::syscall::{Position, lookup_batch};
+use super::view::{Entries, MapUse, Read, SplitView, outcomes, read_split};
+
+/// Frontends that are asked for at once.
+const BATCH: usize = 4096;
+
+/// Reads what is in force, again and again.
+#[derive(Debug)]
+pub struct Reader {
+    pins: PinDirectory,
+    open: Option<Open>,
+}
+
+/// What was in force when it was read.
+#[derive(Debug, Default)]
+pub struct Reading {
+    splits: HashMap<KeyBytes, Known>,
+    leaves: HashMap<u32, Count>,
+    /// Frontends whose records do not fit together, or that no agent wrote; the kernel lets
+    /// connections to them pass.
+    pub inconsistent: usize,
+    /// What became of connections to frontends since the maps were made.
+    pub outcomes: BTreeMap<&'static str, u64>,
+    /// How full the maps are, by their names.
+    pub maps: BTreeMap<&'static str, MapUse>,
+}
+
+/// What a frontend does.
+#[derive(Debug)]
+pub struct InForce {
+    /// Namespace of the object that asks for it, and of the root.
+    pub namespace: Box<str>,
+    /// Name of that object.
+    pub split: Box<str>,
+    /// The root Service.
+    pub root: Box<str>,
+    /// Whether it is the agent's own, for its self-test.
+    pub is_self_test: bool,
+    /// What happens to connections.
+    pub decision: Decision,
+    /// The leaves, in their order.
+    pub leaves: Box<[Leaf]>,
+}
+
+/// A leaf in force.
+#[derive(Debug)]
+pub struct Leaf {
+    /// The Service.
+    pub service: Box<str>,
+    /// Its weight as configured, times the power of ten that makes all weights of the split whole.
+    pub weight: u64,
+    /// Whether it takes its share.
+    pub state: LeafState,
+    /// How many endpoints it has.
+    pub endpoints: u32,
+    id: u32,
+    /// Index of its counter in `SEQUENCE`, and what that said last.
+    counter: u32,
+    counted: u64,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// What `FRONTENDS` says.
+    word: u64,
+    in_force: InForce,
+    round: u64,
+}
+
+/// Connections of a leaf over all changes.
+#[derive(Debug, Default)]
+struct Count {
+    connections: u64,
+    /// Whether it must be asked for.
+    is_stale: bool,
+    /// Whether it must be asked for once more: a program counts in two places, one after the other,
+    /// and may have been between them.
+    is_unsettled: bool,
+    round: u64,
+}
+
+#[derive(Debug)]
+struct Open {
+    maps: Maps,
+    id: u32,
+    round: u64,
+    keys: Vec<KeyBytes>,
+    words: Vec<u64>,
+    reading: Reading,
+}
+
+impl Reading {
+    /// What each frontend does, in no order.
+    pub fn splits(&self) -> impl Iterator<Item = &InForce> {
+        self.splits.values().map(|known| &known.in_force)
+    }
+
+    /// Connections that a leaf was given since it became part of the split, over all frontends
+    /// of its root.
+    #[must_use]
+    pub fn connections(&self, leaf: &Leaf) -> u64 {
+        let count = self.leaves.get(&leaf.id);
+        count.map_or(0, |count| count.connections)
+    }
+}
+
+impl InForce {
+    fn new(view: SplitView) -> Self {
+        let first = view.record.sequence;
+        let leaves = view.split.leaves.into_iter().zip(&view.leaves).zip(1..);
+        Self {
+            is_self_test: view.split.origin.is_self_test(),
+            namespace: view.split.origin.namespace.into(),
+            split: view.split.origin.name.into(),
+            root: view.split.root.into(),
+            decision: view.split.decision,
+            leaves: leaves
+                .map(|((leaf, counts), place)| Leaf {
+                    service: leaf.service.into(),
+                    weight: leaf.weight,
+                    state: leaf.state,
+                    endpoints: u32::try_from(leaf.endpoints.len()).unwrap_or(u32::MAX),
+                    id: counts.leaf_id,
+                    counter: first.saturating_add(place),
+                    counted: counts.connections,
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Reader {
+    /// One that has read nothing yet.
+    #[must_use]
+    pub fn new(pins: PinDirectory) -> Self {
+        Self { pins, open: None }
+    }
+
+    /// Reads what is in force now.
+    ///
+    /// # Errors
+    ///
+    /// If nothing is pinned, or the maps are of another shape, or cannot be read.
+    pub fn read(&mut self) -> Result<&Reading, MapsError> {
+        // Others may have been put to work in the place of those that are open.
+        let pinned = pinned_id(&self.pins)?;
+        if self
+            .open
+            .as_ref()
+            .is_none_or(|open| pinned != Some(open.id))
+        {
+            self.open = None;
+        }
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => Open::new(&self.pins)?,
+        };
+        // What failed is opened anew the next time.
+        open.read()?;
+        Ok(&self.open.insert(open).reading)
+    }
+}
+
+/// The id of the map of frontends that is at work, if there is one.
+fn pinned_id(pins: &PinDirectory) -> Result<Option<u32>, MapsError> {
+    let Some(layout) = pins.in_force()? else {
+        return Ok(None);
+    };
+    let info = MapInfo::from_pin(layout.map("FRONTENDS")).ok();
+    Ok(info.map(|info| info.id()))
+}
+
+impl Open {
+    fn new(pins: &PinDirectory) -> Result<Self, MapsError> {
+        // Checks the shapes.
+        let maps = Maps::at_work(pins, Access::Read)?;
+        let info = maps.frontend_list.info();
+        Ok(Self {
+            id: info
+                .map_err(MapsError::access("examine", "FRONTENDS"))?
+                .id(),
+            maps,
+            round: 0,
+            keys: vec![KeyBytes::default(); BATCH],
+            words: vec![0; BATCH],
+            reading: Reading::default(),
+        })
+    }
+
+    fn read(&mut self) -> Result<(), MapsError> {
+        self.round += 1;
+        self.reading.inconsistent = 0;
+        let mut position = None;
+        loop {
+            let (count, next) = self.list(position)?;
+            for index in 0..count {
+                self.look(self.keys[index], self.words[index]);
+            }
+            position = next;
+            if position.is_none() {
+                break;
+            }
+        }
+        self.forget();
+        self.count();
+        self.reading.outcomes = outcomes(&self.maps)?;
+        self.reading.maps = self.entries().map_use(&self.maps);
+        Ok(())
+    }
+
+    /// Asks for the next frontends.
+    fn list(&mut self, position: Option<Position>) -> Result<(usize, Option<Position>), MapsError> {
+        let map = self.maps.frontend_list.fd().as_fd();
+        // SAFETY: the types are those of the map's keys and values, which were checked when the
+        // maps were opened.
+        unsafe { lookup_batch(map, position, &mut self.keys, &mut self.words) }
+            .map_err(|error| MapsError::access("list", "FRONTENDS")(error.into()))
+    }
+
+    /// Takes note of a frontend and the word that stands behind it.
+    fn look(&mut self, bytes: KeyBytes, word: u64) {
+        let Ok(key) = bytemuck::checked::try_pod_read_unaligned::<FrontendKey>(&bytes) else {
+            self.reading.inconsistent += 1;
+            return;
+        };
+        let is_known = self
+            .reading
+            .splits
+            .get(&bytes)
+            .is_some_and(|known| known.word == word && is_confirmed(&self.maps, &key, word));
+        if !is_known {
+            let new = match read_split(&self.maps, &key, &bytes) {
+                Read::Split(view, word) => Some(Known {
+                    word,
+                    in_force: InForce::new(*view),
+                    round: self.round,
+                }),
+                Read::Inconsistent => {
+                    self.reading.inconsistent += 1;
+                    None
+                }
+                Read::Gone => None,
+            };
+            let old = match new {
+                Some(new) => self.reading.splits.insert(bytes, new),
+                None => self.reading.splits.remove(&bytes),
+            };
+            // A program that still runs may count for the old one.
+            self.suspect(old.as_ref());
+        }
+        let Some(known) = self.reading.splits.get_mut(&bytes) else {
+            return;
+        };
+        known.round = self.round;
+        for leaf in &mut known.in_force.leaves {
+            let counted = self.maps.sequence.count(leaf.counter);
+            let count = self.reading.leaves.entry(leaf.id).or_default();
+            count.is_stale |= !is_known || counted != leaf.counted;
+            count.round = self.round;
+            leaf.counted = counted;
+        }
+    }
+
+    /// Forgets what is no longer in force.
+    fn forget(&mut self) {
+        let round = self.round;
+        let gone: Vec<Known> = self
+            .reading
+            .splits
+            .extract_if(|_, known| known.round != round)
+            .map(|(_, known)| known)
+            .collect();
+        for known in &gone {
+            self.suspect(Some(known));
+        }
+        self.reading.leaves.retain(|_, count| count.round == round);
+    }
+
+    /// The leaves of what is no longer in force may be those of others, which go on.
+    fn suspect(&mut self, old: Option<&Known>) {
+        for leaf in old.into_iter().flat_map(|old| &old.in_force.leaves) {
+            if let Some(count) = self.reading.leaves.get_mut(&leaf.id) {
+                count.is_stale = true;
+            }
+        }
+    }
+
+    /// Asks for the counters that may have grown.
+    fn count(&mut self) {
+        for (id, count) in &mut self.reading.leaves {
+            if count.is_stale || count.is_unsettled {
+                count.is_unsettled = std::mem::take(&mut count.is_stale);
+                count.connections = self.maps.leaf_stats.sum(*id).unwrap_or_default();
+            }
+        }
+    }
+
+    fn entries(&self) -> Entries {
+        let splits = self.reading.splits();
+        let mut entries = Entries {
+            frontends: self.reading.splits.len() + self.reading.inconsistent,
+            splits: self.reading.splits.len(),
+            leaf_ids: self.reading.leaves.len(),
+            ..Entries::default()
+        };
+        for split in splits {
+            entries.leaves += split.leaves.len();
+            let endpoints = split.leaves.iter().map(|leaf| leaf.endpoints as usize);
+            entries.endpoints += endpoints.sum::<usize>();
+        }
+        entries
+    }
+}
+
+/// Whether the record that a word leads to is that of the frontend.
+fn is_confirmed(maps: &Maps, key: &FrontendKey, word: u64) -> bool {
+    let FrontendValue { split, generation } = bytemuck::cast(word);
+    maps.splits
+        .read(split)
+        .is_some_and(|record| record.frontend == *key && record.generation == generation)
+}
