@@ -44,8 +44,9 @@ fn check_judges_files_and_says_so_with_its_exit_code() {
     let directory = tempfile::tempdir().unwrap();
     let good = directory.path().join("good.yaml");
     let bad = directory.path().join("bad.yaml");
-    let address: SocketAddr = "10.244.0.9:80".parse().unwrap();
-    fs::write(&good, [bookstore(address, address), weights(1, 1)].concat()).unwrap();
+    let [v1, v2] = ["10.244.0.9:80", "10.244.0.10:80"];
+    let [v1, v2]: [SocketAddr; 2] = [v1.parse().unwrap(), v2.parse().unwrap()];
+    fs::write(&good, [bookstore(v1, v2), weights(1, 1)].concat()).unwrap();
     fs::write(&bad, weights(1, 1).replace("weight: 1}", "weight: much}")).unwrap();
     let check = |file: &std::path::Path, output: &str| {
         Command::new(BINARY)
@@ -69,7 +70,8 @@ fn check_judges_files_and_says_so_with_its_exit_code() {
 
     let json: Value = serde_json::from_slice(&check(&bad, "json").stdout).unwrap();
     assert_eq!(json["refused"], true);
-    assert_eq!(json["diagnostics"][0]["severity"], "refused");
+    let mut diagnostics = json["diagnostics"].as_array().unwrap().iter();
+    assert!(diagnostics.any(|it| it["severity"] == "refused"), "{json}");
 
     let missing = check(&directory.path().join("missing.yaml"), "text");
     assert_eq!(missing.status.code(), Some(3));

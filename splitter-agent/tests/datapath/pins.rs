@@ -62,7 +62,10 @@ fn maps_of_other_layouts_go_and_nothing_else_does() {
 
     let removed = pins.remove_other_layouts(programs.layout()).unwrap();
 
-    let removed: Vec<_> = removed.iter().map(|layout| layout.path()).collect();
+    let removed: Vec<_> = removed
+        .iter()
+        .map(splitter_agent::datapath::Layout::path)
+        .collect();
     let expected = ["v0", "v1-7", "v999"].map(|name| pins.path().join(name));
     assert_eq!(removed, expected);
     assert!(pins.path().join("vendor").exists());
