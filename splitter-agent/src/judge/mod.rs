@@ -1,7 +1,7 @@
 //! Judges manifests without a cluster: what the agent would say of them, what the API server
 //! would, and what there is in them that neither reads.
 //!
-//! Manifests in a repository lack what a cluster adds, so [`completion`] adds it first. Judging
+//! Manifests in a repository lack what a cluster adds, so `completion` adds it first. Judging
 //! goes on past what is refused or missing, so that one run tells everything that is wrong.
 
 mod completion;

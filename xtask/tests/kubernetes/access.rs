@@ -24,6 +24,7 @@ fn agents_may_do_no_more_than_they_need() {
         "customresourcedefinitions.apiextensions.k8s.io [trafficsplits.split.smi-spec.io] [get list watch]",
         "endpointslices.discovery.k8s.io [] [list watch]",
         "events.events.k8s.io [] [create patch]",
+        "nodes [] [get]",
         "services [] [list watch]",
         "trafficsplits.split.smi-spec.io [] [list watch]",
         "trafficsplits.split.smi-spec.io/status [] [patch]",
