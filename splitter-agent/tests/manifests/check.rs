@@ -178,7 +178,7 @@ fn endpoint_slices_that_are_given_count() {
 fn services_of_two_families_are_judged_without_addresses() {
     let dual = service(
         "web",
-        "clusterIPs: [10.96.0.1, 'fd00::1'], ports: [{name: http, port: 80}]",
+        "clusterIPs: [10.96.0.1, 'fd00::1'], selector: {app: web}, ports: [{name: http, port: 80}]",
     );
     let [_, v1, v2] = shop();
     let checked = check(&[&dual, &v1, &v2, &canary()]);
