@@ -27,13 +27,16 @@ mod permissions;
 mod traffic_split;
 
 /// What the agent exports under its own name, histograms by their family.
-const METRICS: [&str; 37] = [
+const METRICS: [&str; 41] = [
+    "splitter_attached_to_root",
+    "splitter_attachment_warnings",
     "splitter_bpf_map_entries",
     "splitter_bpf_map_max_entries",
     "splitter_build_info",
     "splitter_events_failed_total",
     "splitter_events_written_total",
     "splitter_frontends",
+    "splitter_held_frontends",
     "splitter_leader",
     "splitter_leaf_connections_total",
     "splitter_leaf_endpoints",
@@ -43,6 +46,7 @@ const METRICS: [&str; 37] = [
     "splitter_object_findings",
     "splitter_objects",
     "splitter_outcomes_total",
+    "splitter_pod_cgroups",
     "splitter_programs_attached",
     "splitter_publish_failed_frontends",
     "splitter_self_test_failures_total",
