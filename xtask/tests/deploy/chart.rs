@@ -242,7 +242,11 @@ fn values_that_cannot_work_are_refused_by_name() {
         (r#"image.digest="abc""#, "digest"),
         (r#"image.tag="a b""#, "tag"),
         (r#"extraArgs=["--pin-dir=/sys/fs/bpf/other"]"#, "extraArgs"),
-        (r#"podLabels={"app.kubernetes.io/name":"x"}"#, "podLabels"),
+        // Helm names the key, and the wrong place.
+        (
+            r#"podLabels={"app.kubernetes.io/name":"x"}"#,
+            "app.kubernetes.io/name",
+        ),
         ("uninstall.maxUnavailable=0", "maxUnavailable"),
         (r#"monitoring.interval="often""#, "interval"),
     ] {
