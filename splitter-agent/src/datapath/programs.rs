@@ -196,6 +196,15 @@ impl Programs {
             || self.pins.is_at_work(&self.layout)?)
     }
 
+    /// The maps at work, if these programs and their maps are to replace them.
+    pub(super) fn layout_to_replace(&self) -> Result<Option<Layout>, PinError> {
+        if self.pins.is_at_work(&self.layout)? {
+            return Ok(None);
+        }
+        let in_force = self.pins.in_force()?;
+        Ok(in_force.filter(|layout| *layout != self.layout))
+    }
+
     /// Pins the programs beside their maps, before they are put to work.
     pub(super) fn pin_programs(&mut self) -> Result<(), LoadError> {
         let attached = self.pins.attached_program_ids()?;

@@ -27,7 +27,7 @@ use super::maps::{Access, Maps, MapsError, is_not_found, key_bytes, own};
 use super::pins::PinDirectory;
 use super::programs::Programs;
 use super::report::{Change, Extent, FrontendError, PublishError, Put, Report};
-use super::view::write_text;
+use super::view::{View, write_text};
 
 /// The owner of the maps.
 pub struct Publisher {
@@ -74,13 +74,41 @@ impl Publisher {
         Self::take_over(Maps::at_work(pins, Access::Write)?, node_fraction)
     }
 
-    /// The same with the maps of these programs, which need not be at work yet.
+    /// The same with the maps of these programs. If they are to replace others, what is in
+    /// force there is put into them first: so what is not known yet stays as it was, and a
+    /// change of the capacity is a takeover like any other.
     ///
     /// # Errors
     ///
     /// If the maps cannot be opened.
     pub fn of(programs: &Programs, node_fraction: u32) -> Result<Self, PublishError> {
-        Self::take_over(Maps::open(programs.layout(), Access::Write)?, node_fraction)
+        let maps = Maps::open(programs.layout(), Access::Write)?;
+        let mut publisher = Self::take_over(maps, node_fraction)?;
+        if let Some(old) = programs.layout_to_replace().map_err(MapsError::from)? {
+            match Maps::open(&old, Access::Read) {
+                Ok(old) => publisher.carry_over(&old)?,
+                // None are there, or their records are not ours: the source has to tell all.
+                Err(MapsError::Absent(_) | MapsError::Shape { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(publisher)
+    }
+
+    /// Brings the maps to what is in force in others.
+    fn carry_over(&mut self, old: &Maps) -> Result<(), PublishError> {
+        let in_force = View::read(old)?.frontends.into_iter();
+        let frontends = in_force.map(|(frontend, view)| (frontend, view.split));
+        let plan = Plan {
+            frontends: frontends.collect(),
+        };
+        let report = self.publish(&plan, Extent::Full);
+        tracing::info!(
+            put = report.put.len(),
+            failed = report.failed.len(),
+            "filled new maps with what is in force"
+        );
+        Ok(())
     }
 
     fn take_over(maps: Maps, node_fraction: u32) -> Result<Self, PublishError> {
