@@ -126,28 +126,33 @@ impl Node {
 
     /// The groups that every program is attached to, from the root of the node's hierarchy.
     pub(crate) fn attached(&self) -> Vec<String> {
+        let groups = self.try_attached();
+        groups.unwrap_or_else(|| panic!("no groups with four programs each: {}", self.status()))
+    }
+
+    /// The same; `None` while a group is gone whose programs are not, or has some of them.
+    fn try_attached(&self) -> Option<Vec<String>> {
         let root = mount_point().expect("cgroup v2");
         let status = self.status();
         let programs = status["programs"].as_array().expect("programs");
-        let mut groups: Vec<String> = programs
-            .iter()
-            .filter_map(|program| {
-                let path = Path::new(program["cgroup"].as_str()?);
-                let path = path.strip_prefix(&root).expect("a path below the root");
+        let groups = programs.iter().map(|program| &program["cgroup"]);
+        let mut groups: Vec<String> = groups
+            .filter(|cgroup| !cgroup.is_null())
+            .map(|cgroup| {
+                let path = Path::new(cgroup.as_str()?).strip_prefix(&root).ok()?;
                 Some(path.to_str()?.replace(UID, "UID"))
             })
-            .collect();
+            .collect::<Option<_>>()?;
         groups.sort();
         let count = groups.len();
         groups.dedup();
-        assert_eq!(count, 4 * groups.len(), "{status}");
-        groups
+        (count == 4 * groups.len()).then_some(groups)
     }
 
     /// Waits until the programs are attached to these groups and no others.
     pub(crate) fn wait_for_attached(&self, wanted: &[&str]) {
         wait(&format!("{wanted:?}"), || {
-            (self.attached() == wanted).then_some(())
+            (self.try_attached()? == wanted).then_some(())
         });
     }
 
