@@ -82,10 +82,12 @@ fn kernel_objects(node: &Node) -> BTreeSet<(String, String)> {
     }
     let pins = run_on(node, "find", &["/sys/fs/bpf/splitter", "-type", "f"]);
     for pin in pins.lines() {
-        let kind = if pin.contains("/links/") {
-            "link"
-        } else {
-            "map"
+        // Maps are named in capitals; beside them are the programs that were loaded with them.
+        let is_map = |name: &str| name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+        let kind = match pin.rsplit('/').next() {
+            _ if pin.contains("/links/") => "link",
+            Some(name) if is_map(name) => "map",
+            _ => "prog",
         };
         let object = bpftool(node, &[kind, "show", "pinned", pin]);
         objects.insert((kind.to_owned(), object["id"].to_string()));
