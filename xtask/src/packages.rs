@@ -12,7 +12,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::workspace::{run, say};
+use crate::{
+    lab::sys,
+    workspace::{run, say},
+};
 
 /// Something that a Debian package brings: a program on the `PATH`, or a C library's headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,9 +175,7 @@ pub fn advice(missing: &[Requirement]) -> String {
 /// Whether this process may install packages, and knows how.
 #[must_use]
 pub fn can_install() -> bool {
-    // SAFETY: geteuid takes nothing, touches no memory and cannot fail.
-    let is_root = unsafe { libc::geteuid() } == 0;
-    is_root && Path::new("/usr/bin/apt-get").exists()
+    sys::is_root() && Path::new("/usr/bin/apt-get").exists()
 }
 
 fn install(missing: &[Requirement]) -> Result<()> {

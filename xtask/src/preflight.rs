@@ -6,7 +6,7 @@ use std::{env, fs, path::Path};
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    lab::bpf_file_system,
+    lab::{bpf_file_system, sys},
     mounts::Mount,
     packages::{self, Requirement},
     workspace::say,
@@ -60,10 +60,8 @@ impl Machine {
     fn this() -> Result<Self> {
         let read =
             |path: &str| fs::read_to_string(path).with_context(|| format!("cannot read {path}"));
-        // SAFETY: geteuid takes nothing, touches no memory and cannot fail.
-        let root = unsafe { libc::geteuid() } == 0;
         Ok(Self {
-            root,
+            root: sys::is_root(),
             mountinfo: read("/proc/self/mountinfo")?,
             btf: Path::new(BTF).exists(),
             bpffs_directory: Path::new(BPFFS).is_dir(),

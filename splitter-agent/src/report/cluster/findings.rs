@@ -327,15 +327,8 @@ impl Reconciler {
         let mut slots = BTreeSet::new();
         let mut actions = Vec::new();
         while actions.len() < BATCH {
-            let lane = self
-                .turns
-                .choose(changed.peek().is_some(), unconfirmed.peek().is_some());
-            let next = match lane {
-                Some(Lane::Changed) => changed.next(),
-                Some(Lane::Unconfirmed) => unconfirmed.next(),
-                None => break,
-            };
-            let (Some(lane), Some((_, _, name, finding))) = (lane, next) else {
+            let next = self.turns.next(&mut changed, &mut unconfirmed);
+            let Some((lane, (_, _, name, finding))) = next else {
                 break;
             };
             if !slots.insert(finding.slot) {

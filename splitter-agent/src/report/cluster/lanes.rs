@@ -1,6 +1,8 @@
 //! Two lanes of what is due: what changed goes first, and what is merely unconfirmed still gets
 //! on.
 
+use std::iter::Peekable;
+
 /// After so many writes in a row of what changed, one of what is unconfirmed has its turn.
 const IN_A_ROW: u32 = 9;
 
@@ -23,13 +25,27 @@ pub(super) struct Turns {
 
 impl Turns {
     /// From which lane the next comes, given which of them have something; `None` if none has.
-    pub(super) fn choose(&self, has_changed: bool, has_unconfirmed: bool) -> Option<Lane> {
+    fn choose(&self, has_changed: bool, has_unconfirmed: bool) -> Option<Lane> {
         match (has_changed, has_unconfirmed) {
             (true, true) if self.in_a_row < IN_A_ROW => Some(Lane::Changed),
             (true, false) => Some(Lane::Changed),
             (_, true) => Some(Lane::Unconfirmed),
             (false, false) => None,
         }
+    }
+
+    /// Takes the next of what waits in both lanes, and tells from which it is.
+    pub(super) fn next<T>(
+        &self,
+        changed: &mut Peekable<impl Iterator<Item = T>>,
+        unconfirmed: &mut Peekable<impl Iterator<Item = T>>,
+    ) -> Option<(Lane, T)> {
+        let lane = self.choose(changed.peek().is_some(), unconfirmed.peek().is_some())?;
+        let next = match lane {
+            Lane::Changed => changed.next(),
+            Lane::Unconfirmed => unconfirmed.next(),
+        };
+        Some((lane, next?))
     }
 
     /// One of this lane had its turn.

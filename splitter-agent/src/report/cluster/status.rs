@@ -154,15 +154,8 @@ impl Statuses {
         let mut changed = due.into_iter().peekable();
         let mut actions = Vec::new();
         while actions.len() < BATCH {
-            let lane = self
-                .turns
-                .choose(changed.peek().is_some(), unconfirmed.peek().is_some());
-            let next = match lane {
-                Some(Lane::Changed) => changed.next(),
-                Some(Lane::Unconfirmed) => unconfirmed.next(),
-                None => break,
-            };
-            let (Some(lane), Some((object, split))) = (lane, next) else {
+            let next = self.turns.next(&mut changed, &mut unconfirmed);
+            let Some((lane, (object, split))) = next else {
                 break;
             };
             let write = match &split.known {
