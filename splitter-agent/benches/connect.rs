@@ -27,7 +27,7 @@ use splitter_agent::datapath::{
 };
 use splitter_agent::plan::Decision;
 use splitter_common::layout::Reason;
-use xtask::lab::{Lab, Pod, Process};
+use testbed::lab::{Lab, Pod, Process};
 
 /// The port that the listener has.
 const LISTENER: u16 = 80;

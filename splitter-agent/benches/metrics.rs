@@ -21,7 +21,7 @@ use splitter_agent::plan::{Decision, Frontend, Origin, PlannedSplit};
 use splitter_agent::report::metrics::Metrics;
 use splitter_agent::report::{Board, Programmed, Progress, Standing, Telemetry};
 use splitter_common::layout::Protocol;
-use xtask::lab::Pod;
+use testbed::lab::Pod;
 
 const PORT: u16 = 80;
 const NAMESPACE: &str = "scale";

@@ -2,11 +2,10 @@
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use testbed::workspace::{self, cargo, say};
+use testbed::{cluster, preflight};
 
-use crate::{
-    build_ebpf, cluster, preflight,
-    workspace::{self, cargo, say},
-};
+use crate::build_ebpf;
 
 /// What to measure.
 #[derive(Args, Clone, Debug)]

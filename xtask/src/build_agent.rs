@@ -3,11 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use testbed::workspace::{build_program, cargo, say, short};
 
-use crate::{
-    build_ebpf,
-    workspace::{build_program, cargo, say, short},
-};
+use crate::build_ebpf;
 
 const PACKAGE: &str = "splitter-agent";
 

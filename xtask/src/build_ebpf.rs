@@ -1,15 +1,16 @@
 //! Builds the kernel programs.
 
-use std::{fs, path::PathBuf, process::Command, time::Instant};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use testbed::workspace::{build_program, cargo, replace_file, root, say, target_directory};
 
-use crate::{
-    btf_text,
-    sources::{self, OBJECT, STAMP},
-    tools::{self, Tools},
-    workspace::{build_program, cargo, replace_file, root, say, target_directory},
-};
+use crate::btf_text;
+use crate::sources::{self, OBJECT, STAMP};
+use crate::toolchain::{self, Tools};
 
 /// The package with the kernel programs.
 pub const PACKAGE: &str = "splitter-ebpf";
@@ -25,7 +26,7 @@ const CPU: &str = "v3";
 ///
 /// When a tool is missing and cannot be installed, or the programs do not compile.
 pub fn build() -> Result<PathBuf> {
-    let tools = tools::ensure()?;
+    let tools = toolchain::ensure()?;
     let started = Instant::now();
     say("building the kernel programs");
     // Taken before the build: what changes during it has to count as not built.
@@ -57,7 +58,7 @@ pub fn build() -> Result<PathBuf> {
 ///
 /// When cargo does not tell its directories.
 pub fn cargo_for_bpf(subcommand: &str, tools: &Tools) -> Result<Command> {
-    let mut flags = tools::without_directories()?;
+    let mut flags = toolchain::without_directories()?;
     flags.extend([
         "-Cdebuginfo=2".into(), // BTF is made from it
         "-Clink-arg=--btf".into(),

@@ -3,12 +3,10 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
+use testbed::workspace::{cargo, run, say};
 
-use crate::{
-    build_ebpf::{PACKAGE, cargo_for_bpf},
-    chart, deny, tools,
-    workspace::{cargo, run, say},
-};
+use crate::build_ebpf::{PACKAGE, cargo_for_bpf};
+use crate::{chart, deny, toolchain};
 
 /// Runs every check, also when one before it has failed.
 ///
@@ -16,7 +14,7 @@ use crate::{
 ///
 /// Says which checks failed; each has printed why.
 pub fn check() -> Result<()> {
-    let tools = tools::ensure()?;
+    let tools = toolchain::ensure()?;
     let bpf = |task| cargo_for_bpf(task, &tools);
     let checks: [(_, &dyn Fn() -> Result<()>); 7] = [
         ("formatting", &|| {

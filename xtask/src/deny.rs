@@ -2,16 +2,13 @@
 //! not. The rules are those of `deny.toml`, which cargo-deny reads as well; this check is a
 //! part of it that needs neither cargo-deny nor a network.
 
-use std::{
-    fs,
-    process::{Command, Stdio},
-};
+use std::fs;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use spdx::{Expression, Licensee, ParseMode};
-
-use crate::workspace::{cargo, output, root, run, say};
+use testbed::workspace::{cargo, output, root, run, say};
 
 /// Checks every dependency that the lock file names for the targets of `deny.toml`.
 ///

@@ -2,17 +2,13 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use xtask::{
-    bench::{self, BenchArgs},
-    build_agent, build_ebpf, chart, check,
-    cluster::{self, ClusterArgs},
-    demo::{self, DemoArgs},
-    deny,
-    image::{self, ImageArgs},
-    ownership, test,
-};
+use splitter_demo::{self as demo, DemoArgs, Images};
+use testbed::cluster::{self, ClusterArgs, tools};
+use xtask::bench::{self, BenchArgs};
+use xtask::image::{self, ImageArgs, Kind};
+use xtask::{build_agent, build_ebpf, chart, check, deny, ownership, test};
 
 /// Builds, checks and tests splitter
 #[derive(Debug, Parser)]
@@ -156,9 +152,20 @@ fn main() -> ExitCode {
 }
 
 fn run_demo(arguments: &DemoArgs) -> Result<()> {
-    if arguments.wants_cluster() {
-        return demo::run_on_cluster(arguments);
+    if !arguments.wants_cluster() {
+        demo::check(arguments, &[])?;
+        return demo::run(arguments, &build_agent::build()?);
     }
-    demo::check(arguments)?;
-    demo::run(arguments, &build_agent::build()?)
+    demo::check(arguments, &image::requirements_for_this_machine())?;
+    // The slowest first.
+    tools::ensure()?;
+    let build = |kind| image::build(&image::Options::for_this_machine(kind));
+    let (agent, examples) = (build(Kind::Agent)?, build(Kind::Examples)?);
+    let program = agent.program_for_this_machine();
+    let program = program.context("no agent for this machine")?.to_owned();
+    let images = Images {
+        archives: vec![agent.archive, examples.archive],
+        agent: program,
+    };
+    demo::run_on_cluster(arguments, images)
 }

@@ -1,14 +1,13 @@
 //! Under sudo, what a build writes belongs to root, and the user's next build could not touch it.
 //! So it is given back at the end.
 
-use std::{
-    env, fs,
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::env;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::{tools, workspace};
+use testbed::{cache, workspace};
 
 /// Gives what this run may have written to the user who called sudo, if one did: the build, the
 /// tools and the crates that were fetched, each where it lies in a directory of that user's. Where
@@ -25,7 +24,7 @@ pub fn give_back() {
         // The object for the kernel is always there; the rest is where cargo is told.
         Some(workspace::root().join("target")),
         workspace::target_directory().ok(),
-        Some(tools::cache_directory()),
+        Some(cache::directory()),
         cargo_home.map(|home| home.join("registry")),
     ]
     .into_iter()

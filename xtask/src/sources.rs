@@ -2,10 +2,9 @@
 //! fresh one. Used by `cargo xtask build-ebpf`, which notes the fingerprint beside the object,
 //! and by the agent's build script, which compares it. Standard library only.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
 /// The object with the kernel programs, seen from the root of the workspace. It stays there
 /// wherever cargo's target directory is, for that one may be shared by several clones.

@@ -4,14 +4,12 @@
 use std::ffi::OsStr;
 
 use anyhow::Result;
+use testbed::packages::{self, Requirement};
+use testbed::workspace::{cargo, run, say};
+use testbed::{cluster, preflight};
 
-use crate::{
-    build_ebpf, cluster,
-    image::{self, Kind},
-    packages::{self, Requirement},
-    preflight,
-    workspace::{cargo, run, say},
-};
+use crate::build_ebpf;
+use crate::image::{self, Kind};
 
 /// Some tests look at the maps with it as people do; not every distribution has it.
 const BPFTOOL: Requirement =

@@ -1,21 +1,17 @@
 //! Images: that they are what registries and runtimes expect, the same each time, and that what is
 //! in them needs nothing else.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::Read,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use flate2::read::GzDecoder;
-use object::{
-    Endianness,
-    elf::{self, FileHeader64},
-    read::elf::{FileHeader as _, ProgramHeader as _},
-};
+use object::Endianness;
+use object::elf::{self, FileHeader64};
+use object::read::elf::{FileHeader as _, ProgramHeader as _};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tar::Archive;

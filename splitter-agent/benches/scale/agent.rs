@@ -11,7 +11,7 @@ use aya::maps::{HashMap, Map, MapData};
 use splitter_agent::plan::Frontend;
 use splitter_common::layout::FrontendKey;
 use tempfile::TempDir;
-use xtask::lab::Lab;
+use testbed::lab::Lab;
 
 use super::cluster::Cluster;
 use super::objects::Size;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use xtask::lab::{Pod, Process, client};
+use testbed::lab::{Pod, Process, client};
 
 use crate::common::agent::{Site, bookstore as manifests};
 use crate::common::serve;

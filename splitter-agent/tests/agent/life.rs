@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use xtask::lab::{Process, client, server};
+use testbed::lab::{Process, client, server};
 
 use crate::bookstore::{Bookstore, VIP};
 use crate::common::agent::{BINARY, PATIENCE, stderr, stdout, text, weights};

@@ -7,8 +7,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use xtask::lab::cgroup::mount_point;
-use xtask::lab::{Process, client};
+use testbed::lab::cgroup::mount_point;
+use testbed::lab::{Process, client};
 
 use crate::bookstore::{Bookstore, VIP};
 use crate::common::agent::{Agent, BINARY, PATIENCE, weights};

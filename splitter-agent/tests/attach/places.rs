@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use xtask::lab::cgroup::mount_point;
+use testbed::lab::cgroup::mount_point;
 
 use crate::common::agent::{stderr, text};
 use crate::http::{get, wait_for};

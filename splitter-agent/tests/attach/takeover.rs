@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use xtask::lab::Process;
+use testbed::lab::Process;
 
 use crate::bookstore::Bookstore;
 use crate::common::agent::weights;

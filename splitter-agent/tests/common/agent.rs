@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use xtask::lab::Lab;
+use testbed::lab::Lab;
 
 /// The binary under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_splitter-agent");

@@ -15,7 +15,7 @@ use splitter_agent::datapath::{
 };
 use splitter_agent::plan::{Decision, Frontend, Origin, Plan, PlannedLeaf, PlannedSplit};
 use splitter_common::layout::{LeafState, Protocol};
-use xtask::lab::{Lab, Pod, Process, server};
+use testbed::lab::{Lab, Pod, Process, server};
 
 /// The port of every root Service in these tests.
 pub const PORT: u16 = 14001;

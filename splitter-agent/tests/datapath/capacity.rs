@@ -11,7 +11,7 @@ use splitter_agent::datapath::{
     Refusal, View,
 };
 use splitter_agent::plan::Origin;
-use xtask::lab::{Lab, Process, client};
+use testbed::lab::{Lab, Process, client};
 
 use crate::common::{Scene, frontend, leaf, plan, root, serve, small, split};
 

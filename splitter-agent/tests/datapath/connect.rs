@@ -10,8 +10,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use splitter_agent::plan::Decision;
 use splitter_common::layout::Reason;
+use testbed::lab::{Lab, client, server};
 use tokio::net::TcpSocket;
-use xtask::lab::{Lab, client, server};
 
 use crate::common::{PORT, Scene, decided, frontend, leaf, root, serve, small, split};
 

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use splitter_agent::datapath::Extent;
-use xtask::lab::{Pod, Process, client, server};
+use testbed::lab::{Pod, Process, client, server};
 
 use crate::common::agent::PATIENCE;
 use crate::common::{Scene, bound, expected, frontend, leaf, plan, root, serve, split};

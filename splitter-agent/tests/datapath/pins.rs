@@ -10,7 +10,7 @@ use splitter_agent::datapath::{
     Capacity, EbpfLogLevel, LoadError, LoadSettings, MapsError, PinDirectory, PinError, Programs,
     Refusal, View, attached_programs,
 };
-use xtask::lab::{Lab, Pod, client, server};
+use testbed::lab::{Lab, Pod, client, server};
 
 use crate::common::{PORT, Scene, leaf, root, serve, small, split};
 

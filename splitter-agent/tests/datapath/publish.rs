@@ -7,7 +7,7 @@ use aya::maps::{HashMap, Map, MapData};
 use splitter_agent::datapath::{Capacity, Change, Extent, FrontendError, Publisher, View};
 use splitter_agent::plan::Decision;
 use splitter_common::layout::{LeafNames, LeafState, Reason};
-use xtask::lab::client;
+use testbed::lab::client;
 
 use crate::common::{Scene, decided, expected, frontend, leaf, plan, root, serve, split};
 

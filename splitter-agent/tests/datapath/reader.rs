@@ -10,7 +10,7 @@ use splitter_agent::datapath::{InForce, PinDirectory, Reader, Reading, View, sta
 use splitter_agent::plan::{Decision, Frontend, PlannedSplit};
 use splitter_common::layout::{Protocol, Reason};
 use splitter_common::pick::mix;
-use xtask::lab::Pod;
+use testbed::lab::Pod;
 
 use crate::common::{PORT, Scene, decided, leaf, small, split};
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use splitter_agent::datapath::{Extent, Publisher, View};
 use splitter_agent::plan::PlannedSplit;
-use xtask::lab::{Process, client};
+use testbed::lab::{Process, client};
 
 use crate::common::{Scene, expected, frontend, leaf, plan, root, serve, split};
 

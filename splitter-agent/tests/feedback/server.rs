@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Output;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use xtask::cluster::{Cluster, Options};
+use testbed::cluster::{Cluster, Options};
 
 /// A running API server.
 pub(crate) struct Server {

@@ -12,10 +12,10 @@ use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::Value;
 use splitter_agent::source::kubernetes;
+use testbed::cluster::{Cluster, Component, Options};
 use tokio::sync::SemaphorePermit;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
-use xtask::cluster::{Cluster, Component, Options};
 
 /// A user that may do what rules say.
 pub(crate) const AGENT: &str = "agent";

@@ -10,7 +10,7 @@ use splitter_agent::datapath::PinDirectory;
 use splitter_agent::plan::Frontend;
 use splitter_agent::report::self_test::VIP;
 use splitter_common::layout::Protocol;
-use xtask::lab::cgroup::mount_point;
+use testbed::lab::cgroup::mount_point;
 
 use crate::bookstore::Bookstore;
 use crate::common::agent::{BINARY, PATIENCE, Site, service, stderr, text, weights};

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::net::SocketAddr;
 
-use xtask::lab::Lab;
+use testbed::lab::Lab;
 
 use crate::common::agent::{BINARY, PATIENCE, Site, bookstore, text, weights};
 use crate::http::{get, request, start};

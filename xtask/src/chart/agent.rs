@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 
-use super::{manifest::Manifest, values};
+use super::manifest::Manifest;
+use super::values;
 
 /// Labels and annotations of the agent's pods, as the manifest has them.
 const POD_METADATA: &str = "\

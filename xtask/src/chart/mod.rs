@@ -10,14 +10,15 @@ mod agent;
 mod manifest;
 mod values;
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
+use testbed::workspace::{replace_file, root, say};
 
-use crate::{
-    chart::{manifest::Manifest, values::values},
-    workspace::{replace_file, root, say},
-};
+use crate::chart::manifest::Manifest;
+use crate::chart::values::values;
 
 const CHART: &str = "deploy/chart";
 const MADE: &str = "Made by `cargo xtask chart` from";

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
 
-use super::{MADE, manifest::Manifest};
+use super::MADE;
+use super::manifest::Manifest;
 
 /// Keys of the agent's manifest, with their indentation, that become values whole; and the names of
 /// those.

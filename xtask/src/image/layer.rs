@@ -1,16 +1,13 @@
 //! The file system of an image: one program, the same bytes each time it is packed.
 
-use std::{
-    fs,
-    io::{self, Write as _},
-    path::Path,
-};
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use flate2::{Compression, GzBuilder};
 use tar::{Builder, EntryType, Header};
-
-use super::oci::digest;
+use testbed::digest::digest;
 
 /// Everyone may read and run it, nobody may change it.
 const PROGRAM_MODE: u32 = 0o555;

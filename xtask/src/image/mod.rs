@@ -13,24 +13,19 @@ mod platform;
 mod program;
 mod revision;
 
-use std::{
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 
 pub use layer::Layer;
-pub(crate) use oci::digest;
 pub use oci::{Image, Packed, Variant, pack};
 pub use platform::Platform;
 
-use crate::{
-    build_ebpf,
-    packages::{self, Requirement},
-    workspace::{replace_file, say, short, target_directory},
-};
+use crate::build_ebpf;
+use testbed::packages::{self, Requirement};
+use testbed::workspace::{replace_file, say, short, target_directory};
 
 /// The version of the programs in images, and the tag that the manifests in `deploy` name.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,16 +1,15 @@
 //! The documents of an image (OCI image specification 1.1), and the archive with all of them.
 
-use std::{collections::BTreeMap, io};
+use std::collections::BTreeMap;
+use std::io;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use tar::Builder;
+use testbed::digest::digest;
 
-use super::{
-    Platform,
-    layer::{Layer, entry},
-};
+use super::Platform;
+use super::layer::{Layer, entry};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -211,18 +210,6 @@ fn archive(files: &BTreeMap<String, Vec<u8>>) -> io::Result<Vec<u8>> {
 
 fn blob_path(digest: &str) -> String {
     format!("blobs/{}", digest.replace(':', "/"))
-}
-
-/// The digest of a content, as images write it.
-pub(crate) fn digest(content: &[u8]) -> String {
-    use std::fmt::Write as _;
-
-    let mut text = "sha256:".to_owned();
-    for byte in Sha256::digest(content) {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }
 
 /// A tag, if registries would take it.

@@ -1,6 +1,8 @@
 //! What images are built for.
 
-use std::{env, fmt, str::FromStr};
+use std::env;
+use std::fmt;
+use std::str::FromStr;
 
 /// An operating system and a processor, as images name them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

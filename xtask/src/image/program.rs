@@ -1,15 +1,14 @@
 //! Compiling programs that need no file beside themselves: no C library, no loader.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::ffi::OsString;
+use std::path::PathBuf;
 
 use anyhow::Result;
+use testbed::packages::Requirement;
+use testbed::workspace::{build_program, cargo, say};
 
 use super::Platform;
-use crate::{
-    packages::Requirement,
-    tools,
-    workspace::{build_program, cargo, say},
-};
+use crate::toolchain;
 
 /// The profile in the workspace's `Cargo.toml`.
 const PROFILE: &str = "dist";
@@ -54,9 +53,9 @@ pub(super) fn requirements(platforms: &[Platform]) -> Vec<Requirement> {
 /// Compiles a program for a platform and returns its path.
 pub(super) fn build(source: &Source, platform: Platform) -> Result<PathBuf> {
     let target = platform.target();
-    tools::ensure_target(target)?;
+    toolchain::ensure_target(target)?;
     say(format_args!("building {} for {platform}", source.binary));
-    let mut flags = tools::without_directories()?;
+    let mut flags = toolchain::without_directories()?;
     flags.push("-Ctarget-feature=+crt-static".to_owned());
     let compiler = if platform.is_host() { CC } else { CLANG };
     let mut build = cargo();

@@ -1,11 +1,9 @@
 //! What an image says about itself.
 
-use std::{
-    collections::BTreeMap,
-    process::{Command, Stdio},
-};
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
 
-use crate::workspace::root;
+use testbed::workspace::root;
 
 /// The labels of an image, which are its annotations too.
 ///
