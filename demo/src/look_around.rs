@@ -31,7 +31,7 @@ pub(crate) fn wait(scene: &Scene, screen: &mut Screen) -> Result<()> {
         ("what the agent knows".to_owned(), status.join(" ")),
         (
             "what the kernel knows".to_owned(),
-            format!("bpftool map dump pinned {}/v1/FRONTENDS", pins.display()),
+            format!("bpftool map dump pinned {}/v2/FRONTENDS", pins.display()),
         ),
         (
             "change the weights".to_owned(),

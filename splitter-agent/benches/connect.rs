@@ -1,8 +1,8 @@
 //! What the programs cost: nanoseconds of each run, and of a connect() as a client sees
 //! it, with and without them.
 //!
-//! Three clients dial the same listener: one without programs, one whose sockets
-//! remember no peer names, and one whose sockets do. All cases take turns, round by
+//! Three clients dial the same listener: one without programs, one whose programs
+//! store no original destination, and one whose programs do. All cases take turns, round by
 //! round, and what is printed is the median of the rounds: so what else the machine does
 //! falls on all of them alike, and ratios are taken within a round.
 //!
@@ -82,14 +82,14 @@ impl Client {
     }
 
     /// A client with programs of its own, and the same frontends as any other.
-    fn with_programs(lab: &Lab, name: &str, peer_names: bool, targets: &Targets) -> Self {
+    fn with_programs(lab: &Lab, name: &str, keep_original_dst: bool, targets: &Targets) -> Self {
         let mut client = Self::new(lab, name);
         let pins = PinDirectory::new(lab.pin_directory().join(name));
         let mut programs = Programs::load(&LoadSettings {
             pins: pins.clone(),
             capacity: small(),
             log_level: EbpfLogLevel::Off,
-            peer_names,
+            keep_original_dst,
             refusal: Refusal::Best,
         })
         .expect("programs that load");
@@ -288,7 +288,7 @@ fn print_programs(site: &mut Site) {
         "{:<28}{:>14}{:>14}{:>14}",
         "", "instructions", "bytes", "bytes"
     );
-    for (client, suffix) in [(&mut site.plain, ""), (&mut site.named, ", peer names")] {
+    for (client, suffix) in [(&mut site.plain, ""), (&mut site.named, ", original dst")] {
         for name in PROGRAMS {
             let info = client.program(name);
             println!(
@@ -326,7 +326,7 @@ fn print_runs(site: &mut Site, effort: Effort) {
             Call::Connect(targets.endpoint),
         ),
         (
-            "connect4 miss, peer names",
+            "connect4 miss, original dst",
             "connect4",
             true,
             Call::Connect(targets.endpoint),
@@ -338,7 +338,7 @@ fn print_runs(site: &mut Site, effort: Effort) {
             Call::Connect(targets.vip),
         ),
         (
-            "connect4 hit, peer names",
+            "connect4 hit, original dst",
             "connect4",
             true,
             Call::Connect(targets.vip),
@@ -356,7 +356,7 @@ fn print_runs(site: &mut Site, effort: Effort) {
             Call::Connect(targets.endpoint_ipv6),
         ),
         (
-            "connect6 miss, peer names",
+            "connect6 miss, original dst",
             "connect6",
             true,
             Call::Connect(targets.endpoint_ipv6),
@@ -368,7 +368,7 @@ fn print_runs(site: &mut Site, effort: Effort) {
             Call::Connect(targets.vip_ipv6),
         ),
         (
-            "connect6 hit, peer names",
+            "connect6 hit, original dst",
             "connect6",
             true,
             Call::Connect(targets.vip_ipv6),
@@ -395,8 +395,8 @@ fn print_runs(site: &mut Site, effort: Effort) {
     let _stats = enable_stats(Stats::RunTime).expect("a kernel that times its programs");
     let mut rounds = vec![Vec::new(); cases.len()];
     for _ in 0..effort.rounds {
-        for ((_, program, peer_names, call), results) in cases.iter().zip(&mut rounds) {
-            let client = if *peer_names {
+        for ((_, program, keep_original_dst, call), results) in cases.iter().zip(&mut rounds) {
+            let client = if *keep_original_dst {
                 &mut site.named
             } else {
                 &mut site.plain
@@ -435,17 +435,17 @@ fn print_calls(site: &Site, effort: Effort) {
             vec![
                 connect("no programs", &site.without, targets.endpoint),
                 connect("miss", &site.plain, targets.endpoint),
-                connect("miss, peer names", &site.named, targets.endpoint),
+                connect("miss, original dst", &site.named, targets.endpoint),
                 connect("hit", &site.plain, targets.vip),
-                connect("hit, peer names", &site.named, targets.vip),
+                connect("hit, original dst", &site.named, targets.vip),
             ],
         ),
         (
             "connect(), IPv6",
             vec![
                 connect("no programs", &site.without, targets.endpoint_ipv6),
-                connect("miss, peer names", &site.named, targets.endpoint_ipv6),
-                connect("hit, peer names", &site.named, targets.vip_ipv6),
+                connect("miss, original dst", &site.named, targets.endpoint_ipv6),
+                connect("hit, original dst", &site.named, targets.vip_ipv6),
             ],
         ),
         (
@@ -457,11 +457,15 @@ fn print_calls(site: &Site, effort: Effort) {
                     Call::PeerName(targets.endpoint),
                 ),
                 (
-                    "miss, peer names",
+                    "miss, original dst",
                     &site.named,
                     Call::PeerName(targets.endpoint),
                 ),
-                ("hit, peer names", &site.named, Call::PeerName(targets.vip)),
+                (
+                    "hit, original dst",
+                    &site.named,
+                    Call::PeerName(targets.vip),
+                ),
             ],
         ),
     ];

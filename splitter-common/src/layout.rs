@@ -5,23 +5,23 @@
 //! Ports are in host order, and what is a choice among names is an enum, so that
 //! `bpftool map dump` reads well.
 //!
-//! A change of any record here is a new [`LAYOUT_VERSION`]: the maps are pinned below
-//! a directory of that name, and two versions never share a map.
+//! A change of any record here, or of a map's name, is a new [`LAYOUT_VERSION`]: the maps are
+//! pinned below a directory of that name, and two versions never share a map.
 //!
 //! ```text
 //! FRONTENDS {address, port, protocol} ─► {split, generation}
 //!                                            │
 //!                  SPLITS[split] ◄───────────┘   must carry the same key and generation
-//!                    │  sequence ─► SEQUENCE[sequence]            connections of the split
-//!                    │              SEQUENCE[sequence + 1 + leaf] connections of each leaf
+//!                    │  first_counter ─► COUNTERS[first_counter]            connections of the split
+//!                    │                   COUNTERS[first_counter + 1 + leaf] connections of each leaf
 //!                    └► first_leaf ─► LEAVES[..] ─► first_endpoint ─► ENDPOINTS[..]
 //! ```
 
 use bytemuck::{CheckedBitPattern, NoUninit, Pod, Zeroable};
 
 /// Version of the records below, and the name of the directory that the maps are
-/// pinned in (`v1`).
-pub const LAYOUT_VERSION: u32 = 1;
+/// pinned in (`v2`).
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Most leaves that one split may have. The kernel finds a leaf by a binary search,
 /// whose number of steps the verifier must see to be bounded.
@@ -122,8 +122,8 @@ pub struct SplitRecord {
     pub step: u32,
     /// This node's part of the shift, below `size` (0 if `size` is 0).
     pub shift: u32,
-    /// First of `leaf_count + 1` counters in `SEQUENCE`.
-    pub sequence: u32,
+    /// First of `leaf_count + 1` counters in `COUNTERS`.
+    pub first_counter: u32,
     /// First leaf in `LEAVES`.
     pub first_leaf: u32,
     /// Number of leaves, at most [`MAX_LEAVES`].
@@ -199,7 +199,7 @@ pub struct EndpointRecord {
 /// A counter on a cache line of its own.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct SequenceRecord {
+pub struct CounterRecord {
     /// Connections counted.
     pub count: u64,
     /// Always 0.
@@ -214,10 +214,10 @@ pub struct LeafStats {
     pub connections: u64,
 }
 
-/// What became of a connection to a frontend: index into the per-CPU counters `OUTCOMES`.
+/// A verdict that is counted: index into the per-CPU counters `VERDICTS`.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum VerdictCounter {
     /// Rewritten to an endpoint.
     Split = 0,
     /// Refused with ECONNREFUSED, as its record says.
@@ -225,33 +225,32 @@ pub enum Outcome {
     /// Passed through, as its record says.
     PassedThrough = 2,
     /// Passed through, since a record did not confirm what led to it.
-    Inconsistent = 4,
-    /// Rewritten, but the socket's memory of the VIP could not be made (no memory):
-    /// getpeername shows the endpoint.
-    PeerNameLost = 5,
+    Inconsistent = 3,
+    /// Rewritten, but there was no memory to store the original destination:
+    /// getpeername() shows the endpoint. Counted as `Split` too.
+    OriginalDstLost = 4,
 }
 
-/// Number of counters in `OUTCOMES`. Number 3 counted what kernels before 6.1 could not
-/// refuse; it stays unused, so that the others keep their places in this layout.
-pub const OUTCOMES: usize = 6;
+/// Number of counters in `VERDICTS`.
+pub const VERDICT_COUNTERS: usize = VerdictCounter::ALL.len();
 
-impl Outcome {
-    /// Every outcome, in the order of the indexes.
+impl VerdictCounter {
+    /// Every counter, in the order of the indexes.
     pub const ALL: [Self; 5] = [
         Self::Split,
         Self::Refused,
         Self::PassedThrough,
         Self::Inconsistent,
-        Self::PeerNameLost,
+        Self::OriginalDstLost,
     ];
 }
 
-/// What a split socket remembers, in socket storage, so that getpeername shows the
-/// VIP. Believed only while the socket's peer is the endpoint in it: a socket may be
+/// The original destination of a split socket, in socket storage, so that getpeername()
+/// shows it. Believed only while the socket's peer is the endpoint in it: a socket may be
 /// disconnected and connected again elsewhere.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct ConnectionRecord {
+pub struct OriginalDstRecord {
     /// The address that was dialled.
     pub frontend_address: [u8; 16],
     /// The endpoint's address.
@@ -301,6 +300,6 @@ const _: () = {
     assert!(size_of::<SplitRecord>() == 64);
     assert!(size_of::<LeafRecord>() == 32);
     assert!(size_of::<EndpointRecord>() == 24);
-    assert!(size_of::<SequenceRecord>() == 64);
-    assert!(size_of::<ConnectionRecord>() == 40);
+    assert!(size_of::<CounterRecord>() == 64);
+    assert!(size_of::<OriginalDstRecord>() == 40);
 };

@@ -1,22 +1,21 @@
 //! connect(): from the address that was dialled to an endpoint.
 //!
 //! A miss touches one bucket of `FRONTENDS` and creates nothing. A hit reads four array
-//! elements, takes two numbers, and leaves a note in the socket's storage.
+//! elements, adds to two counters, and stores the original destination on the socket.
 
 use core::ptr::addr_of;
 
-use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
-use aya_ebpf::helpers::{bpf_set_retval, bpf_sk_storage_get};
+use aya_ebpf::helpers::bpf_set_retval;
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::{debug, trace};
 use splitter_common::layout::{
-    ConnectionRecord, FrontendKey, FrontendValue, Outcome, Protocol, SplitRecord, Verdict,
+    FrontendKey, FrontendValue, Protocol, SplitRecord, Verdict, VerdictCounter,
 };
 use splitter_common::pick::{self, Lattice};
 
 use crate::context::{self, ALLOW, DENY, Family, Words};
-use crate::maps::{CONNECTIONS, ENDPOINTS, FRONTENDS, LEAVES, SPLITS};
-use crate::{count, settings};
+use crate::maps::{ENDPOINTS, FRONTENDS, LEAVES, SPLITS};
+use crate::{count, original_dst, settings};
 
 /// What connect() returns for a refused connection, negated as the helper wants it.
 const ECONNREFUSED: i32 = 111;
@@ -50,12 +49,12 @@ pub(crate) fn run(context: &SockAddrContext, family: Family) -> i32 {
     };
     match find(&key) {
         Found::Nothing => {
-            forget(context);
+            original_dst::forget(context);
             ALLOW
         }
         Found::Inconsistent => {
-            count::outcome(Outcome::Inconsistent);
-            forget(context);
+            count::verdict(VerdictCounter::Inconsistent);
+            original_dst::forget(context);
             ALLOW
         }
         Found::Split(split) => follow(context, family, &key, split),
@@ -68,7 +67,7 @@ enum Found {
     Split(*const SplitRecord),
 }
 
-/// The split in force for a frontend.
+/// The split that is programmed for a frontend.
 #[inline(always)]
 fn find(key: &FrontendKey) -> Found {
     for _ in 0..ATTEMPTS {
@@ -112,14 +111,14 @@ fn follow(
     let verdict = unsafe { addr_of!((*split).verdict).cast::<u8>().read_volatile() };
     if verdict == Verdict::Split as u8 {
         let Some(picked) = pick(split) else {
-            count::outcome(Outcome::Inconsistent);
-            forget(context);
+            count::verdict(VerdictCounter::Inconsistent);
+            original_dst::forget(context);
             return ALLOW;
         };
-        count::outcome(Outcome::Split);
+        count::verdict(VerdictCounter::Split);
         count::leaf(picked.leaf_id);
-        if settings::peer_names() && !remember(context, key, &picked) {
-            count::outcome(Outcome::PeerNameLost);
+        if settings::keep_original_dst() && !original_dst::remember(context, key, &picked) {
+            count::verdict(VerdictCounter::OriginalDstLost);
         }
         context::replace(context, family, picked.address, picked.port);
         debug!(
@@ -133,13 +132,13 @@ fn follow(
         return ALLOW;
     }
     if verdict == Verdict::Refuse as u8 {
-        count::outcome(Outcome::Refused);
+        count::verdict(VerdictCounter::Refused);
         debug!(context, "{:i} port {} refused", key.address, key.port);
         return refuse(context, family, key);
     }
-    count::outcome(Outcome::PassedThrough);
+    count::verdict(VerdictCounter::PassedThrough);
     trace!(context, "{:i} port {} passed", key.address, key.port);
-    forget(context);
+    original_dst::forget(context);
     ALLOW
 }
 
@@ -158,7 +157,7 @@ fn refuse(context: &SockAddrContext, family: Family, key: &FrontendKey) -> i32 {
         let _ = unsafe { bpf_set_retval(-ECONNREFUSED) };
         return DENY;
     }
-    forget(context);
+    original_dst::forget(context);
     let dialled: Words = bytemuck::cast(key.address);
     let is_v4 = dialled[2] == context::MAPPED && dialled[0] == 0 && dialled[1] == 0;
     let address = match (is_v4, context::can_reach_loopback(context)) {
@@ -173,17 +172,17 @@ fn refuse(context: &SockAddrContext, family: Family, key: &FrontendKey) -> i32 {
     ALLOW
 }
 
-/// What the pick came to.
-struct Picked {
-    address: Words,
-    port: u16,
-    leaf_id: u32,
+/// The endpoint that a connection gets.
+pub(crate) struct Picked {
+    pub(crate) address: Words,
+    pub(crate) port: u16,
+    pub(crate) leaf_id: u32,
 }
 
 /// Picks an endpoint. `None` if a record is not what its split says it is.
 #[inline(always)]
 fn pick(split: *const SplitRecord) -> Option<Picked> {
-    let sequence = read!(split, sequence);
+    let first_counter = read!(split, first_counter);
     let first_leaf = read!(split, first_leaf);
     let lattice = Lattice {
         size: read!(split, size),
@@ -191,13 +190,13 @@ fn pick(split: *const SplitRecord) -> Option<Picked> {
         shift: read!(split, shift),
         seed: read!(split, seed),
     };
-    let position = lattice.position(count::next(sequence)?)?;
+    let position = lattice.position(count::next(first_counter)?)?;
     let index = pick::leaf_at(position, read!(split, leaf_count), |index| {
         let leaf = LEAVES.get_ptr(first_leaf.wrapping_add(index))?;
         Some(read!(leaf, end))
     })?;
     let leaf = LEAVES.get_ptr(first_leaf.wrapping_add(index))?;
-    let turn = count::next(sequence.wrapping_add(1).wrapping_add(index))?;
+    let turn = count::next(first_counter.wrapping_add(1).wrapping_add(index))?;
     let endpoint = lattice.endpoint(index, turn, read!(leaf, endpoint_count))?;
     let endpoint = ENDPOINTS.get_ptr(read!(leaf, first_endpoint).wrapping_add(endpoint))?;
     // SAFETY: the address is 16 bytes, aligned to 4 as the record's first field.
@@ -207,53 +206,4 @@ fn pick(split: *const SplitRecord) -> Option<Picked> {
         port: read!(endpoint, port),
         leaf_id: read!(leaf, leaf_id),
     })
-}
-
-/// Lets the socket remember what it dialled. `false` if there is no memory for it.
-#[inline(always)]
-fn remember(context: &SockAddrContext, key: &FrontendKey, picked: &Picked) -> bool {
-    let mut record = ConnectionRecord {
-        frontend_address: key.address,
-        endpoint_address: bytemuck::cast(picked.address),
-        leaf_id: picked.leaf_id,
-        frontend_port: key.port,
-        endpoint_port: picked.port,
-    };
-    // SAFETY: the socket in the context is valid while the program runs, and the map is
-    // one of socket storage. The initial value is used only if the storage is new.
-    unsafe {
-        let socket = (*context.sock_addr).__bindgen_anon_1.sk;
-        let stored = bpf_sk_storage_get(
-            core::ptr::from_ref(&CONNECTIONS).cast_mut().cast(),
-            socket.cast(),
-            core::ptr::from_mut(&mut record).cast(),
-            BPF_SK_STORAGE_GET_F_CREATE.into(),
-        )
-        .cast::<ConnectionRecord>();
-        if stored.is_null() {
-            return false;
-        }
-        // A socket that connects again has storage already. Its calls are serialised by
-        // the socket lock, so plain words do.
-        let from = core::ptr::from_ref(&record).cast::<u64>();
-        let to = stored.cast::<u64>();
-        for word in 0..size_of::<ConnectionRecord>() / 8 {
-            to.add(word).write_volatile(from.add(word).read_volatile());
-        }
-    }
-    true
-}
-
-/// Makes the socket forget a VIP that it dialled before: nothing runs when a socket is
-/// disconnected, so the next connect() has to clear what no longer holds. Costs a
-/// pointer test where the socket has no storage.
-#[inline(always)]
-fn forget(context: &SockAddrContext) {
-    // SAFETY: only looks at the socket of the context.
-    let stored = unsafe { CONNECTIONS.get_ptr_mut(context) };
-    if !stored.is_null() {
-        // SAFETY: a non-null pointer is to the socket's own record. Port 0 is never a
-        // peer's, so the record will not be believed again.
-        unsafe { core::ptr::addr_of_mut!((*stored).endpoint_port).write_volatile(0) };
-    }
 }

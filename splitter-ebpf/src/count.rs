@@ -3,14 +3,15 @@
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::ptr::addr_of_mut;
 
-use splitter_common::layout::Outcome;
+use splitter_common::layout::VerdictCounter;
 
-use crate::maps::{LEAF_STATS, OUTCOMES, SEQUENCE};
+use crate::maps::{COUNTERS, LEAF_STATS, VERDICTS};
 
-/// Takes the next number of a counter in `SEQUENCE`; `None` if there is no such counter.
+/// The number of this connection: what a counter in `COUNTERS` was before it. `None` if there
+/// is no such counter.
 #[inline(always)]
-pub(crate) fn next(sequence: u32) -> Option<u64> {
-    let counter = SEQUENCE.get_ptr_mut(sequence)?;
+pub(crate) fn next(counter: u32) -> Option<u64> {
+    let counter = COUNTERS.get_ptr_mut(counter)?;
     // SAFETY: the pointer is into a map value that lives as long as the program runs,
     // and every writer in the kernel uses this instruction.
     //
@@ -30,10 +31,10 @@ pub(crate) fn leaf(leaf_id: u32) {
     }
 }
 
-/// Counts what became of a connection.
+/// Counts a verdict on a connection.
 #[inline(always)]
-pub(crate) fn outcome(outcome: Outcome) {
-    if let Some(count) = OUTCOMES.get_ptr_mut(outcome as u32) {
+pub(crate) fn verdict(counter: VerdictCounter) {
+    if let Some(count) = VERDICTS.get_ptr_mut(counter as u32) {
         // SAFETY: the slot is this CPU's own.
         unsafe { increment(count) };
     }

@@ -1,10 +1,10 @@
 //! The kernel programs: they pick an endpoint when a socket connects, and show the
-//! application the address that it dialled.
+//! application the original destination, the address that it dialled.
 //!
 //! | program | hook | job |
 //! |---|---|---|
 //! | `connect4`, `connect6` | `cgroup/connect4`, `cgroup/connect6` | [`connect`] |
-//! | `getpeername4`, `getpeername6` | `cgroup/getpeername4`, `cgroup/getpeername6` | [`peer_name`] |
+//! | `getpeername4`, `getpeername6` | `cgroup/getpeername4`, `cgroup/getpeername6` | [`original_dst`] |
 //!
 //! They need fetching atomic operations (5.12) and what is older. What a kernel may lack
 //! beyond that is behind a constant in [`settings`] that the agent sets when it loads
@@ -40,7 +40,7 @@ mod count;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
-mod peer_name;
+mod original_dst;
 #[cfg(target_arch = "bpf")]
 mod programs;
 #[cfg(target_arch = "bpf")]

@@ -5,14 +5,14 @@ use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, SkStorage};
 use aya_ebpf::macros::btf_map;
 use splitter_common::layout::{
-    ConnectionRecord, EndpointRecord, FrontendKey, FrontendNames, FrontendValue, LeafNames,
-    LeafRecord, LeafStats, OUTCOMES as OUTCOMES_LEN, SequenceRecord, SplitRecord,
+    CounterRecord, EndpointRecord, FrontendKey, FrontendNames, FrontendValue, LeafNames,
+    LeafRecord, LeafStats, OriginalDstRecord, SplitRecord, VERDICT_COUNTERS,
 };
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
-/// What clients dial, to the split in force.
+/// What clients dial, to the split that is programmed.
 #[btf_map]
 pub(crate) static FRONTENDS: HashMap<FrontendKey, FrontendValue, 65_536, NO_PREALLOC> =
     HashMap::new();
@@ -31,19 +31,19 @@ pub(crate) static ENDPOINTS: Array<EndpointRecord, 262_144, MMAPABLE> = Array::n
 
 /// Counters of connections: one for the split, followed by one for each of its leaves.
 #[btf_map]
-pub(crate) static SEQUENCE: Array<SequenceRecord, 245_760, MMAPABLE> = Array::new();
+pub(crate) static COUNTERS: Array<CounterRecord, 245_760, MMAPABLE> = Array::new();
 
 /// Counters of leaves that live as long as the leaf is part of a split.
 #[btf_map]
 pub(crate) static LEAF_STATS: PerCpuArray<LeafStats, 65_536> = PerCpuArray::new();
 
-/// What became of connections to frontends, by [`splitter_common::layout::Outcome`].
+/// Verdicts on connections to frontends, by [`splitter_common::layout::VerdictCounter`].
 #[btf_map]
-pub(crate) static OUTCOMES: PerCpuArray<u64, { OUTCOMES_LEN }> = PerCpuArray::new();
+pub(crate) static VERDICTS: PerCpuArray<u64, { VERDICT_COUNTERS }> = PerCpuArray::new();
 
-/// What split sockets remember.
+/// Original destinations, stored on the sockets that were split.
 #[btf_map]
-pub(crate) static CONNECTIONS: SkStorage<ConnectionRecord> = SkStorage::new();
+pub(crate) static ORIGINAL_DST: SkStorage<OriginalDstRecord> = SkStorage::new();
 
 /// For people: who asks for the split of a frontend.
 #[btf_map]

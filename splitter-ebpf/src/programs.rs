@@ -7,7 +7,7 @@
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 
-use crate::{connect, context, peer_name};
+use crate::{connect, context, original_dst};
 
 /// An IPv4 socket connects.
 #[cgroup_sock_addr(connect4)]
@@ -24,13 +24,13 @@ fn connect6(context: SockAddrContext) -> i32 {
 /// An application asks an IPv4 socket for its peer.
 #[cgroup_sock_addr(getpeername4)]
 fn getpeername4(context: SockAddrContext) -> i32 {
-    peer_name::run(&context, context::Family::V4)
+    original_dst::show(&context, context::Family::V4)
 }
 
 /// An application asks an IPv6 socket for its peer.
 #[cgroup_sock_addr(getpeername6)]
 fn getpeername6(context: SockAddrContext) -> i32 {
-    peer_name::run(&context, context::Family::V6)
+    original_dst::show(&context, context::Family::V6)
 }
 
 /// Of the licences that the kernel accepts for helpers marked GPL-only

@@ -9,9 +9,9 @@ use aya_ebpf::Global;
 #[unsafe(no_mangle)]
 static HAS_SET_RETVAL: Global<u8> = Global::new(1);
 
-/// 1 if sockets shall remember the VIP that was dialled, for getpeername.
+/// 1 if connect() stores the original destination on the socket, for getpeername().
 #[unsafe(no_mangle)]
-static PEER_NAMES: Global<u8> = Global::new(1);
+static KEEP_ORIGINAL_DST: Global<u8> = Global::new(1);
 
 /// Whether `bpf_set_retval` may be called.
 #[inline(always)]
@@ -19,8 +19,8 @@ pub(crate) fn has_set_retval() -> bool {
     HAS_SET_RETVAL.load() != 0
 }
 
-/// Whether sockets remember the VIP.
+/// Whether connect() stores the original destination.
 #[inline(always)]
-pub(crate) fn peer_names() -> bool {
-    PEER_NAMES.load() != 0
+pub(crate) fn keep_original_dst() -> bool {
+    KEEP_ORIGINAL_DST.load() != 0
 }

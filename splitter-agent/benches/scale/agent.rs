@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use aya::maps::{HashMap, Map, MapData};
 use splitter_agent::plan::Frontend;
-use splitter_common::layout::FrontendKey;
+use splitter_common::layout::{FrontendKey, LAYOUT_VERSION};
 use tempfile::TempDir;
 use testbed::lab::Lab;
 
@@ -174,7 +174,10 @@ impl Agent {
     }
 
     fn try_frontends(&self) -> Option<Frontends> {
-        let path = self.lab.pin_directory().join("v1/FRONTENDS");
+        let path = self
+            .lab
+            .pin_directory()
+            .join(format!("v{LAYOUT_VERSION}/FRONTENDS"));
         let data = MapData::from_pin(path).ok()?;
         HashMap::try_from(Map::HashMap(data)).ok().map(Frontends)
     }

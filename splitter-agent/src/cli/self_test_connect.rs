@@ -21,10 +21,10 @@ pub(super) struct SelfTestConnectArgs {
 
     /// Whether the programs show the address that was dialled.
     #[arg(long, action = ArgAction::Set)]
-    peer_names: bool,
+    keep_original_dst: bool,
 }
 
 pub(super) fn run(args: &SelfTestConnectArgs) -> anyhow::Result<Outcome> {
-    self_test::connect_in(&args.cgroup, args.token.clone(), args.peer_names)?;
+    self_test::connect_in(&args.cgroup, args.token.clone(), args.keep_original_dst)?;
     Ok(Outcome::Done)
 }

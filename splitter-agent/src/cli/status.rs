@@ -56,7 +56,7 @@ struct Report {
     site: Site,
     splits: Vec<Split>,
     inconsistent: Vec<String>,
-    outcomes: BTreeMap<&'static str, u64>,
+    verdicts: BTreeMap<&'static str, u64>,
 }
 
 pub(super) fn run(args: &StatusArgs, common: &Common) -> anyhow::Result<Outcome> {
@@ -92,7 +92,7 @@ pub(super) fn run(args: &StatusArgs, common: &Common) -> anyhow::Result<Outcome>
         },
         site,
         splits,
-        outcomes: view.outcomes,
+        verdicts: view.verdicts,
     };
     print(
         common.output,
@@ -131,10 +131,10 @@ fn text(
         )?;
     }
     let noteworthy: Vec<String> = report
-        .outcomes
+        .verdicts
         .iter()
         .filter(|&(_, &count)| count > 0)
-        .map(|(outcome, count)| format!("{} {count}", outcome.replace('_', " ")))
+        .map(|(verdict, count)| format!("{} {count}", verdict.replace('_', " ")))
         .collect();
     if selection.is_everything() && !noteworthy.is_empty() {
         writeln!(

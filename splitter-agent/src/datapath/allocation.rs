@@ -13,7 +13,7 @@ pub(crate) struct Allocation {
     pub(crate) leaves: Run,
     pub(crate) endpoints: Run,
     /// The split's counter, followed by one for each leaf.
-    pub(crate) sequence: Run,
+    pub(crate) counters: Run,
 }
 
 /// How many slots a split needs.
@@ -49,7 +49,7 @@ pub(crate) struct Free {
     splits: Slots,
     leaves: Slots,
     endpoints: Slots,
-    sequence: Slots,
+    counters: Slots,
 }
 
 /// The free slots of an array, the last of which only the agent's own splits may take.
@@ -109,7 +109,7 @@ impl Free {
             splits: Slots::all(maps.splits.len(), own::SPLITS),
             leaves: Slots::all(maps.leaves.len(), own::LEAVES),
             endpoints: Slots::all(maps.endpoints.len(), own::ENDPOINTS),
-            sequence: Slots::all(maps.sequence.len(), own::COUNTERS),
+            counters: Slots::all(maps.counters.len(), own::COUNTERS),
         }
     }
 
@@ -143,10 +143,10 @@ impl Free {
             "ENDPOINTS",
             "--max-endpoints",
         )?;
-        taken.sequence = take(
-            &mut self.sequence,
+        taken.counters = take(
+            &mut self.counters,
             need.counters,
-            "SEQUENCE",
+            "COUNTERS",
             "--max-leaves",
         )?;
         Ok(())
@@ -167,8 +167,8 @@ impl Free {
             && claim(&mut self.endpoints, wanted.endpoints, |slots| {
                 &mut slots.endpoints
             })
-            && claim(&mut self.sequence, wanted.sequence, |slots| {
-                &mut slots.sequence
+            && claim(&mut self.counters, wanted.counters, |slots| {
+                &mut slots.counters
             });
         if !all {
             self.give(claimed);
@@ -181,6 +181,6 @@ impl Free {
         self.splits.give(slots.split);
         self.leaves.give(slots.leaves);
         self.endpoints.give(slots.endpoints);
-        self.sequence.give(slots.sequence);
+        self.counters.give(slots.counters);
     }
 }

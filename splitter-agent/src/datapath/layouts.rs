@@ -1,8 +1,8 @@
 //! Directories of maps that belong together.
 //!
 //! Maps keep their size for as long as they live. So where the wanted capacity is not that
-//! of the maps at work, others are made in a directory beside theirs: `v1`, and then
-//! `v1-2`, where 1 is the version of the records. The programs are pinned in the directory
+//! of the maps at work, others are made in a directory beside theirs: `v2`, and then
+//! `v2-2`, where 2 is the version of the records. The programs are pinned in the directory
 //! of the maps that they use, which is how anyone can tell which maps are at work: the
 //! ones whose programs are behind the links. Nothing has to be noted at the right moment,
 //! so an agent may be killed at any.
@@ -222,11 +222,11 @@ impl PinDirectory {
     }
 }
 
-/// Pins the maps that do not depend on the capacity in another directory too: what sockets
-/// remember, so that getpeername of an open connection goes on to show what was dialled,
-/// and the counters of outcomes.
+/// Pins the maps that do not depend on the capacity in another directory too: the original
+/// destinations, so that getpeername() goes on to show those of open connections, and the
+/// counters of verdicts.
 fn share(old: &Layout, new: &Layout) -> Result<(), MapsError> {
-    for name in ["CONNECTIONS", "OUTCOMES"] {
+    for name in ["ORIGINAL_DST", "VERDICTS"] {
         let (from, to) = (old.map(name), new.map(name));
         if !exists(&from)? || exists(&to)? || !is_shared(old, name)? {
             continue;

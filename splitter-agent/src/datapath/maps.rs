@@ -6,12 +6,12 @@ use std::path::PathBuf;
 
 use aya::maps::{HashMap, MapData, MapError, MapInfo, MapType};
 use splitter_common::layout::{
-    ConnectionRecord, EndpointRecord, FrontendKey, FrontendNames, FrontendValue, LeafNames,
-    LeafRecord, LeafStats, OUTCOMES, SequenceRecord, SplitRecord,
+    CounterRecord, EndpointRecord, FrontendKey, FrontendNames, FrontendValue, LeafNames,
+    LeafRecord, LeafStats, OriginalDstRecord, SplitRecord, VERDICT_COUNTERS,
 };
 
-use super::counters::Counters;
 use super::layouts::Layout;
+use super::per_cpu::PerCpuCounters;
 use super::pins::{self, PinDirectory, PinError};
 use super::table::Table;
 
@@ -77,7 +77,7 @@ impl Capacity {
             .saturating_add(self.endpoints / 4 + 1024 + own::ENDPOINTS)
     }
 
-    /// Slots of `SEQUENCE`: one for each split and each leaf.
+    /// Slots of `COUNTERS`: one for each split and each leaf.
     fn counters(self) -> u32 {
         self.splits().saturating_add(self.leaf_slots())
     }
@@ -142,14 +142,14 @@ pub(crate) fn shapes(capacity: Capacity) -> [Shape; 10] {
             size_of::<EndpointRecord>(),
             capacity.endpoint_slots(),
         ),
-        table("SEQUENCE", size_of::<SequenceRecord>(), capacity.counters()),
+        table("COUNTERS", size_of::<CounterRecord>(), capacity.counters()),
         counters("LEAF_STATS", size_of::<LeafStats>(), capacity.leaf_slots()),
-        counters("OUTCOMES", size_of::<u64>(), OUTCOMES as u32),
+        counters("VERDICTS", size_of::<u64>(), VERDICT_COUNTERS as u32),
         shape(
-            "CONNECTIONS",
+            "ORIGINAL_DST",
             MapType::SkStorage,
             WORD,
-            size_of::<ConnectionRecord>(),
+            size_of::<OriginalDstRecord>(),
             0,
             NO_PREALLOC,
         ),
@@ -358,10 +358,10 @@ pub(crate) struct Maps {
     pub(crate) splits: Table<SplitRecord>,
     pub(crate) leaves: Table<LeafRecord>,
     pub(crate) endpoints: Table<EndpointRecord>,
-    pub(crate) sequence: Table<SequenceRecord>,
+    pub(crate) counters: Table<CounterRecord>,
     /// As many as there can be leaf ids.
-    pub(crate) leaf_stats: Counters,
-    pub(crate) outcomes: Counters,
+    pub(crate) leaf_stats: PerCpuCounters,
+    pub(crate) verdicts: PerCpuCounters,
     pub(crate) frontend_names: HashMap<MapData, KeyBytes, FrontendNamesBytes>,
     pub(crate) leaf_names: HashMap<MapData, u32, LeafNamesBytes>,
     /// Most frontends, the agent's own included.
@@ -418,9 +418,9 @@ impl Maps {
             splits: table(pins, "SPLITS", access)?,
             leaves: table(pins, "LEAVES", access)?,
             endpoints: table(pins, "ENDPOINTS", access)?,
-            sequence: table(pins, "SEQUENCE", access)?,
+            counters: table(pins, "COUNTERS", access)?,
             leaf_stats: counters(pins, "LEAF_STATS")?,
-            outcomes: counters(pins, "OUTCOMES")?,
+            verdicts: counters(pins, "VERDICTS")?,
             frontend_names: typed(
                 open(pins, "FRONTEND_NAMES")?,
                 aya::maps::Map::HashMap,
@@ -458,8 +458,8 @@ where
     T::try_from(variant(data)).map_err(MapsError::access("use", name))
 }
 
-fn counters(pins: &Layout, name: &'static str) -> Result<Counters, MapsError> {
-    Counters::new(open(pins, name)?).map_err(MapsError::access("examine", name))
+fn counters(pins: &Layout, name: &'static str) -> Result<PerCpuCounters, MapsError> {
+    PerCpuCounters::new(open(pins, name)?).map_err(MapsError::access("examine", name))
 }
 
 fn table<T>(pins: &Layout, name: &'static str, access: Access) -> Result<Table<T>, MapsError> {

@@ -12,13 +12,12 @@
 //!   `recover`: taking over maps;
 //!   `allocation`, `slots`, `leaf_ids` and `grace` serve them;
 //! - `view`: what is in force, read back from the maps; `reader`: the same, again and again;
-//! - `counters`: per-CPU counters;
+//! - `per_cpu`: per-CPU counters;
 //! - `syscall`: the few system calls that aya does not offer.
 //!
 //! All `unsafe` code of the agent but the one lease call of the manifests source is here.
 
 mod allocation;
-mod counters;
 mod difference;
 mod features;
 mod foreign;
@@ -29,6 +28,7 @@ mod leaf_ids;
 mod links;
 mod maps;
 mod neighbours;
+mod per_cpu;
 mod pins;
 mod places;
 mod preflight;

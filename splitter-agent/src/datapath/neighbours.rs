@@ -402,7 +402,7 @@ impl Names {
 
 /// Maps that the programs of every splitter-agent use.
 fn is_our_map(name: &str) -> bool {
-    matches!(name, "FRONTENDS" | "CONNECTIONS")
+    matches!(name, "FRONTENDS" | "ORIGINAL_DST")
 }
 
 /// The programs that splitter-agents with other pin directories have attached, and where their

@@ -25,8 +25,8 @@ pub struct LoadSettings {
     pub capacity: Capacity,
     /// Level of the logs in the programs; at `Off` they cost nothing.
     pub log_level: EbpfLogLevel,
-    /// Whether getpeername shows the address that was dialled.
-    pub peer_names: bool,
+    /// Whether sockets keep their original destination, for getpeername() to show.
+    pub keep_original_dst: bool,
     /// How connections are refused.
     pub refusal: Refusal,
 }
@@ -149,14 +149,14 @@ impl Programs {
                 loader.map_max_entries(shape.name, shape.max_entries);
             }
         }
-        let (set_retval, peer_names, log_level) = (
+        let (set_retval, keep_original_dst, log_level) = (
             u8::from(has_set_retval),
-            u8::from(settings.peer_names),
+            u8::from(settings.keep_original_dst),
             settings.log_level as u8,
         );
         loader
             .override_global("HAS_SET_RETVAL", &set_retval, true)
-            .override_global("PEER_NAMES", &peer_names, true)
+            .override_global("KEEP_ORIGINAL_DST", &keep_original_dst, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true);
         let mut object = loader
             .load(OBJECT)

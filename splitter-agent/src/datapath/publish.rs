@@ -336,14 +336,14 @@ impl Publisher {
         leaf_ids: &[u32],
     ) -> Result<u32, MapsError> {
         let old = self.in_force.get(&frontend);
-        let keeps_counting = slots.sequence.count == 0;
-        let (sequence, lattice, repeats) = match old {
+        let keeps_counting = slots.counters.count == 0;
+        let (counters, lattice, repeats) = match old {
             // The lattice as well as the counters: a block that has begun must end as it
             // began, whatever this agent would choose for a new one.
-            Some(old) if keeps_counting => (old.slots.sequence, old.lattice, old.repeats),
+            Some(old) if keeps_counting => (old.slots.counters, old.lattice, old.repeats),
             _ => {
-                for index in slots.sequence.indexes() {
-                    self.maps.sequence.clear(index);
+                for index in slots.counters.indexes() {
+                    self.maps.counters.clear(index);
                 }
                 let repeats = old
                     .filter(|old| old.split.origin == split.origin)
@@ -351,7 +351,7 @@ impl Publisher {
                 let size = split.leaves.iter().map(|leaf| leaf.share).sum();
                 let lattice =
                     Lattice::new(size, seed(frontend, split, repeats), self.node_fraction);
-                (slots.sequence, lattice, repeats)
+                (slots.counters, lattice, repeats)
             }
         };
         self.write_leaves(split, slots, leaf_ids);
@@ -370,7 +370,7 @@ impl Publisher {
                 size: lattice.size,
                 step: lattice.step,
                 shift: lattice.shift,
-                sequence: sequence.first,
+                first_counter: counters.first,
                 first_leaf: slots.leaves.first,
                 leaf_count: slots.leaves.count,
                 verdict,
@@ -389,7 +389,7 @@ impl Publisher {
         self.generation = generation;
         let entry = InForce {
             split: split.clone(),
-            slots: Allocation { sequence, ..slots },
+            slots: Allocation { counters, ..slots },
             lattice,
             repeats,
         };
@@ -400,7 +400,7 @@ impl Publisher {
         }
         if let Some(mut old) = self.in_force.insert(frontend, entry) {
             if keeps_counting {
-                old.slots.sequence.count = 0;
+                old.slots.counters.count = 0;
             }
             self.put_out_of_force(&old);
         }

@@ -20,7 +20,7 @@ use crate::plan::Decision;
 use super::maps::{Access, KeyBytes, Maps, MapsError};
 use super::pins::PinDirectory;
 use super::syscall::{Position, lookup_batch};
-use super::view::{Entries, MapUse, Read, SplitView, outcomes, read_split};
+use super::view::{Entries, MapUse, Read, SplitView, read_split, verdicts};
 
 /// Frontends that are asked for at once.
 const BATCH: usize = 4096;
@@ -41,7 +41,7 @@ pub struct Reading {
     /// connections to them pass.
     pub inconsistent: usize,
     /// What became of connections to frontends since the maps were made.
-    pub outcomes: BTreeMap<&'static str, u64>,
+    pub verdicts: BTreeMap<&'static str, u64>,
     /// How full the maps are, by their names.
     pub maps: BTreeMap<&'static str, MapUse>,
 }
@@ -75,7 +75,7 @@ pub struct Leaf {
     /// How many endpoints it has.
     pub endpoints: u32,
     id: u32,
-    /// Index of its counter in `SEQUENCE`, and what that said last.
+    /// Index of its counter in `COUNTERS`, and what that said last.
     counter: u32,
     counted: u64,
 }
@@ -127,7 +127,7 @@ impl Reading {
 
 impl InForce {
     fn new(view: SplitView) -> Self {
-        let first = view.record.sequence;
+        let first = view.record.first_counter;
         let leaves = view.split.leaves.into_iter().zip(&view.leaves).zip(1..);
         Self {
             is_self_test: view.split.origin.is_self_test(),
@@ -224,7 +224,7 @@ impl Open {
         }
         self.forget();
         self.count();
-        self.reading.outcomes = outcomes(&self.maps)?;
+        self.reading.verdicts = verdicts(&self.maps)?;
         self.reading.maps = self.entries().map_use(&self.maps);
         Ok(())
     }
@@ -274,7 +274,7 @@ impl Open {
         };
         known.round = self.round;
         for leaf in &mut known.in_force.leaves {
-            let counted = self.maps.sequence.count(leaf.counter);
+            let counted = self.maps.counters.count(leaf.counter);
             let count = self.reading.leaves.entry(leaf.id).or_default();
             count.is_stale |= !is_known || counted != leaf.counted;
             count.round = self.round;

@@ -57,7 +57,7 @@ impl Publisher {
                 view.leaves.first().map_or(0, |leaf| leaf.first_endpoint),
                 u32::try_from(view.split.endpoint_count()).ok()?,
             ),
-            sequence: Run::new(record.sequence, record.leaf_count.checked_add(1)?),
+            counters: Run::new(record.first_counter, record.leaf_count.checked_add(1)?),
         };
         if !self.free.claim(slots) {
             return None;

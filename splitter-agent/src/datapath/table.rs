@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytemuck::checked::{CheckedBitPattern, try_pod_read_unaligned};
 use bytemuck::{NoUninit, Zeroable};
-use splitter_common::layout::SequenceRecord;
+use splitter_common::layout::CounterRecord;
 
 use super::syscall::Mapping;
 
@@ -100,7 +100,7 @@ impl<T: NoUninit + Zeroable> Table<T> {
     }
 }
 
-impl Table<SequenceRecord> {
+impl Table<CounterRecord> {
     /// The count of a counter that the kernel may be adding to.
     pub(crate) fn count(&self, index: u32) -> u64 {
         self.words(index).map_or(0, |words| {

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use bytemuck::Zeroable;
 use splitter_common::address;
 use splitter_common::layout::{
-    FrontendKey, FrontendNames, FrontendValue, LeafNames, LeafRecord, LeafState, Outcome, Reason,
-    SplitRecord, Text, Verdict,
+    FrontendKey, FrontendNames, FrontendValue, LeafNames, LeafRecord, LeafState, Reason,
+    SplitRecord, Text, Verdict, VerdictCounter,
 };
 use splitter_common::pick::{self, Lattice};
 
@@ -28,7 +28,7 @@ pub struct View {
     /// Keys of `FRONTENDS` that no agent wrote.
     pub(crate) foreign: Vec<KeyBytes>,
     /// What became of connections to frontends since the maps were made.
-    pub outcomes: BTreeMap<&'static str, u64>,
+    pub verdicts: BTreeMap<&'static str, u64>,
     /// How full the maps are, by their names.
     pub maps: BTreeMap<&'static str, MapUse>,
 }
@@ -51,11 +51,11 @@ pub struct SplitView {
     pub record: SplitRecord,
     /// Connections since its shares were last changed.
     pub connections: u64,
-    /// Counters of its leaves, in their order.
+    /// PerCpuCounters of its leaves, in their order.
     pub leaves: Vec<LeafCounts>,
 }
 
-/// Counters of a leaf.
+/// PerCpuCounters of a leaf.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeafCounts {
     /// Connections since the shares were last changed.
@@ -134,7 +134,7 @@ impl View {
                 }
             }
         }
-        view.outcomes = outcomes(maps)?;
+        view.verdicts = verdicts(maps)?;
         view.maps = view.map_use(maps);
         Ok(view)
     }
@@ -177,7 +177,7 @@ impl Entries {
             ("LEAVES", self.leaves, maps.leaves.len()),
             ("ENDPOINTS", self.endpoints, maps.endpoints.len()),
             // One counter for each split, and one for each of its leaves.
-            ("SEQUENCE", self.splits + self.leaves, maps.sequence.len()),
+            ("COUNTERS", self.splits + self.leaves, maps.counters.len()),
             ("LEAF_STATS", self.leaf_ids, maps.leaf_stats.len()),
         ]
         .into_iter()
@@ -265,7 +265,9 @@ fn read_leaves(
         });
         begin = leaf.end;
         counts.push(LeafCounts {
-            connections: maps.sequence.count(record.sequence.checked_add(1 + index)?),
+            connections: maps
+                .counters
+                .count(record.first_counter.checked_add(1 + index)?),
             lifetime: maps.leaf_stats.sum(leaf.leaf_id).unwrap_or_default(),
             leaf_id: leaf.leaf_id,
             first_endpoint: leaf.first_endpoint,
@@ -288,7 +290,7 @@ fn read_leaves(
             },
             leaves,
         },
-        connections: maps.sequence.count(record.sequence),
+        connections: maps.counters.count(record.first_counter),
         leaves: counts,
         record: SplitRecord {
             frontend: *key,
@@ -304,25 +306,25 @@ fn leaf_name(maps: &Maps, leaf: &LeafRecord) -> String {
     )
 }
 
-pub(super) fn outcomes(maps: &Maps) -> Result<BTreeMap<&'static str, u64>, MapsError> {
-    Outcome::ALL
+pub(super) fn verdicts(maps: &Maps) -> Result<BTreeMap<&'static str, u64>, MapsError> {
+    VerdictCounter::ALL
         .into_iter()
-        .map(|outcome| {
-            let count = maps.outcomes.sum(outcome as u32);
+        .map(|counter| {
+            let count = maps.verdicts.sum(counter as u32);
             let count =
-                count.map_err(|error| MapsError::access("read", "OUTCOMES")(error.into()))?;
-            Ok((outcome_name(outcome), count))
+                count.map_err(|error| MapsError::access("read", "VERDICTS")(error.into()))?;
+            Ok((verdict_counter_name(counter), count))
         })
         .collect()
 }
 
-fn outcome_name(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Split => "split",
-        Outcome::Refused => "refused",
-        Outcome::PassedThrough => "passed_through",
-        Outcome::Inconsistent => "inconsistent",
-        Outcome::PeerNameLost => "peer_name_lost",
+fn verdict_counter_name(counter: VerdictCounter) -> &'static str {
+    match counter {
+        VerdictCounter::Split => "split",
+        VerdictCounter::Refused => "refused",
+        VerdictCounter::PassedThrough => "passed_through",
+        VerdictCounter::Inconsistent => "inconsistent",
+        VerdictCounter::OriginalDstLost => "original_dst_lost",
     }
 }
 

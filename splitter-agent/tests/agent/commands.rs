@@ -12,6 +12,7 @@ use crate::bookstore::Bookstore;
 use crate::common::agent::{
     BINARY, Site, bookstore, is_installed, service, stderr, stdout, text, traffic_split, weights,
 };
+use crate::common::layout_name;
 
 #[test]
 fn udp_ports_of_a_root_pass_through_and_status_says_so() {
@@ -212,7 +213,7 @@ fn bpftool_shows_named_fields() {
     store.site.write("split.yaml", &weights(90, 10));
     let _agent = store.site.start(&[]);
     store.count(10);
-    let maps = store.site.lab.pin_directory().join("v1");
+    let maps = store.site.lab.pin_directory().join(layout_name(1));
     let dump = |map: &str| {
         let output = Command::new("bpftool")
             .args(["map", "dump", "pinned"])
@@ -246,7 +247,7 @@ fn bpftool_shows_named_fields() {
     );
     expect("LEAVES", &["\"weight\": 90", "\"state\": \"Ready\""]);
     expect("ENDPOINTS", &["\"port\": 1001", "255,255,10,244"]);
-    expect("SEQUENCE", &["\"count\": 10"]);
+    expect("COUNTERS", &["\"count\": 10"]);
     expect("LEAF_STATS", &["\"connections\":"]);
     expect(
         "FRONTEND_NAMES",

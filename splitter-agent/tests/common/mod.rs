@@ -14,7 +14,7 @@ use splitter_agent::datapath::{
     Report, SplitView, View,
 };
 use splitter_agent::plan::{Decision, Frontend, Origin, Plan, PlannedLeaf, PlannedSplit};
-use splitter_common::layout::{LeafState, Protocol};
+use splitter_common::layout::{LAYOUT_VERSION, LeafState, Protocol};
 use testbed::lab::{Lab, Pod, Process, server};
 
 /// The port of every root Service in these tests.
@@ -33,8 +33,8 @@ impl Scene {
         Self::with(name, small(), true)
     }
 
-    pub fn with(name: &str, capacity: Capacity, peer_names: bool) -> Self {
-        Self::made(name, capacity, peer_names, Refusal::Best)
+    pub fn with(name: &str, capacity: Capacity, keep_original_dst: bool) -> Self {
+        Self::made(name, capacity, keep_original_dst, Refusal::Best)
     }
 
     /// A scene whose programs refuse as those of old kernels do.
@@ -42,14 +42,14 @@ impl Scene {
         Self::made(name, small(), true, Refusal::Rewrite)
     }
 
-    fn made(name: &str, capacity: Capacity, peer_names: bool, refusal: Refusal) -> Self {
+    fn made(name: &str, capacity: Capacity, keep_original_dst: bool, refusal: Refusal) -> Self {
         let lab = Lab::new(name).expect("a lab");
         let pins = PinDirectory::new(lab.pin_directory());
         let mut programs = Programs::load(&LoadSettings {
             pins: pins.clone(),
             capacity,
             log_level: EbpfLogLevel::Off,
-            peer_names,
+            keep_original_dst,
             refusal,
         })
         .expect("programs that load");
@@ -88,8 +88,16 @@ impl Scene {
             .expect("a frontend that is in force")
     }
 
-    pub fn outcome(&self, name: &str) -> u64 {
-        View::open(&self.pins).expect("maps to look at").outcomes[name]
+    pub fn verdict_count(&self, name: &str) -> u64 {
+        View::open(&self.pins).expect("maps to look at").verdicts[name]
+    }
+}
+
+/// The directory of the maps of this version; `number` counts those of several capacities from 1.
+pub fn layout_name(number: u32) -> String {
+    match number {
+        1 => format!("v{LAYOUT_VERSION}"),
+        _ => format!("v{LAYOUT_VERSION}-{number}"),
     }
 }
 

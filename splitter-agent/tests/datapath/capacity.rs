@@ -13,14 +13,14 @@ use splitter_agent::datapath::{
 use splitter_agent::plan::Origin;
 use testbed::lab::{Lab, Process, client};
 
-use crate::common::{Scene, frontend, leaf, plan, root, serve, small, split};
+use crate::common::{Scene, frontend, layout_name, leaf, plan, root, serve, small, split};
 
 fn load(pins: &PinDirectory, capacity: Capacity) -> Programs {
     Programs::load(&LoadSettings {
         pins: pins.clone(),
         capacity,
         log_level: EbpfLogLevel::Off,
-        peer_names: true,
+        keep_original_dst: true,
         refusal: Refusal::Best,
     })
     .unwrap()
@@ -79,13 +79,13 @@ fn maps_of_another_capacity_are_filled_beside_those_at_work_and_take_their_place
         })
         .unwrap();
     let wait_for_connections = |hammer: &mut Process| {
-        let before = scene.outcome("split");
-        while scene.outcome("split") < before + 20 {
+        let before = scene.verdict_count("split");
+        while scene.verdict_count("split") < before + 20 {
             assert!(hammer.is_running(), "a connection failed");
         }
     };
     wait_for_connections(&mut hammer);
-    assert_eq!(in_force(&scene.pins), "v1");
+    assert_eq!(in_force(&scene.pins), layout_name(1));
     assert_eq!(
         View::open(&scene.pins).unwrap().maps["ENDPOINTS"].max_entries,
         small_endpoint_slots()
@@ -94,9 +94,9 @@ fn maps_of_another_capacity_are_filled_beside_those_at_work_and_take_their_place
     let mut programs = load(&scene.pins, larger());
     let mut publisher = Publisher::of(&programs, 0).unwrap();
 
-    assert_eq!(name(programs.layout()), "v1-2");
+    assert_eq!(name(programs.layout()), layout_name(2));
     assert!(!programs.is_layout_at_work().unwrap());
-    assert_eq!(in_force(&scene.pins), "v1");
+    assert_eq!(in_force(&scene.pins), layout_name(1));
     // Nothing has been published yet, but what is in force must not be lost for that.
     let filled: Vec<_> = publisher.in_force().collect();
     assert_eq!(filled.len(), 1);
@@ -105,29 +105,73 @@ fn maps_of_another_capacity_are_filled_beside_those_at_work_and_take_their_place
     let report = publisher.publish(&plan(&splits), Extent::Full);
     assert!(report.is_empty(), "{report:?}");
     wait_for_connections(&mut hammer);
-    let counted = scene.outcome("split");
+    let counted = scene.verdict_count("split");
 
     programs.attach(scene.lab.cgroup()).unwrap();
 
-    assert_eq!(in_force(&scene.pins), "v1-2");
-    assert!(scene.outcome("split") >= counted, "outcomes go on");
+    assert_eq!(in_force(&scene.pins), layout_name(2));
+    assert!(
+        scene.verdict_count("split") >= counted,
+        "the count of verdicts goes on"
+    );
     wait_for_connections(&mut hammer);
     let removed = scene.pins.remove_other_layouts(programs.layout()).unwrap();
-    assert_eq!(removed.iter().map(name).collect::<Vec<_>>(), ["v1"]);
+    assert_eq!(
+        removed.iter().map(name).collect::<Vec<_>>(),
+        [layout_name(1)]
+    );
     wait_for_connections(&mut hammer);
     assert!(View::open(&scene.pins).unwrap().maps["ENDPOINTS"].max_entries > 8192);
     assert!(open.is_running(), "an open connection lost its peer's name");
 
     // And back; the first name is free again.
     let mut programs = load(&scene.pins, small());
-    assert_eq!(name(programs.layout()), "v1");
+    assert_eq!(name(programs.layout()), layout_name(1));
     Publisher::of(&programs, 0)
         .unwrap()
         .publish(&plan(&splits), Extent::Full);
     programs.attach(scene.lab.cgroup()).unwrap();
-    assert_eq!(in_force(&scene.pins), "v1");
+    assert_eq!(in_force(&scene.pins), layout_name(1));
     wait_for_connections(&mut hammer);
     assert!(open.is_running(), "an open connection lost its peer's name");
+}
+
+#[test]
+fn maps_of_another_layout_version_give_way_without_a_connection_failing() {
+    let mut scene = Scene::new("version");
+    let (client, shop) = scene.pods();
+    let (_server, endpoint) = serve(&shop, 80, "v1");
+    let splits = [(root(), split(vec![leaf("v1", 1, &[endpoint])]))];
+    scene.publish(&splits);
+    // Of another version by name is as good as by content: an agent looks at the name first.
+    let (old, now) = (scene.pins.path().join("v1"), layout_name(1));
+    fs::rename(scene.pins.path().join(&now), &old).unwrap();
+    let vip = root().address;
+    let mut hammer = client
+        .start(|| {
+            loop {
+                let answer = client::read_tag(vip).expect("a connection that is split");
+                assert_eq!(answer, "v1");
+            }
+        })
+        .unwrap();
+
+    let mut programs = load(&scene.pins, small());
+
+    assert_eq!(name(programs.layout()), now);
+    assert!(!programs.is_layout_at_work().unwrap(), "v1 is at work");
+    let mut publisher = Publisher::of(&programs, 0).unwrap();
+    let report = publisher.publish(&plan(&splits), Extent::Full);
+    assert_eq!(report.put.len(), 1, "{report:?}");
+    assert_eq!(scene.verdict_count("split"), 0, "the old programs split");
+    programs.attach(scene.lab.cgroup()).unwrap();
+    assert!(programs.is_layout_at_work().unwrap());
+    let removed = scene.pins.remove_other_layouts(programs.layout()).unwrap();
+    assert_eq!(removed.iter().map(Layout::path).collect::<Vec<_>>(), [&old]);
+    while scene.verdict_count("split") < 20 {
+        assert!(hammer.is_running(), "a connection failed");
+    }
+    assert!(hammer.is_running(), "a connection failed");
 }
 
 fn small_endpoint_slots() -> u64 {
@@ -155,25 +199,25 @@ fn whoever_is_killed_while_the_capacity_changes_leaves_what_the_next_one_goes_on
     };
 
     // Killed before a map was made, after they were made, and after they were filled.
-    fs::create_dir(scene.pins.path().join("v1-2")).unwrap();
+    fs::create_dir(scene.pins.path().join(layout_name(2))).unwrap();
     drop(load(&scene.pins, larger()));
     let programs = load(&scene.pins, larger());
-    assert_eq!(name(programs.layout()), "v1-2");
+    assert_eq!(name(programs.layout()), layout_name(2));
     drop(
         Publisher::of(&programs, 0)
             .unwrap()
             .publish(&plan(&splits), Extent::Full),
     );
     drop(programs);
-    assert_eq!(in_force(&scene.pins), "v1");
+    assert_eq!(in_force(&scene.pins), layout_name(1));
     is_split();
 
     // What was never put to work goes when a third capacity is asked for; what is at work
     // stays, and is taken again by whoever asks for it.
     drop(load(&scene.pins, huge));
-    assert_eq!(layouts(scene.pins.path()), ["v1", "v1-3"]);
-    assert_eq!(name(load(&scene.pins, small()).layout()), "v1");
-    assert_eq!(in_force(&scene.pins), "v1");
+    assert_eq!(layouts(scene.pins.path()), [layout_name(1), layout_name(3)]);
+    assert_eq!(name(load(&scene.pins, small()).layout()), layout_name(1));
+    assert_eq!(in_force(&scene.pins), layout_name(1));
     is_split();
 
     // Killed after they were put to work, before the old ones were removed.
@@ -209,12 +253,12 @@ fn maps_that_were_replaced_but_not_removed_can_be_put_to_work_again() {
         .publish(&plan(&splits), Extent::Full);
     programs.attach(scene.lab.cgroup()).unwrap();
     drop(programs);
-    assert_eq!(in_force(&scene.pins), "v1-2");
+    assert_eq!(in_force(&scene.pins), layout_name(2));
 
     let mut programs = load(&scene.pins, small());
-    assert_eq!(name(programs.layout()), "v1");
+    assert_eq!(name(programs.layout()), layout_name(1));
     programs.attach(scene.lab.cgroup()).unwrap();
-    assert_eq!(in_force(&scene.pins), "v1");
+    assert_eq!(in_force(&scene.pins), layout_name(1));
     let vip = root().address;
     let tags = client.run(|| client::count_tags(vip, 3)).unwrap();
     assert_eq!(tags.of("v1"), 3);

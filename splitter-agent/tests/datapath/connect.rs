@@ -36,7 +36,7 @@ fn a_connection_to_the_vip_lands_on_a_leaf_and_sees_the_vip_as_its_peer() {
 
     assert_eq!(found, Ok(("v1".to_owned(), vip)));
     assert_eq!(scene.view(root()).connections, 1);
-    assert_eq!(scene.outcome("split"), 1);
+    assert_eq!(scene.verdict_count("split"), 1);
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn a_connection_to_anything_else_is_not_touched() {
     let found = client.run(|| dial(endpoint)).unwrap();
     assert_eq!(found, Ok(("v1".to_owned(), endpoint)));
     assert_eq!(scene.view(root()).connections, 0);
-    assert_eq!(scene.outcome("split"), 0);
+    assert_eq!(scene.verdict_count("split"), 0);
 }
 
 #[test]
@@ -216,8 +216,8 @@ fn refuses_at_once(mut scene: Scene) {
         let found = client.run(|| refusals(target)).unwrap();
         assert_eq!(found, Ok(REFUSED.to_owned()), "{target}");
     }
-    assert_eq!(scene.outcome("refused"), 2 * targets.len() as u64);
-    assert_eq!(scene.outcome("passed_through"), 0);
+    assert_eq!(scene.verdict_count("refused"), 2 * targets.len() as u64);
+    assert_eq!(scene.verdict_count("passed_through"), 0);
 }
 
 const REFUSED: &str = "blocking Connection refused, non-blocking Connection refused";
@@ -310,7 +310,7 @@ fn a_frontend_that_passes_through_is_as_without_a_split() {
     let found = client.run(|| dial(vip)).unwrap();
 
     assert_eq!(found, Ok(("root".to_owned(), vip)));
-    assert_eq!(scene.outcome("passed_through"), 1);
+    assert_eq!(scene.verdict_count("passed_through"), 1);
 }
 
 #[test]
@@ -360,7 +360,7 @@ fn processes_outside_the_cgroup_are_not_split() {
 
 #[test]
 fn without_peer_names_the_application_sees_the_endpoint() {
-    let mut scene = Scene::with("no-peer-names", small(), false);
+    let mut scene = Scene::with("no-original-dst", small(), false);
     let (client, shop) = scene.pods();
     let (_server, endpoint) = serve(&shop, 80, "v1");
     scene.publish(&[(root(), split(vec![leaf("v1", 1, &[endpoint])]))]);

@@ -12,14 +12,14 @@ use splitter_agent::datapath::{
 };
 use testbed::lab::{Lab, Pod, client, server};
 
-use crate::common::{PORT, Scene, leaf, root, serve, small, split};
+use crate::common::{PORT, Scene, layout_name, leaf, root, serve, small, split};
 
 fn load(pins: &PinDirectory, capacity: Capacity) -> Result<Programs, LoadError> {
     Programs::load(&LoadSettings {
         pins: pins.clone(),
         capacity,
         log_level: EbpfLogLevel::Off,
-        peer_names: true,
+        keep_original_dst: true,
         refusal: Refusal::Best,
     })
 }
@@ -29,7 +29,7 @@ fn a_pinned_map_of_another_shape_is_detected_before_it_is_opened() {
     let lab = Lab::new("shape").unwrap();
     let pins = PinDirectory::new(lab.pin_directory());
     pins.create().unwrap();
-    let foreign = pins.path().join("v1");
+    let foreign = pins.path().join(layout_name(1));
     fs::create_dir(&foreign).unwrap();
     for name in ["FRONTENDS", "SPLITS"] {
         Array::<MapData, [u8; 4096]>::create(4, 0)
@@ -40,11 +40,12 @@ fn a_pinned_map_of_another_shape_is_detected_before_it_is_opened() {
 
     let error = View::open(&pins).unwrap_err();
     assert!(matches!(error, MapsError::Shape { .. }), "{error}");
-    assert!(error.to_string().contains("v1/FRONTENDS"), "{error}");
+    let place = format!("{}/FRONTENDS", layout_name(1));
+    assert!(error.to_string().contains(&place), "{error}");
 
     // An agent makes its own maps beside it.
     let programs = load(&pins, small()).unwrap();
-    assert_eq!(programs.layout().path(), pins.path().join("v1-2"));
+    assert_eq!(programs.layout().path(), pins.path().join(layout_name(2)));
 }
 
 #[test]
@@ -52,7 +53,8 @@ fn maps_of_other_layouts_go_and_nothing_else_does() {
     let lab = Lab::new("layouts").unwrap();
     let pins = PinDirectory::new(lab.pin_directory());
     let programs = load(&pins, small()).unwrap();
-    for name in ["v0", "v999", "v1-7", "vendor", "v1-x"] {
+    let seventh = layout_name(7);
+    for name in ["v0", "v999", &seventh, "vendor", "v1-x"] {
         fs::create_dir(pins.path().join(name)).unwrap();
     }
     Array::<MapData, u32>::create(4, 0)
@@ -66,7 +68,7 @@ fn maps_of_other_layouts_go_and_nothing_else_does() {
         .iter()
         .map(splitter_agent::datapath::Layout::path)
         .collect();
-    let expected = ["v0", "v1-7", "v999"].map(|name| pins.path().join(name));
+    let expected = ["v0", &seventh, "v999"].map(|name| pins.path().join(name));
     assert_eq!(removed, expected);
     assert!(pins.path().join("vendor").exists());
     assert!(pins.path().join("v1-x").exists());
@@ -165,7 +167,7 @@ fn what_others_pinned_is_left_alone() {
     pins.remove().unwrap();
 
     assert!(foreign.exists());
-    assert!(!pins.path().join("v1").exists());
+    assert!(!pins.path().join(layout_name(1)).exists());
     let root = PinDirectory::new("/sys/fs/bpf");
     assert!(matches!(root.create(), Err(PinError::NotOwn(_))));
     assert!(matches!(root.remove(), Err(PinError::NotOwn(_))));

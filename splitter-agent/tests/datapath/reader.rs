@@ -62,7 +62,7 @@ fn assert_same(reader: &mut Reader, pins: &PinDirectory) {
     let reading = reader.read().expect("maps to read");
     let view = View::open(pins).expect("maps to read");
     assert_eq!(of_reading(reading), of_view(&view));
-    assert_eq!(reading.outcomes, view.outcomes);
+    assert_eq!(reading.verdicts, view.verdicts);
     assert_eq!(reading.maps, view.maps);
     assert_eq!(reading.inconsistent, view.inconsistent.len());
 }
@@ -213,7 +213,7 @@ fn maps_that_are_pinned_in_the_place_of_others_are_read_from_then_on() {
         pins: pins.clone(),
         capacity: small(),
         log_level: EbpfLogLevel::Off,
-        peer_names: true,
+        keep_original_dst: true,
         refusal: Refusal::Best,
     })
     .expect("programs that load");

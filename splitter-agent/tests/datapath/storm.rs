@@ -165,7 +165,7 @@ fn under_a_storm_of_changes_every_connection_gets_what_was_in_force_while_it_was
     // Enough of them were made while so few states were in force that a wrong answer
     // would have been seen.
     assert!(telling > 300, "only {telling} of {} tell", attempts.len());
-    assert_eq!(scene.outcome("inconsistent"), 0);
+    assert_eq!(scene.verdict_count("inconsistent"), 0);
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn an_agent_below_the_cgroup_is_ready_once_its_own_connection_is_split() {
 
     // The connection is in the kernel's books, but not among the splits that people asked for.
     let status = store.site.json(&["status"]);
-    assert!(status["outcomes"]["split"].as_u64() >= Some(1), "{status}");
+    assert!(status["verdicts"]["split"].as_u64() >= Some(1), "{status}");
     assert_eq!(status["splits"].as_array().unwrap().len(), 1, "{status}");
     let explained = store.site.json(&["explain", &VIP.to_string()]);
     assert_eq!(explained["frontends"][0]["kind"], "SelfTest");
@@ -99,7 +99,7 @@ fn an_agent_becomes_ready_though_the_maps_are_full_and_what_waits_gets_in_when_t
 #[test]
 fn without_peer_names_the_self_test_passes_too() {
     let site = Site::new("nameless");
-    let (_agent, server) = start(&site, &["--peer-names", "false"]);
+    let (_agent, server) = start(&site, &["--keep-original-dst", "false"]);
     wait_for(server, "/readyz", 200);
 }
 

@@ -149,7 +149,7 @@ fn all_splits_or_none_have_series_where_that_is_asked_for() {
             "splitter_frontends{verdict=\"split\"}",
             "splitter_leaves{state=\"ready\"}",
             "splitter_leaves{state=\"no-ready-endpoints\"}",
-            "splitter_outcomes_total{outcome=\"split\"}",
+            "splitter_verdicts_total{verdict=\"split\"}",
         ] {
             assert!(series.contains_key(metric), "{detail}: {metric}");
         }
@@ -215,7 +215,7 @@ fn every_connection_of_every_leaf_is_counted() {
         assert_eq!(after.get(&series), Some(&value), "{series} in {after:#?}");
     }
     // Those of the self-test as well.
-    assert!(after["splitter_outcomes_total{outcome=\"split\"}"] >= 41.0);
+    assert!(after["splitter_verdicts_total{verdict=\"split\"}"] >= 41.0);
     for series in [
         "splitter_build_info{version=\"0.1.0\"}",
         "splitter_sync_last_timestamp_seconds",

@@ -39,7 +39,7 @@ const METRICS: [&str; 41] = [
     "splitter_object_changes_total",
     "splitter_object_findings",
     "splitter_objects",
-    "splitter_outcomes_total",
+    "splitter_verdicts_total",
     "splitter_pod_cgroups",
     "splitter_programs_attached",
     "splitter_publish_failed_frontends",

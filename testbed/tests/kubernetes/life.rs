@@ -331,7 +331,7 @@ fn the_maps_tell_the_same_in_the_pod_and_on_the_node() {
     for node in site.nodes() {
         site.copy_agent_to(node);
         let without_counts_of_the_self_test = |mut status: Value| {
-            status["outcomes"].take();
+            status["verdicts"].take();
             status
         };
         let inside = without_counts_of_the_self_test(site.agent_json(node, &["status"]));
@@ -348,7 +348,7 @@ fn the_maps_tell_the_same_in_the_pod_and_on_the_node() {
     if has_bpftool() {
         let dump = ["-j", "map", "dump", "pinned"];
         for node in site.nodes() {
-            let pinned = "/sys/fs/bpf/splitter/v1/LEAF_NAMES";
+            let pinned = "/sys/fs/bpf/splitter/v2/LEAF_NAMES";
             let names = run_on(node, "bpftool", &[&dump[..], &[pinned]].concat());
             let names: Value = serde_json::from_str(&names).expect("JSON");
             let names = names.as_array().expect("elements").iter();

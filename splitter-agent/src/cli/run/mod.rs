@@ -94,11 +94,12 @@ pub(super) struct RunArgs {
         value_parser = clap::value_parser!(u32).range(1..=16_000_000))]
     max_endpoints: u32,
 
-    /// Whether getpeername() shows the address that was dialled. Without it connect() is
-    /// a little faster, and applications see the endpoint's address.
-    #[arg(long, env = "SPLITTER_PEER_NAMES", default_value_t = true, action = clap::ArgAction::Set,
+    /// Whether sockets keep their original destination, the address that was dialled, for
+    /// getpeername() to show. Without it connect() is a little faster, and applications see the
+    /// endpoint's address.
+    #[arg(long, env = "SPLITTER_KEEP_ORIGINAL_DST", default_value_t = true, action = clap::ArgAction::Set,
         value_name = "true|false")]
-    peer_names: bool,
+    keep_original_dst: bool,
 
     /// Address and port, or port on all addresses, to answer HTTP requests at: /livez, /readyz, /metrics, /version and
     /// /log-level. Also tries, every ten seconds, whether a connection of the agent's own is
@@ -211,7 +212,7 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
 
     let reports = args
         .listen
-        .map(|address| Reports::start(address, args.peer_names))
+        .map(|address| Reports::start(address, args.keep_original_dst))
         .transpose()?;
     let source = args.source.connect().await?;
     let mut programs = Programs::load(&LoadSettings {
@@ -222,7 +223,7 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
             endpoints: args.max_endpoints,
         },
         log_level: args.ebpf_log_level,
-        peer_names: args.peer_names,
+        keep_original_dst: args.keep_original_dst,
         refusal: Refusal::Best,
     })?;
     if args.ebpf_log_level != EbpfLogLevel::Off {

@@ -15,10 +15,10 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    pub(super) fn start(address: Listen, peer_names: bool) -> anyhow::Result<Self> {
+    pub(super) fn start(address: Listen, keep_original_dst: bool) -> anyhow::Result<Self> {
         Ok(Self {
             server: Server::bind(address)?,
-            self_test: SelfTest::start(peer_names)
+            self_test: SelfTest::start(keep_original_dst)
                 .context("cannot listen on the loopback interface for the self-test")?,
         })
     }

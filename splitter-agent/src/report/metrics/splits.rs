@@ -271,13 +271,13 @@ fn encode_generations(
 fn encode_node(encoder: &mut DescriptorEncoder<'_>, reading: &Reading) -> fmt::Result {
     counters(
         encoder,
-        "outcomes",
-        "What became of connections to frontends since the maps were made; those of the self-test \
-         count as split",
+        "verdicts",
+        "Verdicts on connections to frontends since the maps were made; connections of the \
+         self-test count as split",
         reading
-            .outcomes
+            .verdicts
             .iter()
-            .map(|(outcome, count)| ([("outcome", *outcome)], *count)),
+            .map(|(verdict, count)| ([("verdict", *verdict)], *count)),
     )?;
     let (mut frontends, mut leaves) = (verdicts(), states());
     for split in objects(reading) {

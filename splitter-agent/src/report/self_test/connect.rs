@@ -13,7 +13,7 @@ pub(super) struct Expected {
     /// What the listener answers.
     pub(super) token: String,
     /// Whether the peer is shown as [`VIP`].
-    pub(super) peer_names: bool,
+    pub(super) keep_original_dst: bool,
 }
 
 impl Expected {
@@ -43,8 +43,8 @@ impl Expected {
         }
         let peer = stream.peer_addr().map_err(SelfTestError::NotSplit)?;
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        if self.peer_names && peer != VIP {
-            return Err(SelfTestError::PeerName(peer));
+        if self.keep_original_dst && peer != VIP {
+            return Err(SelfTestError::OriginalDst(peer));
         }
         Ok(())
     }
@@ -69,7 +69,11 @@ fn is_unsupported(error: &io::Error) -> bool {
 /// # Errors
 ///
 /// If the cgroup cannot be entered, or a connection was not split.
-pub fn connect_in(cgroup: &Path, token: String, peer_names: bool) -> Result<(), SelfTestError> {
+pub fn connect_in(
+    cgroup: &Path,
+    token: String,
+    keep_original_dst: bool,
+) -> Result<(), SelfTestError> {
     let processes = cgroup.join("cgroup.procs");
     // "0" is whoever writes it. A socket belongs to the cgroup that its maker is in when it is
     // made, so this comes first.
@@ -78,7 +82,11 @@ pub fn connect_in(cgroup: &Path, token: String, peer_names: bool) -> Result<(), 
         path: processes.clone(),
         source,
     })?;
-    Expected { token, peer_names }.connect()
+    Expected {
+        token,
+        keep_original_dst,
+    }
+    .connect()
 }
 
 #[cfg(test)]
@@ -92,7 +100,7 @@ mod tests {
         assert!(VIP.ip().is_loopback() && VIP.ip() != Ipv4Addr::LOCALHOST);
         let expected = Expected {
             token: "word".to_owned(),
-            peer_names: true,
+            keep_original_dst: true,
         };
         let error = expected.connect().expect_err("a connection that fails");
         assert!(matches!(error, SelfTestError::NotSplit(_)), "{error}");

@@ -30,7 +30,10 @@ pub(super) fn run(cgroup: &Path, expected: &Expected) -> Result<(), SelfTestErro
         .arg("--cgroup")
         .arg(&place.path)
         .args(["--token", &expected.token])
-        .args(["--peer-names", &expected.peer_names.to_string()])
+        .args([
+            "--keep-original-dst",
+            &expected.keep_original_dst.to_string(),
+        ])
         // Options of the agent are no concern of this process.
         .env_clear()
         .stdin(Stdio::null())

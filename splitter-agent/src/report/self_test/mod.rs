@@ -79,7 +79,7 @@ pub enum SelfTestError {
     Stranger,
     /// The client did not see the address that it dialled.
     #[error("a connection to {VIP} was split, but its peer is shown as {0}")]
-    PeerName(SocketAddr),
+    OriginalDst(SocketAddr),
     /// A cgroup to connect from cannot be made.
     #[error(
         "a connection to {VIP} from the agent's own cgroup was not split; if that is not below \
@@ -120,17 +120,20 @@ pub struct SelfTest {
 }
 
 impl SelfTest {
-    /// Listens on the loopback interface of the agent's network. `peer_names` is whether the
+    /// Listens on the loopback interface of the agent's network. `keep_original_dst` is whether the
     /// programs show the address that was dialled.
     ///
     /// # Errors
     ///
     /// If there is no loopback interface, or no thread for it.
-    pub fn start(peer_names: bool) -> io::Result<Self> {
+    pub fn start(keep_original_dst: bool) -> io::Result<Self> {
         let token = listener::token();
         Ok(Self {
             listener: Listener::start(token.clone())?,
-            expected: Expected { token, peer_names },
+            expected: Expected {
+                token,
+                keep_original_dst,
+            },
             is_inside: AtomicBool::new(false),
         })
     }

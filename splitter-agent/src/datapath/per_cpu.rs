@@ -12,14 +12,14 @@ use super::syscall;
 /// aya's own handle looks the number of CPUs up in a file for each value that it reads, which took
 /// most of the time of reading many.
 #[derive(Debug)]
-pub(crate) struct Counters {
+pub(crate) struct PerCpuCounters {
     map: MapData,
     /// How many CPUs there may be: how many words the kernel gives and takes.
     cpus: usize,
     length: u32,
 }
 
-impl Counters {
+impl PerCpuCounters {
     /// `map` must be a per-CPU array of 8-byte values; its shape was checked before.
     ///
     /// # Errors
