@@ -4,7 +4,7 @@
 //! <pin directory>/          locked by the running agent
 //!   links/connect4-4711 ... one link per program and cgroup, which the number is the id of;
 //!                           survives changes of the layout
-//!   v1/FRONTENDS ...        the maps, below the version of their layout (see `layouts`)
+//!   v2/FRONTENDS ...        the maps, below the version of their layout (see `layouts`)
 //!   v1/connect4 ...         the programs that use them
 //! ```
 

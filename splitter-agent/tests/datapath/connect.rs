@@ -359,7 +359,7 @@ fn processes_outside_the_cgroup_are_not_split() {
 }
 
 #[test]
-fn without_peer_names_the_application_sees_the_endpoint() {
+fn without_original_destinations_the_application_sees_the_endpoint() {
     let mut scene = Scene::with("no-original-dst", small(), false);
     let (client, shop) = scene.pods();
     let (_server, endpoint) = serve(&shop, 80, "v1");

@@ -97,7 +97,7 @@ fn an_agent_becomes_ready_though_the_maps_are_full_and_what_waits_gets_in_when_t
 }
 
 #[test]
-fn without_peer_names_the_self_test_passes_too() {
+fn without_original_destinations_the_self_test_passes_too() {
     let site = Site::new("nameless");
     let (_agent, server) = start(&site, &["--keep-original-dst", "false"]);
     wait_for(server, "/readyz", 200);
