@@ -8,6 +8,7 @@
 //! - [`source`]: where objects come from (a watched directory of manifests);
 //! - [`objects`]: what the agent keeps of Services, EndpointSlices and TrafficSplits;
 //! - [`compile`]: the pure function from objects to a [`plan::Plan`] and diagnostics;
+//! - [`reason`]: every reason that is given, by its word;
 //! - [`datapath`]: programs and maps; everything `unsafe` is there;
 //! - [`judge`]: manifests judged without a cluster;
 //! - [`agent`]: all of it at work; [`cli`]: one module per command.
@@ -20,6 +21,7 @@ pub mod datapath;
 pub mod judge;
 pub mod objects;
 pub mod plan;
+pub mod reason;
 pub mod report;
 pub mod source;
 

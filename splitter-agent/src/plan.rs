@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use splitter_common::address;
-use splitter_common::layout::{FrontendKey, LeafState, Protocol, Reason};
+use splitter_common::layout::{FrontendKey, LeafState, Protocol, Reason, Verdict};
 
 /// What clients dial: address, port and protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,6 +121,40 @@ pub enum Decision {
     Refuse(Reason),
     /// Leave it alone.
     PassThrough(Reason),
+}
+
+impl Decision {
+    /// The decision that a record of the maps stands for; `None` for a free slot.
+    #[must_use]
+    pub const fn of_record(verdict: Verdict, reason: Reason) -> Option<Self> {
+        match verdict {
+            Verdict::Free => None,
+            Verdict::Split => Some(Self::Split),
+            Verdict::Refuse => Some(Self::Refuse(reason)),
+            Verdict::PassThrough => Some(Self::PassThrough(reason)),
+        }
+    }
+
+    /// Its name, for people and machines.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Split => "split",
+            Self::Refuse(_) => "refuse",
+            Self::PassThrough(_) => "pass-through",
+        }
+    }
+}
+
+/// What a record of the maps says of a decision.
+impl From<Decision> for (Verdict, Reason) {
+    fn from(decision: Decision) -> Self {
+        match decision {
+            Decision::Split => (Verdict::Split, Reason::None),
+            Decision::Refuse(reason) => (Verdict::Refuse, reason),
+            Decision::PassThrough(reason) => (Verdict::PassThrough, reason),
+        }
+    }
 }
 
 /// A leaf of a split.

@@ -8,6 +8,7 @@ use crate::compile::{Diagnostic, Severity};
 use crate::datapath::{FrontendError, Report};
 use crate::objects::{ObjectName, ObjectReference};
 use crate::plan::{Frontend, Plan};
+use crate::reason;
 
 /// What could not be brought to the maps.
 #[derive(Debug, Default)]
@@ -125,7 +126,7 @@ impl Failure {
         Diagnostic {
             object: self.object.clone(),
             severity: Severity::Refused,
-            reason: "NotPublished",
+            reason: reason::NOT_PUBLISHED,
             field: String::new(),
             message: format!("{frontend} stays as it was: {why}; trying again"),
         }

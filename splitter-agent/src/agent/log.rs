@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::compile::Kinds;
-use crate::datapath::{Change, Publisher, Report, verdict_name};
+use crate::datapath::{Change, Publisher, Report};
 use crate::plan::Frontend;
 
 /// More changes at once than this are told in one line, and each of them only for debugging.
@@ -43,7 +43,7 @@ pub(super) fn log_report(report: &Report, publisher: &Publisher, took: Duration)
             continue;
         }
         let name = format_args!("{}/{}", split.origin.namespace, split.origin.name);
-        let decision = verdict_name(split.decision);
+        let decision = split.decision.name();
         if is_bulk || split.origin.is_self_test() {
             tracing::debug!(
                 %frontend, generation, split = %name, decision, shares = leaves(), "in force"

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use splitter_common::layout::{LeafState, Protocol, Reason};
 
-use super::diagnostics::{Report, Severity, reason};
+use super::diagnostics::{Report, Severity};
 use super::split::{Claim, Leaf, OnNoEndpoints, Split};
 use super::store::Store;
 use crate::objects::{AddressFamily, Service};
 use crate::plan::{Frontend, protocol_name};
+use crate::reason;
 
 /// One thing that is true of a frontend.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -38,7 +38,7 @@ use crate::objects::{ObjectName, Objects, TrafficSplit};
 use crate::plan::Plan;
 
 pub use compiler::{Compiler, Delta};
-pub use diagnostics::{Diagnostic, Severity, reason};
+pub use diagnostics::{Diagnostic, Severity};
 pub use judgement::Judgement;
 pub use knowledge::{Kinds, Knowledge};
 pub use shares::shares;

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::diagnostics::{Report, Severity, reason};
+use super::diagnostics::{Report, Severity};
 use super::few::Few;
 use super::resolve;
 use super::split::{Claim, Ports};
 use super::store::Store;
 use crate::objects::{ObjectName, Service};
 use crate::plan::{Frontend, protocol_name};
+use crate::reason;
 
 /// The frontends of each of these claims on a root: of two that cover a port, the first has
 /// it. Claims without any are left out.

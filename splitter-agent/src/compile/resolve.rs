@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use splitter_common::layout::{LeafState, Protocol, Reason};
 
-use super::diagnostics::{Report, Severity, reason};
+use super::diagnostics::{Report, Severity};
 use super::endpoints::{Offer, Wanted};
 use super::findings::{Finding, Findings, Subject};
 use super::knowledge::{Kinds, Knowledge};
@@ -18,6 +18,7 @@ use super::store::Store;
 use super::waiting;
 use crate::objects::{AddressFamily, ObjectKind, ObjectName, Service, ServiceKind};
 use crate::plan::{Decision, Frontend, Origin, PlannedLeaf, PlannedSplit};
+use crate::reason;
 
 /// What becomes of a root's frontends.
 #[derive(Debug, Default)]

@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::diagnostics::{Report, Severity, reason};
+use super::diagnostics::{Report, Severity};
 use super::endpoints::is_same_port;
 use super::split::Claim;
 use super::store::Store;
 use crate::objects::{
     AddressFamily, EndpointSlice, ObjectName, SERVICE_NAME, Service, ServicePort, SlicePort, shown,
 };
+use crate::reason;
 
 /// Says what is wrong with the slices of the leaves of these claims, and with slices of nobody
 /// beside them. Of other slices nobody asked.

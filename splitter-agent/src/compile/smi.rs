@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use splitter_common::layout::MAX_LEAVES;
 
-use super::diagnostics::{Report, Severity, reason};
+use super::diagnostics::{Report, Severity};
 use super::host::Host;
 use super::split::{Claim, Clients, Leaf, OnNoEndpoints, Ports, Split};
 use crate::objects::{Backend, ON_NO_ENDPOINTS, ObjectName, SplitSpec, TrafficSplit, inert, shown};
 use crate::plan::Origin;
+use crate::reason;
 
 /// The kind of the objects that are translated here.
 pub(super) const KIND: &str = "TrafficSplit";

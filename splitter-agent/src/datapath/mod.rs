@@ -58,4 +58,4 @@ pub use programs::{EbpfLogLevel, LoadError, LoadSettings, Programs, Refusal};
 pub use publish::Publisher;
 pub use reader::{InForce, Leaf, Reader, Reading};
 pub use report::{Change, Extent, FrontendError, PublishError, Put, Report};
-pub use view::{LeafCounts, SplitView, View, reason_name, reason_text, state_name, verdict_name};
+pub use view::{LeafCounts, SplitView, View};

@@ -13,11 +13,11 @@ use std::net::SocketAddr;
 
 use splitter_common::address;
 use splitter_common::layout::{
-    EndpointRecord, FrontendNames, FrontendValue, LeafRecord, Reason, SplitRecord, Verdict,
+    EndpointRecord, FrontendNames, FrontendValue, LeafRecord, SplitRecord, Verdict,
 };
 use splitter_common::pick::Lattice;
 
-use crate::plan::{Decision, Frontend, Plan, PlannedSplit};
+use crate::plan::{Frontend, Plan, PlannedSplit};
 
 use super::allocation::{Allocation, Free, Need, Owner};
 use super::difference::{is_less, loses_endpoints, same, same_names, same_shares, seed};
@@ -355,11 +355,7 @@ impl Publisher {
             }
         };
         self.write_leaves(split, slots, leaf_ids);
-        let (verdict, reason) = match split.decision {
-            Decision::Split => (Verdict::Split, Reason::None),
-            Decision::Refuse(reason) => (Verdict::Refuse, reason),
-            Decision::PassThrough(reason) => (Verdict::PassThrough, reason),
-        };
+        let (verdict, reason) = split.decision.into();
         let generation = self.generation.wrapping_add(1);
         self.maps.splits.write(
             slots.split.first,

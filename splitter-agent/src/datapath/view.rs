@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use bytemuck::Zeroable;
 use splitter_common::address;
 use splitter_common::layout::{
-    FrontendKey, FrontendNames, FrontendValue, LeafNames, LeafRecord, LeafState, Reason,
-    SplitRecord, Text, Verdict, VerdictCounter,
+    FrontendKey, FrontendNames, FrontendValue, LeafNames, LeafRecord, SplitRecord, Text,
+    VerdictCounter,
 };
 use splitter_common::pick::{self, Lattice};
 
@@ -282,12 +282,7 @@ fn read_leaves(
                 generation: 0,
             },
             root: read_text(&names.root),
-            decision: match record.verdict {
-                Verdict::Free => return None,
-                Verdict::Split => Decision::Split,
-                Verdict::Refuse => Decision::Refuse(record.reason),
-                Verdict::PassThrough => Decision::PassThrough(record.reason),
-            },
+            decision: Decision::of_record(record.verdict, record.reason)?,
             leaves,
         },
         connections: maps.counters.count(record.first_counter),
@@ -326,81 +321,6 @@ fn verdict_counter_name(counter: VerdictCounter) -> &'static str {
         VerdictCounter::Inconsistent => "inconsistent",
         VerdictCounter::OriginalDstLost => "original_dst_lost",
     }
-}
-
-/// The name of a verdict, for people and machines.
-#[must_use]
-pub fn verdict_name(decision: Decision) -> &'static str {
-    match decision {
-        Decision::Split => "split",
-        Decision::Refuse(_) => "refuse",
-        Decision::PassThrough(_) => "pass-through",
-    }
-}
-
-/// The name of a leaf's state, for people and machines.
-#[must_use]
-pub fn state_name(state: LeafState) -> &'static str {
-    match state {
-        LeafState::Ready => "ready",
-        LeafState::Terminating => "terminating",
-        LeafState::WeightZero => "weight-zero",
-        LeafState::ServiceMissing => "service-missing",
-        LeafState::PortMissing => "port-missing",
-        LeafState::NoReadyEndpoints => "no-ready-endpoints",
-        LeafState::FamilyMissing => "family-missing",
-        LeafState::NotKnownYet => "not-known-yet",
-    }
-}
-
-/// The reason of a decision, and what to do about it, in a sentence.
-#[must_use]
-pub fn reason_text(reason: Reason) -> &'static str {
-    match reason {
-        Reason::None => "",
-        Reason::AllWeightsZero => {
-            "every weight is 0, so nothing may be connected to; give a leaf a weight above 0"
-        }
-        Reason::NoReadyEndpoints => "no leaf with a weight above 0 has a ready endpoint",
-        Reason::NoLeafService => {
-            "no leaf is a Service that exists and has endpoints of its own, so the root Service \
-             behaves as without a split"
-        }
-        Reason::NoLeafPort => {
-            "no leaf Service has a port of this number and protocol, so this port behaves as \
-             without a split"
-        }
-        Reason::ProtocolNotSplit => "only TCP is split; this port behaves as without a split",
-        Reason::ObjectRefused => {
-            "the object that asks for the split was refused, so the root Service behaves as \
-             without it; `splitter-agent check` says why"
-        }
-        Reason::NoLeafFamily => {
-            "no leaf Service has addresses of this family, so this address behaves as without a \
-             split"
-        }
-        Reason::NotKnownYet => {
-            "the agent does not follow all kinds of objects that decide this split, so the root \
-             Service behaves as without it until the agent does; `splitter-agent \
-             health` names the kinds"
-        }
-    }
-}
-
-/// The name of a reason, for machines.
-#[must_use]
-pub fn reason_name(reason: Reason) -> Option<&'static str> {
-    Some(match reason {
-        Reason::None => return None,
-        Reason::AllWeightsZero => "AllWeightsZero",
-        Reason::NoReadyEndpoints => "NoReadyEndpoints",
-        Reason::NoLeafService => "NoLeafService",
-        Reason::NoLeafPort => "NoLeafPort",
-        Reason::ProtocolNotSplit => "ProtocolNotSplit",
-        Reason::ObjectRefused => "ObjectRefused",
-        Reason::NoLeafFamily => "NoLeafFamily",
-        Reason::NotKnownYet => "NotKnownYet",
-    })
 }
 
 /// The text in a record, up to its first NUL.

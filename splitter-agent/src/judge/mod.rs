@@ -14,10 +14,11 @@ use serde_json::Value;
 
 pub use completion::Assumed;
 
-use crate::compile::{Diagnostic, Settings, Severity, compile, reason};
+use crate::compile::{Diagnostic, Settings, Severity, compile};
 use crate::objects::{
     DecodeError, Object, ObjectReference, Objects, RefusedSpec, SplitSpec, decode,
 };
+use crate::reason;
 use crate::source::manifests::{Reading, UnreadKind, WrittenSplit};
 
 /// What can be said of a leaf whatever becomes of its split.

@@ -7,6 +7,7 @@ use super::decode::Metadata;
 use super::field::{self, FieldError, Fields, inert, shown};
 use super::unknown::{self, Unknown};
 use super::{ObjectName, Timestamp, Weight, WeightError};
+use crate::reason;
 
 /// The annotation that says what becomes of connections while no backend has a ready
 /// endpoint.
@@ -79,19 +80,6 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// The spec is not there or is not an object.
-    pub const INVALID_SPEC: &'static str = "InvalidSpec";
-    /// The root cannot be read.
-    pub const INVALID_ROOT: &'static str = "InvalidRoot";
-    /// It asks for a choice by request, which a connection does not have.
-    pub const MATCHES_UNSUPPORTED: &'static str = "MatchesUnsupported";
-    /// A field that no TrafficSplit has would restrict who or what is split.
-    pub const UNKNOWN_RESTRICTION: &'static str = "UnknownRestriction";
-    /// There are no backends, or one cannot be read.
-    pub const INVALID_BACKEND: &'static str = "InvalidBackend";
-    /// A weight cannot be read.
-    pub const INVALID_WEIGHT: &'static str = "InvalidWeight";
-
     fn new(reason: &'static str, error: FieldError) -> Self {
         let FieldError { field, message } = error.below("spec");
         Self {
@@ -175,7 +163,7 @@ impl SplitSpec {
     fn read(object: &Fields, restrictions: Vec<FieldError>) -> Result<Self, RefusedSpec> {
         let mut refusals = Vec::new();
         let backends = Self::read_all(object, &mut refusals);
-        let restricted = |error| Refusal::new(Refusal::UNKNOWN_RESTRICTION, error);
+        let restricted = |error| Refusal::new(reason::UNKNOWN_RESTRICTION, error);
         refusals.extend(restrictions.into_iter().map(restricted));
         if refusals.is_empty() {
             Ok(Self { backends })
@@ -196,25 +184,25 @@ impl SplitSpec {
         let spec = match spec {
             Ok(spec) => spec,
             Err(error) => {
-                refuse(Refusal::INVALID_SPEC, error);
+                refuse(reason::INVALID_SPEC, error);
                 return Vec::new();
             }
         };
         if let Err(error) = check_root(spec) {
-            refuse(Refusal::INVALID_ROOT, error);
+            refuse(reason::INVALID_ROOT, error);
         }
         if let Err(error) = check_matches(spec) {
-            refuse(Refusal::MATCHES_UNSUPPORTED, error.below("matches"));
+            refuse(reason::MATCHES_UNSUPPORTED, error.below("matches"));
         }
         let values = match field::list(spec, "backends") {
             Ok([]) => {
                 let error = FieldError::new("is empty; write at least one backend");
-                refuse(Refusal::INVALID_BACKEND, error.below("backends"));
+                refuse(reason::INVALID_BACKEND, error.below("backends"));
                 return Vec::new();
             }
             Ok(values) => values,
             Err(error) => {
-                refuse(Refusal::INVALID_BACKEND, error);
+                refuse(reason::INVALID_BACKEND, error);
                 return Vec::new();
             }
         };
@@ -234,7 +222,7 @@ impl Backend {
         let fields = match field::as_object(value) {
             Ok(fields) => fields,
             Err(error) => {
-                refuse(Refusal::INVALID_BACKEND, error);
+                refuse(reason::INVALID_BACKEND, error);
                 return None;
             }
         };
@@ -242,18 +230,18 @@ impl Backend {
             Ok(Some(service)) if !service.is_empty() => Some(service.to_owned()),
             Ok(_) => {
                 let error = FieldError::new("is missing; write the name of a Service");
-                refuse(Refusal::INVALID_BACKEND, error.below("service"));
+                refuse(reason::INVALID_BACKEND, error.below("service"));
                 None
             }
             Err(error) => {
-                refuse(Refusal::INVALID_BACKEND, error);
+                refuse(reason::INVALID_BACKEND, error);
                 None
             }
         };
         let weight = fields.get("weight").unwrap_or(&Value::Null);
         let weight = Weight::from_json(weight).unwrap_or_else(|error: WeightError| {
             let error = FieldError::new(error.to_string()).below("weight");
-            refuse(Refusal::INVALID_WEIGHT, error);
+            refuse(reason::INVALID_WEIGHT, error);
             Weight::whole(1)
         });
         service.map(|service| Self { service, weight })
@@ -322,13 +310,13 @@ mod tests {
         assert_eq!(
             told,
             [
-                (Refusal::INVALID_ROOT, "spec.service"),
-                (Refusal::MATCHES_UNSUPPORTED, "spec.matches"),
-                (Refusal::INVALID_WEIGHT, "spec.backends[0].weight"),
-                (Refusal::INVALID_BACKEND, "spec.backends[2]"),
-                (Refusal::INVALID_BACKEND, "spec.backends[3].service"),
-                (Refusal::INVALID_WEIGHT, "spec.backends[3].weight"),
-                (Refusal::INVALID_WEIGHT, "spec.backends[4].weight"),
+                (reason::INVALID_ROOT, "spec.service"),
+                (reason::MATCHES_UNSUPPORTED, "spec.matches"),
+                (reason::INVALID_WEIGHT, "spec.backends[0].weight"),
+                (reason::INVALID_BACKEND, "spec.backends[2]"),
+                (reason::INVALID_BACKEND, "spec.backends[3].service"),
+                (reason::INVALID_WEIGHT, "spec.backends[3].weight"),
+                (reason::INVALID_WEIGHT, "spec.backends[4].weight"),
             ]
         );
         let named: Vec<_> = refused.backends.iter().map(|it| &*it.service).collect();
@@ -385,58 +373,58 @@ mod tests {
     fn a_refusal_names_field_and_reason() {
         let good = json!([{"service": "a", "weight": 1}]);
         for (spec, field, reason) in [
-            (json!(null), "spec", Refusal::INVALID_SPEC),
-            (json!([]), "spec", Refusal::INVALID_SPEC),
+            (json!(null), "spec", reason::INVALID_SPEC),
+            (json!([]), "spec", reason::INVALID_SPEC),
             (
                 json!({"backends": good}),
                 "spec.service",
-                Refusal::INVALID_ROOT,
+                reason::INVALID_ROOT,
             ),
             (
                 json!({"service": {}, "backends": good}),
                 "spec.service",
-                Refusal::INVALID_ROOT,
+                reason::INVALID_ROOT,
             ),
             (
                 json!({"service": "a", "backends": good, "matches": [{"kind": "HTTPRouteGroup"}]}),
                 "spec.matches",
-                Refusal::MATCHES_UNSUPPORTED,
+                reason::MATCHES_UNSUPPORTED,
             ),
             (
                 json!({"service": "a"}),
                 "spec.backends",
-                Refusal::INVALID_BACKEND,
+                reason::INVALID_BACKEND,
             ),
             (
                 json!({"service": "a", "backends": null}),
                 "spec.backends",
-                Refusal::INVALID_BACKEND,
+                reason::INVALID_BACKEND,
             ),
             (
                 json!({"service": "a", "backends": {}}),
                 "spec.backends",
-                Refusal::INVALID_BACKEND,
+                reason::INVALID_BACKEND,
             ),
             (
                 json!({"service": "a", "backends": [null]}),
                 "spec.backends[0]",
-                Refusal::INVALID_BACKEND,
+                reason::INVALID_BACKEND,
             ),
             (
                 json!({"service": "a", "backends": [{"weight": 1}]}),
                 "spec.backends[0].service",
-                Refusal::INVALID_BACKEND,
+                reason::INVALID_BACKEND,
             ),
             (
                 json!({"service": "a", "backends": [{"service": "a"}]}),
                 "spec.backends[0].weight",
-                Refusal::INVALID_WEIGHT,
+                reason::INVALID_WEIGHT,
             ),
             (
                 json!({"service": "a", "backends": [
                     {"service": "a", "weight": 1}, {"service": "b", "weight": -5}]}),
                 "spec.backends[1].weight",
-                Refusal::INVALID_WEIGHT,
+                reason::INVALID_WEIGHT,
             ),
         ] {
             let refused = refused(&spec);

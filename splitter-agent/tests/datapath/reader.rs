@@ -6,8 +6,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use splitter_agent::datapath::{
     Capacity, EbpfLogLevel, LoadSettings, Programs, Publisher, Refusal,
 };
-use splitter_agent::datapath::{InForce, PinDirectory, Reader, Reading, View, state_name};
+use splitter_agent::datapath::{InForce, PinDirectory, Reader, Reading, View};
 use splitter_agent::plan::{Decision, Frontend, PlannedSplit};
+use splitter_agent::reason;
 use splitter_common::layout::{Protocol, Reason};
 use splitter_common::pick::mix;
 use testbed::lab::Pod;
@@ -24,7 +25,7 @@ fn of_reading(reading: &Reading) -> BTreeMap<String, Told> {
             (
                 leaf.service.to_string(),
                 leaf.weight,
-                state_name(leaf.state),
+                reason::of_leaf(leaf.state),
                 u64::from(leaf.endpoints),
                 reading.connections(leaf),
             )
@@ -45,7 +46,7 @@ fn of_view(view: &View) -> BTreeMap<String, Told> {
             (
                 leaf.service.clone(),
                 leaf.weight,
-                state_name(leaf.state),
+                reason::of_leaf(leaf.state),
                 leaf.endpoints.len() as u64,
                 counts.lifetime,
             )

@@ -3,11 +3,12 @@
 use std::fmt::Write;
 
 use serde::{Serialize, Serializer};
-use splitter_common::layout::Reason;
+use splitter_common::layout::{Reason, Verdict};
 
 use super::super::table::{Align, Table};
-use crate::datapath::{SplitView, reason_name, reason_text, state_name, verdict_name};
+use crate::datapath::SplitView;
 use crate::plan::{Decision, Frontend};
+use crate::reason;
 
 /// A split that is programmed.
 #[derive(Serialize)]
@@ -100,14 +101,11 @@ impl Split {
                 observed: fraction(counts.connections.into(), counted),
                 connections: counts.connections,
                 lifetime: counts.lifetime,
-                state: state_name(leaf.state),
+                state: reason::of_leaf(leaf.state),
                 endpoints: leaf.endpoints.len(),
             })
             .collect();
-        let reason = match split.decision {
-            Decision::Split => Reason::None,
-            Decision::Refuse(reason) | Decision::PassThrough(reason) => reason,
-        };
+        let (_, reason): (Verdict, Reason) = split.decision.into();
         let takes_its_share = |leaf: &Leaf| (leaf.configured - leaf.in_force).abs() < 1e-9;
         let state = match split.decision {
             Decision::PassThrough(_) => State::PassThrough,
@@ -122,7 +120,7 @@ impl Split {
             root: split.root.clone(),
             kind: split.origin.kind,
             name: split.origin.name.clone(),
-            verdict: verdict_name(split.decision),
+            verdict: split.decision.name(),
             reason,
             state,
             generation: view.record.generation,
@@ -139,8 +137,8 @@ impl Split {
             "{}  {} of Service {}/{}  ({} {})",
             self.frontend, self.verdict, self.namespace, self.root, self.kind, self.name
         )?;
-        if let Some(name) = reason_name(self.reason) {
-            writeln!(text, "  {name}: {}", reason_text(self.reason))?;
+        if let Some(name) = reason::of_record(self.reason) {
+            writeln!(text, "  {name}: {}", reason::text_of_record(self.reason))?;
         }
         if self.state == State::NotInForce {
             writeln!(
@@ -222,7 +220,7 @@ impl Split {
 
 /// A reason by its name, or null.
 fn serialize_reason<S: Serializer>(reason: &Reason, serializer: S) -> Result<S::Ok, S::Error> {
-    reason_name(*reason).serialize(serializer)
+    reason::of_record(*reason).serialize(serializer)
 }
 
 /// A part of a whole; `None` of nothing.

@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 use super::event;
 use super::lanes::{Lane, Turns};
 use super::limit::TokenBucket;
-use crate::compile::{Diagnostic, Severity, reason};
+use crate::compile::{Diagnostic, Severity};
 use crate::objects::{ObjectName, ObjectReference};
+use crate::reason;
 use crate::report::Standing;
 
 /// How often Events are written.

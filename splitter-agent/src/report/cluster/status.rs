@@ -12,8 +12,9 @@ use super::event::cut;
 use super::findings::{OLD, Pace};
 use super::lanes::{Lane, Turns};
 use super::limit::TokenBucket;
-use crate::compile::{Diagnostic, Severity, reason};
+use crate::compile::{Diagnostic, Severity};
 use crate::objects::{ObjectName, ObjectReference};
+use crate::reason;
 use crate::report::Standing;
 
 /// Most bytes of a message in a condition, as other APIs have it.

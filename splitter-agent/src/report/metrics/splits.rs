@@ -8,8 +8,9 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use splitter_common::layout::{LeafState, Reason};
 
-use crate::datapath::{InForce, PinDirectory, Reader, Reading, state_name, verdict_name};
+use crate::datapath::{InForce, PinDirectory, Reader, Reading};
 use crate::plan::Decision;
+use crate::reason;
 use crate::report::progress::{Generations, Progress};
 
 use super::super::cluster;
@@ -281,9 +282,9 @@ fn encode_node(encoder: &mut DescriptorEncoder<'_>, reading: &Reading) -> fmt::R
     )?;
     let (mut frontends, mut leaves) = (verdicts(), states());
     for split in objects(reading) {
-        *frontends.entry(verdict_name(split.decision)).or_default() += 1;
+        *frontends.entry(split.decision.name()).or_default() += 1;
         for leaf in &split.leaves {
-            *leaves.entry(state_name(leaf.state)).or_default() += 1;
+            *leaves.entry(reason::of_leaf(leaf.state)).or_default() += 1;
         }
     }
     frontends.insert("inconsistent", reading.inconsistent as u64);
@@ -331,7 +332,7 @@ fn verdicts() -> BTreeMap<&'static str, u64> {
         Decision::PassThrough(Reason::None),
     ]
     .into_iter()
-    .map(|decision| (verdict_name(decision), 0))
+    .map(|decision| (decision.name(), 0))
     .collect()
 }
 
@@ -348,6 +349,6 @@ fn states() -> BTreeMap<&'static str, u64> {
         LeafState::NotKnownYet,
     ]
     .into_iter()
-    .map(|state| (state_name(state), 0))
+    .map(|state| (reason::of_leaf(state), 0))
     .collect()
 }

@@ -15,6 +15,7 @@ use super::reading::{self, Cause, Reading, SIZE_LIMIT};
 use super::tree::Listing;
 use crate::compile::{Diagnostic, Severity};
 use crate::objects::{ObjectName, ObjectReference, inert};
+use crate::reason;
 use crate::source::Snapshot;
 
 /// For how long a file that vanished stays in force: many tools replace a file by
@@ -230,13 +231,18 @@ impl Collection {
                 "{cause}: let this user list it, or create it anew (empty, to withdraw what it \
                  held); until then what was read from it, and not deleted, stays in force"
             );
-            problem(path, Severity::Refused, "Unreadable", message)
+            problem(path, Severity::Refused, reason::UNREADABLE, message)
         });
         let unwatched = self.unwatched.iter().map(|cause| {
             let message = format!(
                 "{cause}: changes are noticed late; raise fs.inotify.max_user_watches (sysctl)"
             );
-            problem(Path::new(""), Severity::Warning, "NotWatched", message)
+            problem(
+                Path::new(""),
+                Severity::Warning,
+                reason::NOT_WATCHED,
+                message,
+            )
         });
         unreadable.chain(unwatched).collect()
     }

@@ -12,6 +12,7 @@ use super::documents::{self, Document, Syntax, SyntaxError};
 use super::offline::{UnreadKind, WrittenSplit};
 use crate::compile::{Diagnostic, Severity};
 use crate::objects::{self, Object, inert};
+use crate::reason;
 
 /// The content of a file.
 #[derive(Debug, PartialEq, Eq)]
@@ -130,7 +131,7 @@ impl Content {
                 if is_none {
                     // Values of Helm and the like, among manifests: no reason to fail.
                     problem.severity = Severity::Warning;
-                    problem.reason = "NotAnObject";
+                    problem.reason = reason::NOT_AN_OBJECT;
                     problem.field = String::new();
                     problem.message = "has neither apiVersion nor kind, so it is not read; write \
                                        both if it is meant to be a Kubernetes object"

@@ -10,6 +10,7 @@ use super::content::{Content, Keep};
 use super::documents::SyntaxError;
 use super::reading::{SIZE_LIMIT, Stamp};
 use crate::objects::inert;
+use crate::reason;
 
 /// After how long a file that is being written is a problem.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -65,7 +66,7 @@ impl From<SyntaxError> for Trouble {
         let position = error.position;
         let field = position.map(|(line, column)| format!("line {line} column {column}"));
         Self {
-            reason: "InvalidSyntax",
+            reason: reason::INVALID_SYNTAX,
             field: field.unwrap_or_default(),
             message: format!("{}: correct the file", error.message),
         }
@@ -117,13 +118,13 @@ impl FileState {
     pub(super) fn refuse_size(&mut self, size: u64) -> bool {
         let message =
             format!("its {size} bytes are more than the {SIZE_LIMIT} that are read: divide it");
-        self.fail("TooLarge", message)
+        self.fail(reason::TOO_LARGE, message)
     }
 
     /// The file cannot be read.
     pub(super) fn refuse(&mut self, cause: &str) -> bool {
         let message = format!("{cause}: make it a file that this user can read, or remove it");
-        self.fail("Unreadable", message)
+        self.fail(reason::UNREADABLE, message)
     }
 
     /// The file cannot be read now: a process is writing it.
@@ -144,7 +145,7 @@ impl FileState {
                        file by renaming a whole one over it";
         is_back
             | self.set_trouble(Some(Trouble {
-                reason: "BeingWritten",
+                reason: reason::BEING_WRITTEN,
                 field: String::new(),
                 message: message.to_owned(),
             }))

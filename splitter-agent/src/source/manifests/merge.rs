@@ -8,6 +8,7 @@ use super::content::{Place, PlacedObject};
 use super::file::FileState;
 use crate::compile::{Diagnostic, Severity};
 use crate::objects::{Object, ObjectName, ObjectReference, Objects, inert};
+use crate::reason;
 
 type Files = BTreeMap<PathBuf, FileState>;
 
@@ -83,7 +84,7 @@ fn duplicate(placed: &PlacedObject, path: &Path, (first, place): (&Path, Place))
     Diagnostic {
         object: placed.object.reference(),
         severity: Severity::Refused,
-        reason: "DuplicateObject",
+        reason: reason::DUPLICATE_OBJECT,
         field: String::new(),
         message: format!(
             "{} {} gives it again: the one of {} {place} is used; remove one of the two",

@@ -1,0 +1,195 @@
+//! Every reason that the agent gives, each by one CamelCase word: those of diagnostics, which
+//! findings, Events and conditions carry, and those in the kernel's records, which `status` and
+//! `explain` show. A kernel reason has the word of the diagnostic that says the same.
+
+use splitter_common::layout::{LeafState, Reason};
+
+/// Nothing is wrong with it.
+pub const ACCEPTED: &str = "Accepted";
+/// The object cannot be read.
+pub const UNREADABLE: &str = "Unreadable";
+
+/// The spec is not there or is not an object.
+pub const INVALID_SPEC: &str = "InvalidSpec";
+/// The root cannot be read, or is not the name of a Service.
+pub const INVALID_ROOT: &str = "InvalidRoot";
+/// The root is a Service of another namespace.
+pub const ROOT_IN_OTHER_NAMESPACE: &str = "RootInOtherNamespace";
+/// The root is the API server.
+pub const ROOT_PROTECTED: &str = "RootProtected";
+/// An older object splits the same root.
+pub const ROOT_TAKEN: &str = "RootTaken";
+/// It asks for a choice by request, which a connection does not have.
+pub const MATCHES_UNSUPPORTED: &str = "MatchesUnsupported";
+/// A field that no TrafficSplit has would restrict who or what is split.
+pub const UNKNOWN_RESTRICTION: &str = "UnknownRestriction";
+/// There are no backends, or one cannot be read.
+pub const INVALID_BACKEND: &str = "InvalidBackend";
+/// A weight cannot be read.
+pub const INVALID_WEIGHT: &str = "InvalidWeight";
+/// The schema of the object's version does not allow it.
+pub const INVALID_IN_VERSION: &str = "InvalidInVersion";
+/// There are more backends than a split can have.
+pub const TOO_MANY_BACKENDS: &str = "TooManyBackends";
+
+/// The root Service does not exist.
+pub const ROOT_MISSING: &str = "RootMissing";
+/// Objects that decide it are of a kind that is not followed at present. Transient.
+pub const NOT_KNOWN_YET: &str = "NotKnownYet";
+/// The root Service is headless.
+pub const ROOT_HEADLESS: &str = "RootHeadless";
+/// The root Service is an ExternalName.
+pub const ROOT_EXTERNAL_NAME: &str = "RootExternalName";
+/// The root Service has no cluster IP yet.
+pub const ROOT_WITHOUT_CLUSTER_IP: &str = "RootWithoutClusterIP";
+/// The root Service has no ports.
+pub const ROOT_WITHOUT_PORTS: &str = "RootWithoutPorts";
+
+/// The root Service does not have the port that the split names.
+pub const ROOT_PORT_MISSING: &str = "RootPortMissing";
+/// The root Service chooses no pods, and has no endpoints of its own.
+pub const ROOT_WITHOUT_ENDPOINTS: &str = "RootWithoutEndpoints";
+
+/// A field is not one of a TrafficSplit.
+pub const UNKNOWN_FIELD: &str = "UnknownField";
+/// An older object splits a port of the same root.
+pub const PORT_TAKEN: &str = "PortTaken";
+/// Connections stay on the node that they are made on.
+pub const NODE_LOCAL: &str = "NodeLocal";
+/// An endpoint is in more than one backend.
+pub const OVERLAPPING_BACKENDS: &str = "OverlappingBackends";
+/// A backend stands there more than once.
+pub const DUPLICATE_BACKEND: &str = "DuplicateBackend";
+/// The name of a backend cannot be that of a Service.
+pub const INVALID_BACKEND_NAME: &str = "InvalidBackendName";
+/// A backend is in another namespace.
+pub const BACKEND_IN_OTHER_NAMESPACE: &str = "BackendInOtherNamespace";
+/// An annotation has a value that is not known.
+pub const INVALID_ANNOTATION: &str = "InvalidAnnotation";
+/// Something looks like an annotation of ours and is none.
+pub const UNKNOWN_ANNOTATION: &str = "UnknownAnnotation";
+/// The root Service asks for session affinity.
+pub const SESSION_AFFINITY_IGNORED: &str = "SessionAffinityIgnored";
+/// Another object splits the same address and port.
+pub const FRONTEND_TAKEN: &str = "FrontendTaken";
+/// A port of the root is not TCP.
+pub const PROTOCOL_NOT_SPLIT: &str = "ProtocolNotSplit";
+/// No leaf is a Service that exists and has endpoints of its own.
+pub const NO_LEAF_SERVICE: &str = "NoLeafService";
+/// A port of the root is a port of no leaf.
+pub const NO_LEAF_PORT: &str = "NoLeafPort";
+/// No leaf with a port of the root's has addresses of the same family.
+pub const NO_LEAF_FAMILY: &str = "NoLeafFamily";
+/// All weights are 0.
+pub const ALL_WEIGHTS_ZERO: &str = "AllWeightsZero";
+/// No leaf with a weight above 0 has a ready endpoint. Transient.
+pub const NO_READY_ENDPOINTS: &str = "NoReadyEndpoints";
+/// A leaf Service does not exist, or has no endpoints by its nature.
+pub const LEAF_SERVICE_MISSING: &str = "LeafServiceMissing";
+/// A leaf Service has no port like the root's.
+pub const LEAF_PORT_MISSING: &str = "LeafPortMissing";
+/// A leaf Service has no addresses of the same family.
+pub const LEAF_FAMILY_MISSING: &str = "LeafFamilyMissing";
+/// A leaf has no ready endpoint. Transient.
+pub const LEAF_NOT_READY: &str = "LeafNotReady";
+
+/// An EndpointSlice names no Service.
+pub const SLICE_WITHOUT_SERVICE: &str = "SliceWithoutService";
+/// An EndpointSlice has a port by a name that its Service does not know. Transient.
+pub const SLICE_PORT_UNKNOWN: &str = "SlicePortUnknown";
+/// Something in an EndpointSlice cannot be used.
+pub const SLICE_CONTENT_IGNORED: &str = "SliceContentIgnored";
+
+/// A file of manifests cannot be parsed.
+pub const INVALID_SYNTAX: &str = "InvalidSyntax";
+/// A document in a file of manifests is no Kubernetes object.
+pub const NOT_AN_OBJECT: &str = "NotAnObject";
+/// A file of manifests is larger than any that is read.
+pub const TOO_LARGE: &str = "TooLarge";
+/// A process keeps writing a file of manifests.
+pub const BEING_WRITTEN: &str = "BeingWritten";
+/// The same object is in the manifests more than once.
+pub const DUPLICATE_OBJECT: &str = "DuplicateObject";
+/// The directory of manifests cannot be watched for changes.
+pub const NOT_WATCHED: &str = "NotWatched";
+
+/// A frontend of the object could not be written to the maps.
+pub const NOT_PUBLISHED: &str = "NotPublished";
+
+/// Whether a condition comes and goes by itself within seconds while pods are replaced or a
+/// controller catches up, so that it is a fault only once it has lasted. Those are marked as
+/// transient above.
+#[must_use]
+pub fn is_transient(reason: &str) -> bool {
+    matches!(
+        reason,
+        LEAF_NOT_READY | NO_READY_ENDPOINTS | NOT_KNOWN_YET | SLICE_PORT_UNKNOWN
+    )
+}
+
+/// The word for a reason in a record of the maps; `None` for a frontend that is split.
+#[must_use]
+pub const fn of_record(reason: Reason) -> Option<&'static str> {
+    Some(match reason {
+        Reason::None => return None,
+        Reason::AllWeightsZero => ALL_WEIGHTS_ZERO,
+        Reason::NoReadyEndpoints => NO_READY_ENDPOINTS,
+        Reason::NoLeafService => NO_LEAF_SERVICE,
+        Reason::NoLeafPort => NO_LEAF_PORT,
+        Reason::ProtocolNotSplit => PROTOCOL_NOT_SPLIT,
+        // The object's own diagnostic has the word for what is wrong with it.
+        Reason::ObjectRefused => "ObjectRefused",
+        Reason::NoLeafFamily => NO_LEAF_FAMILY,
+        Reason::NotKnownYet => NOT_KNOWN_YET,
+    })
+}
+
+/// A reason in a record of the maps, and what to do about it, in a sentence; empty for a
+/// frontend that is split.
+#[must_use]
+pub fn text_of_record(reason: Reason) -> &'static str {
+    match reason {
+        Reason::None => "",
+        Reason::AllWeightsZero => {
+            "every weight is 0, so nothing may be connected to; give a leaf a weight above 0"
+        }
+        Reason::NoReadyEndpoints => "no leaf with a weight above 0 has a ready endpoint",
+        Reason::NoLeafService => {
+            "no leaf is a Service that exists and has endpoints of its own, so the root Service \
+             behaves as without a split"
+        }
+        Reason::NoLeafPort => {
+            "no leaf Service has a port of this number and protocol, so this port behaves as \
+             without a split"
+        }
+        Reason::ProtocolNotSplit => "only TCP is split; this port behaves as without a split",
+        Reason::ObjectRefused => {
+            "the object that asks for the split was refused, so the root Service behaves as \
+             without it; `splitter-agent check` says why"
+        }
+        Reason::NoLeafFamily => {
+            "no leaf Service has addresses of this family, so this address behaves as without a \
+             split"
+        }
+        Reason::NotKnownYet => {
+            "the agent does not follow all kinds of objects that decide this split, so the root \
+             Service behaves as without it until the agent does; `splitter-agent \
+             health` names the kinds"
+        }
+    }
+}
+
+/// The word for a leaf's state: that it takes its share, or why not.
+#[must_use]
+pub fn of_leaf(state: LeafState) -> &'static str {
+    match state {
+        LeafState::Ready => "ready",
+        LeafState::Terminating => "terminating",
+        LeafState::WeightZero => "weight-zero",
+        LeafState::ServiceMissing => "service-missing",
+        LeafState::PortMissing => "port-missing",
+        LeafState::NoReadyEndpoints => "no-ready-endpoints",
+        LeafState::FamilyMissing => "family-missing",
+        LeafState::NotKnownYet => "not-known-yet",
+    }
+}
