@@ -17,7 +17,7 @@ use common::{Scene, leaf};
 use splitter_agent::compile::{Diagnostic, Severity};
 use splitter_agent::datapath::Capacity;
 use splitter_agent::objects::{ObjectName, ObjectReference};
-use splitter_agent::plan::{Decision, Frontend, Origin, PlannedSplit};
+use splitter_agent::plan::{Decision, Frontend, FrontendPlan, Origin};
 use splitter_agent::report::metrics::Metrics;
 use splitter_agent::report::{Board, Programmed, Progress, Standing, Telemetry};
 use splitter_common::layout::Protocol;
@@ -108,7 +108,7 @@ fn address(number: usize) -> SocketAddr {
     (Ipv4Addr::from(first + number as u32), PORT).into()
 }
 
-fn split(number: usize) -> (Frontend, PlannedSplit) {
+fn split(number: usize) -> (Frontend, FrontendPlan) {
     let endpoints: Vec<SocketAddr> = (0..ENDPOINTS)
         // Nobody listens, so that every connection is over at once.
         .map(|endpoint| (Ipv4Addr::LOCALHOST, 1 + endpoint as u16).into())
@@ -118,7 +118,7 @@ fn split(number: usize) -> (Frontend, PlannedSplit) {
         protocol: Protocol::Tcp,
     };
     let root = root(number);
-    let split = PlannedSplit {
+    let split = FrontendPlan {
         origin: Origin {
             kind: "TrafficSplit",
             namespace: NAMESPACE.to_owned(),

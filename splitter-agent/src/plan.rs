@@ -62,12 +62,12 @@ pub fn protocol_name(protocol: Protocol) -> &'static str {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Every frontend, with what to do with connections to it.
-    pub frontends: BTreeMap<Frontend, PlannedSplit>,
+    pub frontends: BTreeMap<Frontend, FrontendPlan>,
 }
 
 /// What to do with connections to one frontend.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlannedSplit {
+pub struct FrontendPlan {
     /// The object that asks for it.
     pub origin: Origin,
     /// Name of the root Service, in the origin's namespace.
@@ -78,7 +78,7 @@ pub struct PlannedSplit {
     pub leaves: Vec<PlannedLeaf>,
 }
 
-impl PlannedSplit {
+impl FrontendPlan {
     /// Number of endpoints of all leaves.
     #[must_use]
     pub fn endpoint_count(&self) -> usize {

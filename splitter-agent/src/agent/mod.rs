@@ -13,7 +13,7 @@ use crate::causes::with_causes;
 use crate::compile::{Compiler, Delta, Kinds, Knowledge, Settings};
 use crate::datapath::{Extent, LoadError, PinDirectory, Programs, Publisher, Report};
 use crate::objects::{ObjectKind, ObjectName, ObjectReference};
-use crate::plan::{Frontend, Plan, PlannedSplit};
+use crate::plan::{Frontend, FrontendPlan, Plan};
 use crate::report::{Board, Programmed, Progress};
 use crate::source::Change;
 
@@ -91,7 +91,7 @@ impl Agent {
     }
 
     /// Publishes a frontend of the agent's own along with every plan.
-    pub fn reserve(&mut self, frontend: Frontend, split: PlannedSplit) {
+    pub fn reserve(&mut self, frontend: Frontend, split: FrontendPlan) {
         self.compiler.reserve(frontend, split);
     }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-use crate::plan::{Frontend, PlannedSplit};
+use crate::plan::{Frontend, FrontendPlan};
 
 /// An address and port, or a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl FromStr for Target {
 
 impl Target {
     /// Whether a frontend is meant.
-    pub(super) fn matches(&self, frontend: &Frontend, split: &PlannedSplit) -> bool {
+    pub(super) fn matches(&self, frontend: &Frontend, split: &FrontendPlan) -> bool {
         match self {
             Self::Address(address) => frontend.address == *address,
             Self::Ip(address) => frontend.address.ip() == *address,

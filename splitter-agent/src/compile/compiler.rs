@@ -18,7 +18,7 @@ use super::split::Claim;
 use super::store::{Concern, Store};
 use super::{Settings, owners, smi};
 use crate::objects::{Identity, Object, ObjectKind, ObjectName, ObjectReference, TrafficSplit};
-use crate::plan::{Frontend, Origin, Plan, PlannedSplit};
+use crate::plan::{Frontend, FrontendPlan, Origin, Plan};
 
 /// Compiles objects to a plan, change by change. The same objects come to the same plan and
 /// the same diagnostics, in whatever order and however often they were told.
@@ -163,7 +163,7 @@ impl Compiler {
     }
 
     /// Plans a frontend that no object asks for, and that none can take.
-    pub fn reserve(&mut self, frontend: Frontend, split: PlannedSplit) {
+    pub fn reserve(&mut self, frontend: Frontend, split: FrontendPlan) {
         let want = Want {
             is_refused: false,
             origin: split.origin.clone(),

@@ -9,20 +9,20 @@ use super::knowledge::Kinds;
 use super::resolve::{self, Waiting};
 use super::smi;
 use crate::objects::{ObjectKind, ObjectName};
-use crate::plan::{Decision, Frontend, PlannedLeaf, PlannedSplit};
+use crate::plan::{Decision, Frontend, FrontendPlan, PlannedLeaf};
 
 /// What becomes of a frontend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement<'a> {
     /// What comes, or stays, in force; `None` if nothing does.
-    pub split: Option<Cow<'a, PlannedSplit>>,
+    pub split: Option<Cow<'a, FrontendPlan>>,
     /// The kinds of objects that it waits for: it is held back until they are followed. Empty
     /// if it is as planned.
     pub waits_for: Kinds,
 }
 
 impl<'a> Judgement<'a> {
-    fn planned(split: Option<&'a PlannedSplit>) -> Self {
+    fn planned(split: Option<&'a FrontendPlan>) -> Self {
         Self {
             split: split.map(Cow::Borrowed),
             waits_for: Kinds::new(),
@@ -49,7 +49,7 @@ impl Compiler {
     pub fn judge<'a>(
         &'a self,
         frontend: &Frontend,
-        in_force: Option<&'a PlannedSplit>,
+        in_force: Option<&'a FrontendPlan>,
     ) -> Judgement<'a> {
         let planned = self.plan.frontends.get(frontend);
         let waiting = self.waiting.get(frontend);
@@ -73,9 +73,9 @@ impl Compiler {
     fn hold<'a>(
         &self,
         frontend: &Frontend,
-        planned: &'a PlannedSplit,
+        planned: &'a FrontendPlan,
         waiting: &'a Waiting,
-        old: &'a PlannedSplit,
+        old: &'a FrontendPlan,
     ) -> Judgement<'a> {
         if may_replace(planned, waiting, old) {
             return Judgement::planned(Some(&waiting.at_face_value));
@@ -94,7 +94,7 @@ impl Compiler {
 
     /// The kind that would have to be followed for a split in force to go, though it is not
     /// planned; `None` if it may go.
-    fn may_not_go(&self, frontend: &Frontend, old: &PlannedSplit) -> Option<ObjectKind> {
+    fn may_not_go(&self, frontend: &Frontend, old: &FrontendPlan) -> Option<ObjectKind> {
         let root = ObjectName::new(&*old.origin.namespace, &*old.root);
         let is_root_known = self.store.service(&root).is_some()
             || self.store.is_settled(ObjectKind::Service, &root);
@@ -110,7 +110,7 @@ impl Compiler {
         }
     }
 
-    fn asks(&self, frontend: &Frontend, old: &PlannedSplit) -> Asks {
+    fn asks(&self, frontend: &Frontend, old: &FrontendPlan) -> Asks {
         if old.origin.kind != smi::KIND {
             return Asks::No;
         }
@@ -135,7 +135,7 @@ impl Compiler {
 /// Whether what a frontend comes to if nothing exists but what is known can take the place of
 /// what is in force: it must neither refuse what was not refused nor leave out a leaf that was
 /// not left out.
-fn may_replace(planned: &PlannedSplit, waiting: &Waiting, old: &PlannedSplit) -> bool {
+fn may_replace(planned: &FrontendPlan, waiting: &Waiting, old: &FrontendPlan) -> bool {
     let new = &waiting.at_face_value;
     let is_same_object = old.root == new.root
         && old.origin.kind == new.origin.kind
@@ -169,9 +169,9 @@ const fn is_left_out(state: LeafState) -> bool {
 
 /// A split that stays in force, with the endpoints that its leaves are now known to have.
 fn with_known_endpoints<'a>(
-    old: &'a PlannedSplit,
-    planned: &PlannedSplit,
-) -> Cow<'a, PlannedSplit> {
+    old: &'a FrontendPlan,
+    planned: &FrontendPlan,
+) -> Cow<'a, FrontendPlan> {
     let mut split = Cow::Borrowed(old);
     for (index, leaf) in old.leaves.iter().enumerate() {
         let is_known = |known: &&PlannedLeaf| {

@@ -17,13 +17,13 @@ use super::split::{Claim, Clients, Leaf, OnNoEndpoints, Ports, Split, display_we
 use super::store::Store;
 use super::waiting;
 use crate::objects::{AddressFamily, ObjectKind, ObjectName, Service, ServiceKind};
-use crate::plan::{Decision, Frontend, Origin, PlannedLeaf, PlannedSplit};
+use crate::plan::{Decision, Frontend, FrontendPlan, Origin, PlannedLeaf};
 use crate::reason;
 
 /// What becomes of a root's frontends.
 #[derive(Debug, Default)]
 pub(super) struct Resolved {
-    pub(super) frontends: BTreeMap<Frontend, PlannedSplit>,
+    pub(super) frontends: BTreeMap<Frontend, FrontendPlan>,
     /// Those of them that wait for a kind of objects to be followed.
     pub(super) waiting: BTreeMap<Frontend, Waiting>,
     /// Every kind that the root or one of its frontends waits for.
@@ -36,16 +36,16 @@ pub(super) struct Waiting {
     /// The kinds that it waits for.
     pub(super) kinds: Kinds,
     /// What it comes to if nothing exists but what is known.
-    pub(super) at_face_value: PlannedSplit,
+    pub(super) at_face_value: FrontendPlan,
 }
 
 impl Resolved {
-    fn insert(&mut self, frontend: Frontend, split: PlannedSplit) {
+    fn insert(&mut self, frontend: Frontend, split: FrontendPlan) {
         self.frontends.insert(frontend, split);
     }
 
     /// Notes that a frontend waits; `split` says so of it.
-    fn wait(&mut self, frontend: Frontend, split: PlannedSplit, waiting: Waiting) {
+    fn wait(&mut self, frontend: Frontend, split: FrontendPlan, waiting: Waiting) {
         self.waits_for.extend(&waiting.kinds);
         self.frontends.insert(frontend, split);
         self.waiting.insert(frontend, waiting);
@@ -242,8 +242,8 @@ pub(super) fn frontends(service: &Service) -> impl Iterator<Item = Frontend> {
 
 /// Marks a frontend whose only claims were refused, so that whoever asks can be told why it
 /// is not split.
-fn refused(claim: &Claim) -> PlannedSplit {
-    PlannedSplit {
+fn refused(claim: &Claim) -> FrontendPlan {
+    FrontendPlan {
         origin: claim.origin.clone(),
         root: claim.root.name.clone(),
         decision: Decision::PassThrough(Reason::ObjectRefused),
@@ -259,7 +259,7 @@ fn place_refused(store: &Store, claim: &Claim, frontend: Frontend, resolved: &mu
         resolved.insert(frontend, refused);
         return;
     }
-    let split = PlannedSplit {
+    let split = FrontendPlan {
         decision: Decision::PassThrough(Reason::NotKnownYet),
         ..refused.clone()
     };
@@ -322,7 +322,7 @@ fn place_split<'a>(
             );
             continue;
         }
-        let planned = |(decision, leaves)| PlannedSplit {
+        let planned = |(decision, leaves)| FrontendPlan {
             origin: claim.origin.clone(),
             root: claim.root.name.clone(),
             decision,

@@ -1,6 +1,6 @@
 //! Slots in the arrays, taken and given back for a split as a whole.
 
-use crate::plan::PlannedSplit;
+use crate::plan::FrontendPlan;
 
 use super::maps::{Maps, own};
 use super::report::FrontendError;
@@ -34,7 +34,7 @@ pub(crate) enum Owner {
 }
 
 impl Owner {
-    pub(crate) fn of(split: &PlannedSplit) -> Self {
+    pub(crate) fn of(split: &FrontendPlan) -> Self {
         if split.origin.is_self_test() {
             Self::Agent
         } else {

@@ -2,15 +2,15 @@
 
 use splitter_common::pick::mix;
 
-use crate::plan::{Decision, Frontend, PlannedLeaf, PlannedSplit};
+use crate::plan::{Decision, Frontend, FrontendPlan, PlannedLeaf};
 
 /// Whether a split needs no change. The object's generation does not count: it moves
 /// with every edit of the object, whether it matters here or not.
-pub(super) fn same(old: &PlannedSplit, new: &PlannedSplit) -> bool {
+pub(super) fn same(old: &FrontendPlan, new: &FrontendPlan) -> bool {
     same_names(old, new) && old.decision == new.decision && old.leaves == new.leaves
 }
 
-pub(super) fn same_names(old: &PlannedSplit, new: &PlannedSplit) -> bool {
+pub(super) fn same_names(old: &FrontendPlan, new: &FrontendPlan) -> bool {
     old.root == new.root
         && old.origin.kind == new.origin.kind
         && old.origin.namespace == new.origin.namespace
@@ -18,7 +18,7 @@ pub(super) fn same_names(old: &PlannedSplit, new: &PlannedSplit) -> bool {
 }
 
 /// Whether the same leaves have the same shares, so that counting goes on.
-pub(super) fn same_shares(old: &PlannedSplit, new: &PlannedSplit) -> bool {
+pub(super) fn same_shares(old: &FrontendPlan, new: &FrontendPlan) -> bool {
     old.decision == new.decision
         && old.root == new.root
         && old.origin.namespace == new.origin.namespace
@@ -32,7 +32,7 @@ pub(super) fn same_shares(old: &PlannedSplit, new: &PlannedSplit) -> bool {
 
 /// Whether a split no longer serves what is served now, though its author has not asked
 /// for that: a leaf keeps its weight but loses its share.
-pub(super) fn is_less(old: &PlannedSplit, new: &PlannedSplit) -> bool {
+pub(super) fn is_less(old: &FrontendPlan, new: &FrontendPlan) -> bool {
     let loses_share = |leaf: &PlannedLeaf| {
         leaf.share > 0
             && new
@@ -45,7 +45,7 @@ pub(super) fn is_less(old: &PlannedSplit, new: &PlannedSplit) -> bool {
 }
 
 /// Whether connections may no longer go to an endpoint that they may go to now.
-pub(super) fn loses_endpoints(old: &PlannedSplit, new: &PlannedSplit) -> bool {
+pub(super) fn loses_endpoints(old: &FrontendPlan, new: &FrontendPlan) -> bool {
     old.leaves.iter().filter(|leaf| leaf.share > 0).any(|old| {
         let new = new.leaves.iter().find(|new| new.service == old.service);
         new.is_none_or(|new| {
@@ -61,7 +61,7 @@ pub(super) fn loses_endpoints(old: &PlannedSplit, new: &PlannedSplit) -> bool {
 /// The seed of a split's lattice. Nodes that see the same object go through the same
 /// seeds; a node whose leaves came and went (`repeats`) goes on to others, so that a split
 /// that is started over and over does not begin at the same leaf each time.
-pub(super) fn seed(frontend: Frontend, split: &PlannedSplit, repeats: u64) -> u64 {
+pub(super) fn seed(frontend: Frontend, split: &FrontendPlan, repeats: u64) -> u64 {
     let mut state = 0;
     let mut add = |bytes: &[u8]| {
         for chunk in bytes.chunks(8) {

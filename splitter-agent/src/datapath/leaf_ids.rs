@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use splitter_common::layout::LeafNames;
 
-use crate::plan::PlannedSplit;
+use crate::plan::FrontendPlan;
 
 use super::maps::{Maps, MapsError};
 use super::report::FrontendError;
@@ -34,7 +34,7 @@ pub(crate) struct LeafIds {
     free: FreeSlots,
 }
 
-fn names(split: &PlannedSplit) -> impl Iterator<Item = LeafName> + use<'_> {
+fn names(split: &FrontendPlan) -> impl Iterator<Item = LeafName> + use<'_> {
     split.leaves.iter().map(|leaf| LeafName {
         namespace: split.origin.namespace.clone(),
         root: split.root.clone(),
@@ -53,7 +53,7 @@ impl LeafIds {
 
     /// Notes the ids of a split that is in force already. `false` if they contradict what
     /// is noted, which changes nothing.
-    pub(crate) fn claim(&mut self, split: &PlannedSplit, ids: impl Iterator<Item = u32>) -> bool {
+    pub(crate) fn claim(&mut self, split: &FrontendPlan, ids: impl Iterator<Item = u32>) -> bool {
         let mut claimed = Vec::new();
         for (name, id) in names(split).zip(ids) {
             let agrees = match self.ids.get_mut(&name) {
@@ -87,7 +87,7 @@ impl LeafIds {
     pub(crate) fn take(
         &mut self,
         maps: &mut Maps,
-        split: &PlannedSplit,
+        split: &FrontendPlan,
     ) -> Result<Vec<u32>, FrontendError> {
         let mut taken = Vec::with_capacity(split.leaves.len());
         for name in names(split) {
@@ -131,7 +131,7 @@ impl LeafIds {
 
     /// Counts one user less of each leaf of a split. Gives back the ids that nobody uses
     /// any more; they are [given](Self::give) back after a grace period.
-    pub(crate) fn release(&mut self, maps: &mut Maps, split: &PlannedSplit) -> Vec<u32> {
+    pub(crate) fn release(&mut self, maps: &mut Maps, split: &FrontendPlan) -> Vec<u32> {
         let unused: Vec<u32> = names(split)
             .filter_map(|name| self.drop_user(&name))
             .collect();

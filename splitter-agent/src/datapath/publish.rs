@@ -17,7 +17,7 @@ use splitter_common::layout::{
 };
 use splitter_common::pick::Lattice;
 
-use crate::plan::{Frontend, Plan, PlannedSplit};
+use crate::plan::{Frontend, FrontendPlan, Plan};
 
 use super::allocation::{Allocation, Free, Need, Owner};
 use super::difference::{is_less, loses_endpoints, same, same_names, same_shares, seed};
@@ -49,7 +49,7 @@ pub struct Publisher {
 /// A split in force, with the slots that it has.
 #[derive(Debug)]
 pub(super) struct InForce {
-    pub(super) split: PlannedSplit,
+    pub(super) split: FrontendPlan,
     pub(super) slots: Allocation,
     pub(super) lattice: Lattice,
     /// How often the shares were changed without a change of the object's generation.
@@ -136,7 +136,7 @@ impl Publisher {
     }
 
     /// What is in force.
-    pub fn in_force(&self) -> impl Iterator<Item = (&Frontend, &PlannedSplit)> {
+    pub fn in_force(&self) -> impl Iterator<Item = (&Frontend, &FrontendPlan)> {
         self.in_force
             .iter()
             .map(|(frontend, entry)| (frontend, &entry.split))
@@ -144,7 +144,7 @@ impl Publisher {
 
     /// What is in force at a frontend.
     #[must_use]
-    pub fn split_at(&self, frontend: &Frontend) -> Option<&PlannedSplit> {
+    pub fn split_at(&self, frontend: &Frontend) -> Option<&FrontendPlan> {
         self.in_force.get(frontend).map(|entry| &entry.split)
     }
 
@@ -225,7 +225,7 @@ impl Publisher {
     /// Puts splits in force, in this order. Those that do not fit while slots are on their
     /// way back are tried again when these are there: waiting is for all at once, since it
     /// takes some 10 ms.
-    fn put_all(&mut self, splits: Vec<(Frontend, &PlannedSplit, Change)>, report: &mut Report) {
+    fn put_all(&mut self, splits: Vec<(Frontend, &FrontendPlan, Change)>, report: &mut Report) {
         const ROUNDS: u32 = 3;
         let mut pending = splits;
         for round in 1..=ROUNDS {
@@ -282,7 +282,7 @@ impl Publisher {
     fn try_put(
         &mut self,
         frontend: Frontend,
-        split: &PlannedSplit,
+        split: &FrontendPlan,
         change: Change,
     ) -> Result<u32, FrontendError> {
         let owner = Owner::of(split);
@@ -331,7 +331,7 @@ impl Publisher {
     fn write(
         &mut self,
         frontend: Frontend,
-        split: &PlannedSplit,
+        split: &FrontendPlan,
         slots: Allocation,
         leaf_ids: &[u32],
     ) -> Result<u32, MapsError> {
@@ -405,7 +405,7 @@ impl Publisher {
 
     /// Here weights become map entries: each leaf's interval of the lattice's positions,
     /// and its endpoints.
-    fn write_leaves(&self, split: &PlannedSplit, slots: Allocation, leaf_ids: &[u32]) {
+    fn write_leaves(&self, split: &FrontendPlan, slots: Allocation, leaf_ids: &[u32]) {
         let mut end = 0;
         let mut endpoint_slots = slots.endpoints.indexes();
         let mut first_endpoint = slots.endpoints.first;
@@ -437,7 +437,7 @@ impl Publisher {
     fn flip(
         &mut self,
         frontend: Frontend,
-        split: &PlannedSplit,
+        split: &FrontendPlan,
         value: FrontendValue,
     ) -> Result<(), MapsError> {
         let key = key_bytes(&frontend.key());
@@ -531,7 +531,7 @@ impl Publisher {
     }
 }
 
-fn write_names(maps: &mut Maps, frontend: Frontend, split: &PlannedSplit) -> Result<(), MapsError> {
+fn write_names(maps: &mut Maps, frontend: Frontend, split: &FrontendPlan) -> Result<(), MapsError> {
     let names = FrontendNames {
         namespace: write_text(&split.origin.namespace),
         root: write_text(&split.root),

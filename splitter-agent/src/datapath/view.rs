@@ -12,7 +12,7 @@ use splitter_common::layout::{
 };
 use splitter_common::pick::{self, Lattice};
 
-use crate::plan::{Decision, Frontend, Origin, PlannedLeaf, PlannedSplit};
+use crate::plan::{Decision, Frontend, FrontendPlan, Origin, PlannedLeaf};
 
 use super::maps::{Access, KeyBytes, Maps, MapsError};
 use super::pins::PinDirectory;
@@ -46,7 +46,7 @@ pub struct MapUse {
 #[derive(Clone, Debug)]
 pub struct SplitView {
     /// What it does, in the words of a plan.
-    pub split: PlannedSplit,
+    pub split: FrontendPlan,
     /// The record itself.
     pub record: SplitRecord,
     /// Connections since its shares were last changed.
@@ -274,7 +274,7 @@ fn read_leaves(
         });
     }
     Some(SplitView {
-        split: PlannedSplit {
+        split: FrontendPlan {
             origin: Origin {
                 kind: known_kind(&read_text(&names.kind)),
                 namespace: read_text(&names.namespace),

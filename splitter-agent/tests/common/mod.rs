@@ -13,7 +13,7 @@ use splitter_agent::datapath::{
     Capacity, EbpfLogLevel, Extent, LoadSettings, PinDirectory, Programs, Publisher, Refusal,
     Report, SplitView, View,
 };
-use splitter_agent::plan::{Decision, Frontend, Origin, Plan, PlannedLeaf, PlannedSplit};
+use splitter_agent::plan::{Decision, Frontend, FrontendPlan, Origin, Plan, PlannedLeaf};
 use splitter_common::layout::{LAYOUT_VERSION, LeafState, Protocol};
 use testbed::lab::{Lab, Pod, Process, server};
 
@@ -72,7 +72,7 @@ impl Scene {
     }
 
     /// Publishes these splits and no others, and waits until nothing else can be met.
-    pub fn publish(&mut self, splits: &[(Frontend, PlannedSplit)]) -> Report {
+    pub fn publish(&mut self, splits: &[(Frontend, FrontendPlan)]) -> Report {
         let report = self.publisher.publish(&plan(splits), Extent::Full);
         assert!(report.failed.is_empty(), "{:?}", report.failed);
         self.publisher.settle();
@@ -122,7 +122,7 @@ pub fn root() -> Frontend {
     frontend("10.96.0.10:14001")
 }
 
-pub fn plan(splits: &[(Frontend, PlannedSplit)]) -> Plan {
+pub fn plan(splits: &[(Frontend, FrontendPlan)]) -> Plan {
     Plan {
         frontends: splits.iter().cloned().collect(),
     }
@@ -146,12 +146,12 @@ pub fn leaf(service: &str, share: u32, endpoints: &[SocketAddr]) -> PlannedLeaf 
 }
 
 /// A split among these leaves.
-pub fn split(leaves: Vec<PlannedLeaf>) -> PlannedSplit {
+pub fn split(leaves: Vec<PlannedLeaf>) -> FrontendPlan {
     decided(Decision::Split, leaves)
 }
 
-pub fn decided(decision: Decision, leaves: Vec<PlannedLeaf>) -> PlannedSplit {
-    PlannedSplit {
+pub fn decided(decision: Decision, leaves: Vec<PlannedLeaf>) -> FrontendPlan {
+    FrontendPlan {
         origin: Origin {
             kind: "TrafficSplit",
             namespace: "bookstore".to_owned(),

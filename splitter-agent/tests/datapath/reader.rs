@@ -7,7 +7,7 @@ use splitter_agent::datapath::{
     Capacity, EbpfLogLevel, LoadSettings, Programs, Publisher, Refusal,
 };
 use splitter_agent::datapath::{InForce, PinDirectory, Reader, Reading, View};
-use splitter_agent::plan::{Decision, Frontend, PlannedSplit};
+use splitter_agent::plan::{Decision, Frontend, FrontendPlan};
 use splitter_agent::reason;
 use splitter_common::layout::{Protocol, Reason};
 use splitter_common::pick::mix;
@@ -77,7 +77,7 @@ fn frontend(number: u32) -> Frontend {
 }
 
 /// A split of one root for each frontend, so that the root names it.
-fn named(number: u32, mut split: PlannedSplit) -> (Frontend, PlannedSplit) {
+fn named(number: u32, mut split: FrontendPlan) -> (Frontend, FrontendPlan) {
     split.root = format!("root-{number}");
     (frontend(number), split)
 }

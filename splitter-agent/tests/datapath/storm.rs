@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use splitter_agent::datapath::{Extent, Publisher, View};
-use splitter_agent::plan::PlannedSplit;
+use splitter_agent::plan::FrontendPlan;
 use testbed::lab::{Process, client};
 
 use crate::common::{Scene, expected, frontend, leaf, plan, root, serve, split};
@@ -61,7 +61,7 @@ fn under_a_storm_of_changes_every_connection_gets_what_was_in_force_while_it_was
         .collect();
     let endpoint = |index: usize| servers[index].1;
     // Weights, weights of 0, endpoints, and all of them at once.
-    let states: [(PlannedSplit, Vec<&'static str>); 6] = [
+    let states: [(FrontendPlan, Vec<&'static str>); 6] = [
         (
             split(vec![
                 leaf("v1", 1, &[endpoint(0)]),

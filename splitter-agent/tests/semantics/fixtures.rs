@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 use splitter_agent::compile::{Compiled, Settings, Severity, compile};
 use splitter_agent::objects::{Objects, decode};
-use splitter_agent::plan::{Decision, Frontend, PlannedSplit};
+use splitter_agent::plan::{Decision, Frontend, FrontendPlan};
 use splitter_common::layout::{LeafState, Protocol};
 
 /// The namespace of everything here.
@@ -168,12 +168,12 @@ pub(crate) struct Outcome(pub(crate) Compiled);
 
 impl Outcome {
     /// The split of a TCP frontend, if there is one.
-    pub(crate) fn at(&self, address: &str) -> Option<&PlannedSplit> {
+    pub(crate) fn at(&self, address: &str) -> Option<&FrontendPlan> {
         self.at_protocol(address, Protocol::Tcp)
     }
 
     /// The split of a frontend, if there is one.
-    pub(crate) fn at_protocol(&self, address: &str, protocol: Protocol) -> Option<&PlannedSplit> {
+    pub(crate) fn at_protocol(&self, address: &str, protocol: Protocol) -> Option<&FrontendPlan> {
         let address: SocketAddr = address.parse().unwrap();
         self.0.plan.frontends.get(&Frontend { address, protocol })
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use splitter_agent::compile::{Compiler, Knowledge, Settings, compile};
 use splitter_agent::objects::ObjectKind::{self, EndpointSlice, Service, TrafficSplit};
 use splitter_agent::objects::{Object, ObjectReference, Objects, decode};
-use splitter_agent::plan::{Decision, Frontend, PlannedSplit};
+use splitter_agent::plan::{Decision, Frontend, FrontendPlan};
 use splitter_common::layout::{LeafState, Protocol, Reason};
 
 use crate::fixtures::{
@@ -19,7 +19,7 @@ use crate::fixtures::{
 /// An agent as far as decisions go: what it is told, and what it puts in force.
 struct Agent {
     compiler: Compiler,
-    in_force: BTreeMap<Frontend, PlannedSplit>,
+    in_force: BTreeMap<Frontend, FrontendPlan>,
     held: BTreeSet<Frontend>,
 }
 
@@ -98,7 +98,7 @@ impl Agent {
         }
     }
 
-    fn at(&self, address: &str) -> Option<&PlannedSplit> {
+    fn at(&self, address: &str) -> Option<&FrontendPlan> {
         self.in_force.get(&frontend(address))
     }
 
@@ -573,7 +573,7 @@ impl Scene {
     fn was(
         &self,
         frontend: &Frontend,
-        of: &PlannedSplit,
+        of: &FrontendPlan,
         leaves: &[(&str, u64)],
         is_so: impl Fn(Decision) -> bool,
     ) -> bool {

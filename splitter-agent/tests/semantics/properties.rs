@@ -360,7 +360,7 @@ proptest! {
         let before = compiled(&objects(&values));
         let after = compiled(&objects(&[values, vec![with(good, &flaw)]].concat()));
         for (frontend, split) in &after.plan.frontends {
-            let refused_only = |split: &splitter_agent::plan::PlannedSplit| {
+            let refused_only = |split: &splitter_agent::plan::FrontendPlan| {
                 matches!(split.decision, Decision::PassThrough(
                     splitter_common::layout::Reason::ObjectRefused))
             };

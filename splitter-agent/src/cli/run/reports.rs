@@ -5,7 +5,7 @@ use std::io;
 use anyhow::Context;
 use tokio::task::JoinHandle;
 
-use crate::plan::{Frontend, PlannedSplit};
+use crate::plan::{Frontend, FrontendPlan};
 use crate::report::{Listen, SelfTest, Server, Telemetry};
 
 /// The HTTP server and the self-test, not yet at work.
@@ -24,7 +24,7 @@ impl Reports {
     }
 
     /// What the maps must hold for the self-test.
-    pub(super) fn frontend(&self) -> (Frontend, PlannedSplit) {
+    pub(super) fn frontend(&self) -> (Frontend, FrontendPlan) {
         self.self_test.frontend()
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use clap::Args;
 
-use crate::plan::PlannedSplit;
+use crate::plan::FrontendPlan;
 
 /// Which splits to show.
 #[derive(Debug, Args)]
@@ -85,7 +85,7 @@ impl Selection {
         self.namespace.is_none() && self.name.is_none()
     }
 
-    pub(super) fn matches(&self, split: &PlannedSplit) -> bool {
+    pub(super) fn matches(&self, split: &FrontendPlan) -> bool {
         let is = |wanted: &Option<String>, names: &[&str]| {
             wanted
                 .as_deref()

@@ -26,7 +26,7 @@ use std::time::Duration;
 use splitter_common::layout::{LeafState, Protocol};
 use tokio::task::JoinHandle;
 
-use crate::plan::{Decision, Frontend, Origin, PlannedLeaf, PlannedSplit};
+use crate::plan::{Decision, Frontend, FrontendPlan, Origin, PlannedLeaf};
 
 use super::{Places, Progress};
 
@@ -140,12 +140,12 @@ impl SelfTest {
 
     /// The frontend that every plan must have for the test to pass.
     #[must_use]
-    pub fn frontend(&self) -> (Frontend, PlannedSplit) {
+    pub fn frontend(&self) -> (Frontend, FrontendPlan) {
         let frontend = Frontend {
             address: VIP,
             protocol: Protocol::Tcp,
         };
-        let split = PlannedSplit {
+        let split = FrontendPlan {
             origin: Origin {
                 kind: Origin::SELF_TEST,
                 namespace: String::new(),
