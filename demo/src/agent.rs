@@ -14,7 +14,7 @@ use super::manifests::Manifests;
 use super::scenario::Scenario;
 use super::status::Status;
 
-/// How long a change may take to be in force. It takes milliseconds, but a first start loads
+/// How long a change may take to be programmed. It takes milliseconds, but a first start loads
 /// programs, and the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -81,9 +81,9 @@ impl Agent {
     }
 
     /// Waits until the kernel splits the scenario's Service by these weights.
-    pub(crate) fn wait_in_force(&mut self, scenario: &Scenario, weights: [u64; 2]) -> Result<()> {
+    pub(crate) fn wait_programmed(&mut self, scenario: &Scenario, weights: [u64; 2]) -> Result<()> {
         let [one, two] = weights;
-        let what = format!("put {} at {one}/{two} in force", scenario.split);
+        let what = format!("program {} at {one}/{two}", scenario.split);
         self.wait(&what, |status| status.shows(scenario, weights))
     }
 

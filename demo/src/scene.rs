@@ -161,8 +161,8 @@ impl Stage for Scene {
         Ok(edited)
     }
 
-    fn wait_in_force(&mut self, weights: [u64; 2]) -> Result<()> {
-        self.agent.wait_in_force(self.scenario, weights)
+    fn wait_programmed(&mut self, weights: [u64; 2]) -> Result<()> {
+        self.agent.wait_programmed(self.scenario, weights)
     }
 
     fn request(&mut self, count: u64) -> Result<Vec<Tally>> {

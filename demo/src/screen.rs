@@ -33,8 +33,8 @@ pub(crate) struct Progress {
     pub(crate) weights: [u64; 2],
     /// How many requests will be made, in all places.
     pub(crate) requests: u64,
-    /// How long after the change the weights were in force; `None` while they are not.
-    pub(crate) in_force_after: Option<Duration>,
+    /// How long after the change the weights were programmed; `None` while they are not.
+    pub(crate) programmed_after: Option<Duration>,
     /// What each place has counted.
     pub(crate) tallies: Vec<(Place, Tally)>,
 }
@@ -42,7 +42,7 @@ pub(crate) struct Progress {
 /// How changes of the TrafficSplit are spoken of.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wording {
-    /// While one is not in force.
+    /// While one is not programmed.
     pub(crate) changed: &'static str,
     /// What it was, to be put after "after".
     pub(crate) change: &'static str,
@@ -167,10 +167,10 @@ impl Screen {
             progress.steps,
             weights(progress.weights)
         );
-        let state = match progress.in_force_after {
+        let state = match progress.programmed_after {
             None => progress.wording.changed.to_owned(),
             Some(time) => format!(
-                "in force {} after {}   {} of {} requests",
+                "programmed {} after {}   {} of {} requests",
                 milliseconds(time),
                 progress.wording.change,
                 grouped(all.requests()),
@@ -274,11 +274,11 @@ impl Screen {
 /// A step for logs: in one line, or one for each place.
 fn plain_lines(progress: &Progress, rows: &[Row]) -> Vec<String> {
     let mut lines = vec![format!(
-        "step {} of {}: {} in force after {};",
+        "step {} of {}: {} programmed after {};",
         progress.step,
         progress.steps,
         weights(progress.weights),
-        milliseconds(progress.in_force_after.unwrap_or_default()),
+        milliseconds(progress.programmed_after.unwrap_or_default()),
     )];
     if let Some(command) = &progress.command {
         lines[0] += &format!(" {command}");
@@ -340,7 +340,7 @@ mod tests {
             leaves: ["shop-v1", "shop-v2"],
             weights: [50, 50],
             requests: 4,
-            in_force_after: Some(Duration::from_millis(6)),
+            programmed_after: Some(Duration::from_millis(6)),
             tallies,
         }
     }
@@ -360,7 +360,7 @@ mod tests {
         assert_eq!(
             plain_lines(&progress, &rows),
             [
-                "step 1 of 3: 50/50 in force after 6 ms; shop-v1 2 of 4 (50.0 %, configured 50.0 %), \
+                "step 1 of 3: 50/50 programmed after 6 ms; shop-v1 2 of 4 (50.0 %, configured 50.0 %), \
                  shop-v2 2 of 4 (50.0 %, configured 50.0 %)"
             ]
         );
@@ -382,7 +382,7 @@ mod tests {
         starts(
             plain_lines(&progress, &rows),
             &[
-                "step 1 of 3: 50/50 in force after 6 ms; kubectl apply -f step.yaml",
+                "step 1 of 3: 50/50 programmed after 6 ms; kubectl apply -f step.yaml",
                 "  node-1: shop-v1 1 of 2 (50.0 %, configured 50.0 %), shop-v2 1 of 2",
                 "  node-2: shop-v1 1 of 2",
                 "  both: shop-v1 2 of 4",
@@ -391,7 +391,7 @@ mod tests {
         starts(
             Screen::plain().block(&progress, Some(&rows)),
             &[
-                "Step 1 of 3   50/50    in force 6 ms after the edit   4 of 4 requests",
+                "Step 1 of 3   50/50    programmed 6 ms after the edit   4 of 4 requests",
                 "  kubectl apply -f step.yaml",
                 "  shop-v1  configured  50.0 %",
                 "   node-1  observed    50.0 %",

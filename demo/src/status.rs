@@ -29,7 +29,7 @@ struct Leaf {
     weight: u64,
     /// The share that the weight asks for, and the one that the leaf has.
     configured: f64,
-    in_force: f64,
+    programmed: f64,
 }
 
 impl Status {
@@ -76,7 +76,7 @@ impl Status {
 impl Leaf {
     /// It does not while none of its endpoints is ready: then the others do.
     fn takes_its_share(&self) -> bool {
-        (self.configured - self.in_force).abs() < 1e-9
+        (self.configured - self.programmed).abs() < 1e-9
     }
 }
 
@@ -92,22 +92,22 @@ mod tests {
         status_with_shares(verdict, weights, shares)
     }
 
-    fn status_with_shares(verdict: &str, [one, two]: [u64; 2], in_force: [f64; 2]) -> Status {
+    fn status_with_shares(verdict: &str, [one, two]: [u64; 2], programmed: [f64; 2]) -> Status {
         let total = (one + two).max(1) as f64;
         let [one_share, two_share] = [one, two].map(|weight| weight as f64 / total);
-        let [one_now, two_now] = in_force;
+        let [one_now, two_now] = programmed;
         let json = format!(
             r#"{{"attached": true, "splits": [{{"frontend": "10.96.0.10:14001/TCP", "namespace": "bookstore",
             "root": "bookstore", "kind": "TrafficSplit", "name": "bookstore-split",
             "verdict": "{verdict}", "reason": null, "generation": 12, "connections": 10,
-            "leaves": [{{"service": "bookstore-v1", "weight": {one}, "configured": {one_share}, "in_force": {one_now}}},
-                       {{"service": "bookstore-v2", "weight": {two}, "configured": {two_share}, "in_force": {two_now}}}]}}]}}"#
+            "leaves": [{{"service": "bookstore-v1", "weight": {one}, "configured": {one_share}, "programmed": {one_now}}},
+                       {{"service": "bookstore-v2", "weight": {two}, "configured": {two_share}, "programmed": {two_now}}}]}}]}}"#
         );
         serde_json::from_str(&json).expect("valid JSON")
     }
 
     #[test]
-    fn weights_are_in_force_when_they_are_in_the_same_proportion() {
+    fn weights_are_programmed_when_they_are_in_the_same_proportion() {
         assert!(status("split", [50, 50]).shows(&BOOKSTORE, [50, 50]));
         assert!(status("split", [9, 1]).shows(&BOOKSTORE, [90, 10]));
         assert!(status("split", [1, 0]).shows(&BOOKSTORE, [100, 0]));
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_in_force_while_no_program_is_attached() {
+    fn nothing_is_programmed_while_no_program_is_attached() {
         let status = Status {
             attached: false,
             ..status("split", [50, 50])
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_split_that_is_refused_or_missing_is_not_in_force() {
+    fn a_split_that_is_refused_or_missing_is_not_programmed() {
         assert!(!status("refused", [50, 50]).shows(&BOOKSTORE, [50, 50]));
         let status = Status {
             attached: true,
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_in_force_while_a_leaf_cannot_take_its_share() {
+    fn nothing_is_programmed_while_a_leaf_cannot_take_its_share() {
         let status = status_with_shares("split", [50, 50], [1.0, 0.0]);
         assert!(!status.shows(&BOOKSTORE, [50, 50]));
     }

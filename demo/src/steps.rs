@@ -1,4 +1,4 @@
-//! The steps: change the TrafficSplit, wait until it is in force, count who answers.
+//! The steps: change the TrafficSplit, wait until it is programmed, count who answers.
 
 use std::num::NonZeroU64;
 use std::thread::sleep;
@@ -30,7 +30,7 @@ pub(crate) trait Stage {
     fn change(&mut self, step: &Step) -> Result<Instant>;
 
     /// Waits until connections are split by these weights everywhere.
-    fn wait_in_force(&mut self, weights: [u64; 2]) -> Result<()>;
+    fn wait_programmed(&mut self, weights: [u64; 2]) -> Result<()>;
 
     /// Makes so many requests in each place, and returns what came of them in the order of the
     /// places.
@@ -94,7 +94,7 @@ pub(crate) fn play(stage: &mut impl Stage, pace: Pace, screen: &mut Screen) -> R
             leaves,
             weights: step.weights,
             requests: pace.requests * places.len() as u64,
-            in_force_after: None,
+            programmed_after: None,
             tallies: places
                 .into_iter()
                 .map(|place| (place, Tally::default()))
@@ -103,8 +103,8 @@ pub(crate) fn play(stage: &mut impl Stage, pace: Pace, screen: &mut Screen) -> R
         screen.draw(&progress)?;
 
         let changed = stage.change(step)?;
-        stage.wait_in_force(step.weights)?;
-        progress.in_force_after = Some(changed.elapsed());
+        stage.wait_programmed(step.weights)?;
+        progress.programmed_after = Some(changed.elapsed());
         screen.draw(&progress)?;
 
         let begin = Instant::now();

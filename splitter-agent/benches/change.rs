@@ -31,7 +31,7 @@ fn main() {
     site.write("split.yaml", &weights(1, 1));
     let _agent = site.start(&[]);
     let pins = PinDirectory::new(site.lab.pin_directory());
-    println!("from a complete file to the new record in force ({changes} changes each):");
+    println!("from a complete file to the new record ({changes} changes each):");
     println!("{:<24}{:>12}{:>12}{:>12}", "", "p50", "p99", "longest");
     measure("renamed into place", changes, &pins, |text| {
         site.write("split.yaml", text);
@@ -61,7 +61,7 @@ fn measure(what: &str, changes: u64, pins: &PinDirectory, write: impl Fn(&str)) 
             while generation() == before {
                 assert!(
                     complete.elapsed() < common::agent::PATIENCE,
-                    "never in force"
+                    "never programmed"
                 );
             }
             complete.elapsed()

@@ -2,7 +2,7 @@
 //! written.
 //!
 //! A plan names no map index and no generation: those belong to the datapath, which
-//! compares a plan with what is in force and writes the difference.
+//! compares a plan with what is programmed and writes the difference.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -71,7 +71,7 @@ pub struct FrontendValue {
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, NoUninit, CheckedBitPattern)]
 pub enum Verdict {
-    /// The slot is free, or no longer in force.
+    /// The slot is free, or no longer programmed.
     Free = 0,
     /// Rewrite the destination to an endpoint of a leaf.
     Split = 1,

@@ -19,7 +19,7 @@ use crate::screen::Wording;
 use crate::status::Status;
 use crate::steps::{Stage, Step};
 
-/// How long a change may take to be in force. It takes milliseconds on an idle machine.
+/// How long a change may take to be programmed. It takes milliseconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A file with a TrafficSplit.
@@ -95,7 +95,7 @@ impl Stage for Site {
         Ok(Instant::now())
     }
 
-    fn wait_in_force(&mut self, weights: [u64; 2]) -> Result<()> {
+    fn wait_programmed(&mut self, weights: [u64; 2]) -> Result<()> {
         let nodes = self.cluster.nodes().iter();
         nodes
             .into_iter()

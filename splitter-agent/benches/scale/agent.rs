@@ -38,7 +38,7 @@ pub(crate) struct Start {
     /// Until the agent said that it is ready.
     pub(crate) ready: Duration,
     /// Until every split was in the maps.
-    pub(crate) in_force: Duration,
+    pub(crate) programmed: Duration,
 }
 
 /// Memory of a process, in KiB.
@@ -89,7 +89,7 @@ pub(crate) struct Scrapes {
     pub(crate) bytes: usize,
 }
 
-/// The map from frontends to the records in force: what a program looks up first.
+/// The map from frontends to the programmed records: what a program looks up first.
 pub(crate) struct Frontends(HashMap<MapData, KeyBytes, u64>);
 
 type KeyBytes = [u8; size_of::<FrontendKey>()];
@@ -130,16 +130,16 @@ impl Agent {
 
     /// Waits until it is ready, and until every split is in the maps.
     pub(crate) async fn wait_until_synced(&mut self, size: Size) -> Start {
-        let (mut ready, mut in_force) = (None, None);
+        let (mut ready, mut programmed) = (None, None);
         loop {
-            if in_force.is_none() && self.frontend_count() >= size.splits {
-                in_force = Some(self.started.elapsed());
+            if programmed.is_none() && self.frontend_count() >= size.splits {
+                programmed = Some(self.started.elapsed());
             }
             if ready.is_none() && self.get("/readyz").starts_with("HTTP/1.1 200") {
                 ready = Some(self.started.elapsed());
             }
-            if let (Some(ready), Some(in_force)) = (ready, in_force) {
-                return Start { ready, in_force };
+            if let (Some(ready), Some(programmed)) = (ready, programmed) {
+                return Start { ready, programmed };
             }
             self.pause(Duration::from_millis(20)).await;
         }
@@ -182,7 +182,7 @@ impl Agent {
         HashMap::try_from(Map::HashMap(data)).ok().map(Frontends)
     }
 
-    /// The map that says which record is in force.
+    /// The map that says which record is programmed.
     pub(crate) fn frontends(&self) -> Frontends {
         self.try_frontends().expect("a pinned map")
     }
@@ -279,7 +279,7 @@ impl Frontends {
     pub(crate) fn word(&self, frontend: &Frontend) -> u64 {
         let mut key = KeyBytes::default();
         key.copy_from_slice(bytemuck::bytes_of(&frontend.key()));
-        self.0.get(&key, 0).expect("a frontend in force")
+        self.0.get(&key, 0).expect("a programmed frontend")
     }
 }
 

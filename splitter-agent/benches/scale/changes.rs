@@ -234,7 +234,7 @@ fn seen_of(seen: &Receiver<Seen>, split: usize) -> Instant {
     }
 }
 
-/// Waits until another record of a split is in force.
+/// Waits until another record of a split is programmed.
 fn wait_for_another(frontends: &Frontends, split: usize, before: u64) -> Instant {
     let begin = Instant::now();
     let frontend = frontend(split);
@@ -247,7 +247,7 @@ fn wait_for_another(frontends: &Frontends, split: usize, before: u64) -> Instant
     }
 }
 
-/// Waits until every split has another record in force than before, and notes how long after the
+/// Waits until every split has another record than before, and notes how long after the
 /// watch told of it.
 fn observe(frontends: &Frontends, seen: &Receiver<Seen>, before: &[u64]) -> Vec<Duration> {
     let mut lags = Vec::with_capacity(before.len());
@@ -265,7 +265,7 @@ fn observe(frontends: &Frontends, seen: &Receiver<Seen>, before: &[u64]) -> Vec<
         });
         assert!(
             last.elapsed() < PATIENCE,
-            "of {} changes only {} are in force; the watch told of {} more",
+            "of {} changes only {} are programmed; the watch told of {} more",
             before.len(),
             lags.len(),
             waiting.len()

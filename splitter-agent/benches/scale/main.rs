@@ -3,7 +3,7 @@
 //!
 //! The API server and its etcd are real, and so is the agent; there are no nodes, and nothing
 //! else talks to that server but what measures. A watch of the benchmark's own tells when the
-//! server hands a change out, and the pinned maps tell when it is in force.
+//! server hands a change out, and the pinned maps tell when it is programmed.
 //!
 //! Run as root: `cargo xtask bench scale [--splits N] [--endpoints N]`.
 

@@ -27,7 +27,7 @@ pub(crate) fn print_start(start: &Start, agent: &Agent) {
     head("start");
     line(
         "from the process's start to every split in the maps",
-        seconds(start.in_force),
+        seconds(start.programmed),
     );
     line("from the process's start to /readyz", seconds(start.ready));
     line("user and system time for it", seconds(agent.cpu()));

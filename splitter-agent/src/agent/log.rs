@@ -46,12 +46,12 @@ pub(super) fn log_report(report: &Report, publisher: &Publisher, took: Duration)
         let decision = split.decision.name();
         if is_bulk || split.origin.is_self_test() {
             tracing::debug!(
-                %frontend, generation, split = %name, decision, shares = leaves(), "in force"
+                %frontend, generation, split = %name, decision, shares = leaves(), "programmed"
             );
         } else {
             tracing::info!(
                 %frontend, generation, split = %name, decision, shares = leaves(),
-                took_seconds = took.as_secs_f64(), "in force"
+                took_seconds = took.as_secs_f64(), "programmed"
             );
         }
     }

@@ -126,11 +126,11 @@ impl Agent {
         self.attach_when_filled(extent)
     }
 
-    /// Every frontend that is planned or in force.
+    /// Every frontend that is planned or programmed.
     fn everything(&self) -> BTreeSet<Frontend> {
         let planned = self.compiler.plan().frontends.keys();
-        let in_force = self.publisher.in_force().map(|(frontend, _)| frontend);
-        planned.chain(in_force).copied().collect()
+        let programmed = self.publisher.programmed().map(|(frontend, _)| frontend);
+        planned.chain(programmed).copied().collect()
     }
 
     /// The frontends that are held back and may no longer have to be.
@@ -163,8 +163,8 @@ impl Agent {
         let mut as_planned = BTreeSet::new();
         let mut otherwise = Plan::default();
         for frontend in frontends {
-            let in_force = self.publisher.split_at(frontend);
-            let judgement = self.compiler.judge(frontend, in_force);
+            let programmed = self.publisher.split_at(frontend);
+            let judgement = self.compiler.judge(frontend, programmed);
             if judgement.waits_for.is_empty() {
                 self.held.remove(frontend);
             } else {
@@ -172,7 +172,7 @@ impl Agent {
             }
             match judgement.split {
                 Some(split) if plan.frontends.get(frontend) != Some(&*split) => {
-                    if in_force != Some(&*split) {
+                    if programmed != Some(&*split) {
                         otherwise.frontends.insert(*frontend, split.into_owned());
                     }
                 }
@@ -255,7 +255,7 @@ impl Agent {
         }
     }
 
-    /// Marks records as free that are out of force for good; `true` if some are not yet.
+    /// Marks records as free that are retired for good; `true` if some are not yet.
     pub fn tidy(&mut self) -> bool {
         self.publisher.tidy()
     }
@@ -316,7 +316,7 @@ impl Agent {
         }
     }
 
-    /// Which generation of a TrafficSplit is in force; `held` are those that are held back.
+    /// Which generation of a TrafficSplit is programmed; `held` are those that are held back.
     fn programmed(
         &self,
         name: &ObjectName,

@@ -23,7 +23,7 @@ const AHEAD: u64 = 10;
 /// Tell what happens to a connection, and why.
 ///
 /// Reads the pinned maps of this node; no agent need run. With --manifests it also says what is wrong
-/// with the objects that are not in force.
+/// with the objects that are not programmed.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes: 0, every program is attached and an agent is at work; 1, not so; 2, the command line
@@ -38,7 +38,7 @@ pub(super) struct ExplainArgs {
     #[arg(value_name = "TARGET")]
     target: Target,
 
-    /// Directory of manifests, to say why something is not in force.
+    /// Directory of manifests, to say why something is not programmed.
     #[arg(long, env = "SPLITTER_MANIFESTS", value_name = "DIR")]
     manifests: Option<PathBuf>,
 

@@ -65,7 +65,7 @@ impl Site {
         let agent = match (self.agent, self.attachment.has_any()) {
             (true, _) => "at work",
             (false, true) => {
-                "none at work: what is in force stays, but nothing follows changes; start the agent"
+                "none at work: what is programmed stays, but nothing follows changes; start the agent"
             }
             (false, false) => "none at work; start the agent",
         };

@@ -20,12 +20,12 @@ pub enum Severity {
     Accepted,
     /// Nothing is wrong with it, but its author may want to know.
     Note,
-    /// Not in force until something else changes, for example until its root Service
+    /// Not programmed until something else changes, for example until its root Service
     /// exists.
     Inactive,
-    /// In force, but not quite as its author may expect.
+    /// Programmed, but not quite as its author may expect.
     Warning,
-    /// Not in force; its root behaves as if the object did not exist.
+    /// Not programmed; its root behaves as if the object did not exist.
     Refused,
 }
 

@@ -260,7 +260,7 @@ fn of_frontend(
             split.leaves_field,
             reason::NOT_KNOWN_YET,
             format!(
-                "{why} at present; until they are, what is in force for {list} of Service {root} \
+                "{why} at present; until they are, what is programmed for {list} of Service {root} \
                  stays, and what is not split yet passes through"
             ),
         ),

@@ -1,4 +1,4 @@
-//! What a plan means for what is in force, when not everything is known.
+//! What a plan means for what is programmed, when not everything is known.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use crate::plan::{Decision, Frontend, FrontendPlan, PlannedLeaf};
 /// What becomes of a frontend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement<'a> {
-    /// What comes, or stays, in force; `None` if nothing does.
+    /// What is, or stays, programmed; `None` if nothing does.
     pub split: Option<Cow<'a, FrontendPlan>>,
     /// The kinds of objects that it waits for: it is held back until they are followed. Empty
     /// if it is as planned.
@@ -30,7 +30,7 @@ impl<'a> Judgement<'a> {
     }
 }
 
-/// Whether the object that a split in force comes from still asks for it.
+/// Whether the object that a programmed split comes from still asks for it.
 enum Asks {
     Yes,
     No,
@@ -39,7 +39,7 @@ enum Asks {
 }
 
 impl Compiler {
-    /// What becomes of a frontend, given what is in force there.
+    /// What becomes of a frontend, given what is programmed there.
     ///
     /// A frontend that waits for a kind of objects to be followed stays as it is, except that
     /// its leaves get the endpoints that are known; one that is not split yet passes through. A
@@ -49,11 +49,11 @@ impl Compiler {
     pub fn judge<'a>(
         &'a self,
         frontend: &Frontend,
-        in_force: Option<&'a FrontendPlan>,
+        programmed: Option<&'a FrontendPlan>,
     ) -> Judgement<'a> {
         let planned = self.plan.frontends.get(frontend);
         let waiting = self.waiting.get(frontend);
-        match (planned, waiting, in_force) {
+        match (planned, waiting, programmed) {
             (Some(planned), Some(waiting), Some(old)) => self.hold(frontend, planned, waiting, old),
             (Some(planned), Some(waiting), None) => Judgement {
                 split: Some(Cow::Borrowed(planned)),
@@ -92,7 +92,7 @@ impl Compiler {
         }
     }
 
-    /// The kind that would have to be followed for a split in force to go, though it is not
+    /// The kind that would have to be followed for a programmed split to go, though it is not
     /// planned; `None` if it may go.
     fn may_not_go(&self, frontend: &Frontend, old: &FrontendPlan) -> Option<ObjectKind> {
         let root = ObjectName::new(&*old.origin.namespace, &*old.root);
@@ -133,7 +133,7 @@ impl Compiler {
 }
 
 /// Whether what a frontend comes to if nothing exists but what is known can take the place of
-/// what is in force: it must neither refuse what was not refused nor leave out a leaf that was
+/// what is programmed: it must neither refuse what was not refused nor leave out a leaf that was
 /// not left out.
 fn may_replace(planned: &FrontendPlan, waiting: &Waiting, old: &FrontendPlan) -> bool {
     let new = &waiting.at_face_value;
@@ -167,7 +167,7 @@ const fn is_left_out(state: LeafState) -> bool {
     )
 }
 
-/// A split that stays in force, with the endpoints that its leaves are now known to have.
+/// A split that stays programmed, with the endpoints that its leaves are now known to have.
 fn with_known_endpoints<'a>(
     old: &'a FrontendPlan,
     planned: &FrontendPlan,

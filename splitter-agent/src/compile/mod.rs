@@ -11,7 +11,7 @@
 //! What is not known is not absent: while a kind of objects is not followed (see
 //! [`Knowledge`]), a frontend that would be refused, or would lose a leaf, because an object of
 //! that kind was never heard of is planned as [`NotKnownYet`](splitter_common::layout::Reason),
-//! and [`Compiler::judge`] tells whether what is in force stays.
+//! and [`Compiler::judge`] tells whether what is programmed stays.
 //!
 //! Each API that asks for splits has a translator of its own to the neutral form
 //! in `split`; `resolve` knows no API.

@@ -8,7 +8,7 @@ use crate::objects::{ObjectKind, ObjectName};
 pub(super) fn for_root(root: &ObjectName) -> String {
     format!(
         "Services are not followed at present, so it is not known whether Service {root} exists; \
-         what is in force for it stays until they are"
+         what is programmed for it stays until they are"
     )
 }
 

@@ -1,4 +1,4 @@
-//! What differs between a split in force and a planned one, and what follows from it.
+//! What differs between a programmed split and a planned one, and what follows from it.
 
 use splitter_common::pick::mix;
 

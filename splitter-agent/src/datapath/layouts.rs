@@ -129,7 +129,7 @@ impl PinDirectory {
     /// # Errors
     ///
     /// If the pins cannot be examined.
-    pub fn in_force(&self) -> Result<Option<Layout>, PinError> {
+    pub fn layout_at_work(&self) -> Result<Option<Layout>, PinError> {
         let mut layouts = self.readable_layouts()?;
         if layouts.len() < 2 {
             return Ok(layouts.pop());
@@ -172,9 +172,9 @@ impl PinDirectory {
     ///
     /// If pins cannot be examined or made.
     pub(super) fn choose_layout(&self, capacity: Capacity) -> Result<Layout, MapsError> {
-        let in_force = self.in_force()?;
+        let at_work = self.layout_at_work()?;
         let mut candidates = self.readable_layouts()?;
-        candidates.sort_by_key(|layout| Some(layout) != in_force.as_ref());
+        candidates.sort_by_key(|layout| Some(layout) != at_work.as_ref());
         let mut chosen = None;
         for layout in &candidates {
             if fits(layout, capacity)? {
@@ -186,7 +186,7 @@ impl PinDirectory {
             Some(layout) => layout,
             None => self.make_layout()?,
         };
-        if let Some(old) = in_force.filter(|old| *old != chosen) {
+        if let Some(old) = at_work.filter(|old| *old != chosen) {
             tracing::info!(
                 at_work = %old.path().display(),
                 new = %chosen.path().display(),

@@ -23,7 +23,7 @@ struct LeafName {
 #[derive(Debug)]
 struct LeafId {
     id: u32,
-    /// How many splits in force have this leaf.
+    /// How many programmed splits have this leaf.
     users: u32,
 }
 
@@ -51,7 +51,7 @@ impl LeafIds {
         }
     }
 
-    /// Notes the ids of a split that is in force already. `false` if they contradict what
+    /// Notes the ids of a split that is programmed already. `false` if they contradict what
     /// is noted, which changes nothing.
     pub(crate) fn claim(&mut self, split: &FrontendPlan, ids: impl Iterator<Item = u32>) -> bool {
         let mut claimed = Vec::new();

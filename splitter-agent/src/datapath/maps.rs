@@ -385,11 +385,11 @@ impl Maps {
     /// As [`Self::open`].
     pub(crate) fn at_work(pins: &PinDirectory, access: Access) -> Result<Self, MapsError> {
         let absent = || MapsError::Absent(pins.path().to_owned());
-        let mut layout = pins.in_force()?.ok_or_else(absent)?;
+        let mut layout = pins.layout_at_work()?.ok_or_else(absent)?;
         loop {
             let result = Self::open(&layout, access);
             // Others may have been put to work meanwhile, and these removed.
-            match pins.in_force()? {
+            match pins.layout_at_work()? {
                 Some(now) if result.is_err() && now != layout => layout = now,
                 _ => break result,
             }

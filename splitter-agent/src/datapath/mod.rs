@@ -11,7 +11,7 @@
 //!   a change; `report`: what came of it;
 //!   `recover`: taking over maps;
 //!   `allocation`, `slots`, `leaf_ids` and `grace` serve them;
-//! - `view`: what is in force, read back from the maps; `reader`: the same, again and again;
+//! - `view`: what is programmed, read back from the maps; `reader`: the same, again and again;
 //! - `per_cpu`: per-CPU counters;
 //! - `syscall`: the few system calls that aya does not offer.
 //!
@@ -56,6 +56,6 @@ pub(crate) use places::{choose, outermost};
 pub use preflight::{PreflightError, preflight};
 pub use programs::{EbpfLogLevel, LoadError, LoadSettings, Programs, Refusal};
 pub use publish::Publisher;
-pub use reader::{InForce, Leaf, Reader, Reading};
+pub use reader::{FrontendReading, Leaf, Reader, Reading};
 pub use report::{Change, Extent, FrontendError, PublishError, Put, Report};
 pub use view::{LeafCounts, SplitView, View};

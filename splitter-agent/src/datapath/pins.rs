@@ -5,7 +5,7 @@
 //!   links/connect4-4711 ... one link per program and cgroup, which the number is the id of;
 //!                           survives changes of the layout
 //!   v2/FRONTENDS ...        the maps, below the version of their layout (see `layouts`)
-//!   v1/connect4 ...         the programs that use them
+//!   v2/connect4 ...         the programs that use them
 //! ```
 
 use std::collections::BTreeSet;
@@ -478,7 +478,7 @@ impl PinnedLink {
 }
 
 /// Removes the maps of a layout: `FRONTENDS` first, without which nothing leads to the
-/// others, so that a removal that is cut short leaves nothing half in force.
+/// others, so that a removal that is cut short leaves nothing half programmed.
 pub(super) fn remove_layout(layout: &Layout) -> Result<Vec<PathBuf>, PinError> {
     let layout = layout.path();
     let mut pins = entries(layout)?;

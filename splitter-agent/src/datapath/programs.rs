@@ -201,8 +201,8 @@ impl Programs {
         if self.pins.is_at_work(&self.layout)? {
             return Ok(None);
         }
-        let in_force = self.pins.in_force()?;
-        Ok(in_force.filter(|layout| *layout != self.layout))
+        let at_work = self.pins.layout_at_work()?;
+        Ok(at_work.filter(|layout| *layout != self.layout))
     }
 
     /// Pins the programs beside their maps, before they are put to work.

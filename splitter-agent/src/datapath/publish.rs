@@ -6,7 +6,7 @@
 //! grace period, when no program that may have seen it still runs.
 //!
 //! Killed at any point, the maps are left valid: free slots are simply those that
-//! nothing in force points at, and the next publisher finds them so (see `recover`).
+//! nothing that is programmed points at, and the next publisher finds them so (see `recover`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -36,19 +36,19 @@ pub struct Publisher {
     /// Part of a turn by which this node's lattices are shifted, in 1 / 2^32.
     node_fraction: u32,
     pub(super) generation: u32,
-    pub(super) in_force: BTreeMap<Frontend, InForce>,
+    pub(super) programmed: BTreeMap<Frontend, InstalledFrontend>,
     pub(super) leaf_ids: LeafIds,
     pub(super) free: Free,
     limbo: VecDeque<(Ticket, Retired)>,
     retired: Retired,
-    /// Frontends of the agent's own among those in force.
+    /// Frontends of the agent's own among those programmed.
     pub(super) own: BTreeSet<Frontend>,
     freed: u64,
 }
 
-/// A split in force, with the slots that it has.
+/// A programmed split, with the slots that it has.
 #[derive(Debug)]
-pub(super) struct InForce {
+pub(super) struct InstalledFrontend {
     pub(super) split: FrontendPlan,
     pub(super) slots: Allocation,
     pub(super) lattice: Lattice,
@@ -95,10 +95,10 @@ impl Publisher {
         Ok(publisher)
     }
 
-    /// Brings the maps to what is in force in others.
+    /// Brings the maps to what is programmed in others.
     fn carry_over(&mut self, old: &Maps) -> Result<(), PublishError> {
-        let in_force = View::read(old)?.frontends.into_iter();
-        let frontends = in_force.map(|(frontend, view)| (frontend, view.split));
+        let programmed = View::read(old)?.frontends.into_iter();
+        let frontends = programmed.map(|(frontend, view)| (frontend, view.split));
         let plan = Plan {
             frontends: frontends.collect(),
         };
@@ -106,14 +106,14 @@ impl Publisher {
         tracing::info!(
             put = report.put.len(),
             failed = report.failed.len(),
-            "filled new maps with what is in force"
+            "filled new maps with what is programmed"
         );
         Ok(())
     }
 
     fn take_over(maps: Maps, node_fraction: u32) -> Result<Self, PublishError> {
         // The first grace period has passed when this returns: what an earlier agent
-        // had just put out of force is free.
+        // had just retired is free.
         let grace = GracePeriods::start().map_err(PublishError::Grace)?;
         let mut publisher = Self {
             free: Free::all(&maps),
@@ -122,38 +122,38 @@ impl Publisher {
             grace,
             node_fraction,
             generation: 0,
-            in_force: BTreeMap::new(),
+            programmed: BTreeMap::new(),
             limbo: VecDeque::new(),
             retired: Retired::default(),
             own: BTreeSet::new(),
             freed: 0,
         };
         if publisher.recover()? {
-            // Something was put out of force just now.
+            // Something was retired just now.
             publisher.settle();
         }
         Ok(publisher)
     }
 
-    /// What is in force.
-    pub fn in_force(&self) -> impl Iterator<Item = (&Frontend, &FrontendPlan)> {
-        self.in_force
+    /// What is programmed.
+    pub fn programmed(&self) -> impl Iterator<Item = (&Frontend, &FrontendPlan)> {
+        self.programmed
             .iter()
             .map(|(frontend, entry)| (frontend, &entry.split))
     }
 
-    /// What is in force at a frontend.
+    /// What is programmed at a frontend.
     #[must_use]
     pub fn split_at(&self, frontend: &Frontend) -> Option<&FrontendPlan> {
-        self.in_force.get(frontend).map(|entry| &entry.split)
+        self.programmed.get(frontend).map(|entry| &entry.split)
     }
 
     /// Brings the maps to what the plan says. When it returns, every new connection is
     /// treated as planned; connections that were in the middle of connect() may still
-    /// get what was in force before, until [`Self::settle`] returns.
+    /// get what was programmed before, until [`Self::settle`] returns.
     pub fn publish(&mut self, plan: &Plan, extent: Extent) -> Report {
         let frontends: BTreeSet<Frontend> = self
-            .in_force
+            .programmed
             .keys()
             .chain(plan.frontends.keys())
             .copied()
@@ -175,7 +175,7 @@ impl Publisher {
             .partition(|frontend| plan.frontends.contains_key(frontend));
         // What goes, goes before anything comes.
         for frontend in absent {
-            if !self.in_force.contains_key(&frontend) {
+            if !self.programmed.contains_key(&frontend) {
                 continue;
             }
             if extent == Extent::Partial {
@@ -192,7 +192,7 @@ impl Publisher {
             let Some(split) = plan.frontends.get(&frontend) else {
                 continue;
             };
-            let old = self.in_force.get(&frontend).map(|entry| &entry.split);
+            let old = self.programmed.get(&frontend).map(|entry| &entry.split);
             let change = match old {
                 Some(old) if same(old, split) => continue,
                 Some(old) if extent == Extent::Partial && is_less(old, split) => {
@@ -211,7 +211,7 @@ impl Publisher {
         }
         losing.append(&mut gaining);
         self.put_all(losing, &mut report);
-        self.retire();
+        self.start_grace_period();
         report
     }
 
@@ -222,7 +222,7 @@ impl Publisher {
         self.freed
     }
 
-    /// Puts splits in force, in this order. Those that do not fit while slots are on their
+    /// Programs frontends, in this order. Those that do not fit while slots are on their
     /// way back are tried again when these are there: waiting is for all at once, since it
     /// takes some 10 ms.
     fn put_all(&mut self, splits: Vec<(Frontend, &FrontendPlan, Change)>, report: &mut Report) {
@@ -259,14 +259,14 @@ impl Publisher {
     /// Blocks until no connection can get anything but what was last published. Takes
     /// some 10 ms. `false` if the kernel refused to wait, so that this is not known.
     pub fn settle(&mut self) -> bool {
-        self.retire();
+        self.start_grace_period();
         let ticket = self.grace.draw();
         let settled = self.grace.wait_for(ticket);
         self.reclaim();
         settled
     }
 
-    /// Marks records as free that are out of force and have seen their grace period. The
+    /// Marks records as free that are retired and have seen their grace period. The
     /// next publication does so too; this is for whoever reads the maps meanwhile. `true`
     /// if some still wait.
     pub fn tidy(&mut self) -> bool {
@@ -278,7 +278,7 @@ impl Publisher {
         !self.limbo.is_empty() || !self.retired.slots.is_empty()
     }
 
-    /// Puts a split in force, if there is room.
+    /// Programs a frontend, if there is room.
     fn try_put(
         &mut self,
         frontend: Frontend,
@@ -324,7 +324,7 @@ impl Publisher {
     /// Whether an object's frontend fits, besides those of the agent's own.
     fn has_room_for_frontend(&self) -> bool {
         let limit = self.maps.frontend_slots.saturating_sub(own::FRONTENDS);
-        self.in_force.len() - self.own.len() < limit as usize
+        self.programmed.len() - self.own.len() < limit as usize
     }
 
     /// Writes the records of a split into free slots, and flips its frontend to them.
@@ -335,7 +335,7 @@ impl Publisher {
         slots: Allocation,
         leaf_ids: &[u32],
     ) -> Result<u32, MapsError> {
-        let old = self.in_force.get(&frontend);
+        let old = self.programmed.get(&frontend);
         let keeps_counting = slots.counters.count == 0;
         let (counters, lattice, repeats) = match old {
             // The lattice as well as the counters: a block that has begun must end as it
@@ -383,7 +383,7 @@ impl Publisher {
             },
         )?;
         self.generation = generation;
-        let entry = InForce {
+        let entry = InstalledFrontend {
             split: split.clone(),
             slots: Allocation { counters, ..slots },
             lattice,
@@ -394,11 +394,11 @@ impl Publisher {
         } else {
             self.own.remove(&frontend);
         }
-        if let Some(mut old) = self.in_force.insert(frontend, entry) {
+        if let Some(mut old) = self.programmed.insert(frontend, entry) {
             if keeps_counting {
                 old.slots.counters.count = 0;
             }
-            self.put_out_of_force(&old);
+            self.retire(&old);
         }
         Ok(generation)
     }
@@ -433,7 +433,7 @@ impl Publisher {
         }
     }
 
-    /// The one word that puts a record in force, with the names that go with it.
+    /// Writes the one word that programs a record, and the names that go with it.
     fn flip(
         &mut self,
         frontend: Frontend,
@@ -441,7 +441,7 @@ impl Publisher {
         value: FrontendValue,
     ) -> Result<(), MapsError> {
         let key = key_bytes(&frontend.key());
-        let old = self.in_force.get(&frontend).map(|old| &old.split);
+        let old = self.programmed.get(&frontend).map(|old| &old.split);
         if old.is_none_or(|old| !same_names(old, split)) {
             write_names(&mut self.maps, frontend, split)?;
         }
@@ -451,9 +451,9 @@ impl Publisher {
             .insert(key, bytemuck::cast::<_, u64>(value), 0)
             .map_err(MapsError::access("write", "FRONTENDS"));
         if flipped.is_err() {
-            // The names must be those of what is in force. If this fails too, they are
+            // The names must be those of what is programmed. If this fails too, they are
             // put right when the frontend is published next.
-            let _ = match self.in_force.get(&frontend) {
+            let _ = match self.programmed.get(&frontend) {
                 Some(old) => {
                     let old = old.split.clone();
                     write_names(&mut self.maps, frontend, &old)
@@ -468,7 +468,7 @@ impl Publisher {
         flipped
     }
 
-    /// Takes a frontend out of force.
+    /// Takes a frontend retired.
     fn remove(&mut self, frontend: Frontend) -> Result<(), FrontendError> {
         let key = key_bytes(&frontend.key());
         match self.maps.frontends.remove(&key) {
@@ -479,23 +479,23 @@ impl Publisher {
         }
         // For people only; a name that is left over is removed by the next agent.
         let _ = self.maps.frontend_names.remove(&key);
-        if let Some(old) = self.in_force.remove(&frontend) {
+        if let Some(old) = self.programmed.remove(&frontend) {
             self.own.remove(&frontend);
             self.freed += 1;
-            self.put_out_of_force(&old);
+            self.retire(&old);
         }
         Ok(())
     }
 
     /// Notes what nothing points at any more.
-    fn put_out_of_force(&mut self, old: &InForce) {
+    fn retire(&mut self, old: &InstalledFrontend) {
         self.retired.slots.push(old.slots);
         let unused = self.leaf_ids.release(&mut self.maps, &old.split);
         self.retired.leaf_ids.extend(unused);
     }
 
-    /// Hands what was put out of force to the thread that waits for grace periods.
-    fn retire(&mut self) {
+    /// Hands what was retired to the thread that waits for grace periods.
+    fn start_grace_period(&mut self) {
         if !self.retired.slots.is_empty() || !self.retired.leaf_ids.is_empty() {
             let ticket = self.grace.draw();
             self.limbo

@@ -1,4 +1,4 @@
-//! What is in force, read again and again, as metrics do.
+//! What is programmed, read again and again, as metrics do.
 //!
 //! A [`View`](super::View) asks the kernel some ten things about each frontend. That is fine for a
 //! command; every few seconds, for ten thousand splits on each node, it is not. Between two
@@ -25,14 +25,14 @@ use super::view::{Entries, MapUse, Read, SplitView, read_split, verdicts};
 /// Frontends that are asked for at once.
 const BATCH: usize = 4096;
 
-/// Reads what is in force, again and again.
+/// Reads what is programmed, again and again.
 #[derive(Debug)]
 pub struct Reader {
     pins: PinDirectory,
     open: Option<Open>,
 }
 
-/// What was in force when it was read.
+/// What was programmed when it was read.
 #[derive(Debug, Default)]
 pub struct Reading {
     splits: HashMap<KeyBytes, Known>,
@@ -48,7 +48,7 @@ pub struct Reading {
 
 /// What a frontend does.
 #[derive(Debug)]
-pub struct InForce {
+pub struct FrontendReading {
     /// Namespace of the object that asks for it, and of the root.
     pub namespace: Box<str>,
     /// Name of that object.
@@ -63,7 +63,7 @@ pub struct InForce {
     pub leaves: Box<[Leaf]>,
 }
 
-/// A leaf in force.
+/// A programmed leaf.
 #[derive(Debug)]
 pub struct Leaf {
     /// The Service.
@@ -84,7 +84,7 @@ pub struct Leaf {
 struct Known {
     /// What `FRONTENDS` says.
     word: u64,
-    in_force: InForce,
+    programmed: FrontendReading,
     round: u64,
 }
 
@@ -112,8 +112,8 @@ struct Open {
 
 impl Reading {
     /// What each frontend does, in no order.
-    pub fn splits(&self) -> impl Iterator<Item = &InForce> {
-        self.splits.values().map(|known| &known.in_force)
+    pub fn splits(&self) -> impl Iterator<Item = &FrontendReading> {
+        self.splits.values().map(|known| &known.programmed)
     }
 
     /// Connections that a leaf was given since it became part of the split, over all frontends
@@ -125,7 +125,7 @@ impl Reading {
     }
 }
 
-impl InForce {
+impl FrontendReading {
     fn new(view: SplitView) -> Self {
         let first = view.record.first_counter;
         let leaves = view.split.leaves.into_iter().zip(&view.leaves).zip(1..);
@@ -157,7 +157,7 @@ impl Reader {
         Self { pins, open: None }
     }
 
-    /// Reads what is in force now.
+    /// Reads what is programmed now.
     ///
     /// # Errors
     ///
@@ -184,7 +184,7 @@ impl Reader {
 
 /// The id of the map of frontends that is at work, if there is one.
 fn pinned_id(pins: &PinDirectory) -> Result<Option<u32>, MapsError> {
-    let Some(layout) = pins.in_force()? else {
+    let Some(layout) = pins.layout_at_work()? else {
         return Ok(None);
     };
     let info = MapInfo::from_pin(layout.map("FRONTENDS")).ok();
@@ -253,7 +253,7 @@ impl Open {
             let new = match read_split(&self.maps, &key, &bytes) {
                 Read::Split(view, word) => Some(Known {
                     word,
-                    in_force: InForce::new(*view),
+                    programmed: FrontendReading::new(*view),
                     round: self.round,
                 }),
                 Read::Inconsistent => {
@@ -273,7 +273,7 @@ impl Open {
             return;
         };
         known.round = self.round;
-        for leaf in &mut known.in_force.leaves {
+        for leaf in &mut known.programmed.leaves {
             let counted = self.maps.counters.count(leaf.counter);
             let count = self.reading.leaves.entry(leaf.id).or_default();
             count.is_stale |= !is_known || counted != leaf.counted;
@@ -282,7 +282,7 @@ impl Open {
         }
     }
 
-    /// Forgets what is no longer in force.
+    /// Forgets what is no longer programmed.
     fn forget(&mut self) {
         let round = self.round;
         let gone: Vec<Known> = self
@@ -297,9 +297,9 @@ impl Open {
         self.reading.leaves.retain(|_, count| count.round == round);
     }
 
-    /// The leaves of what is no longer in force may be those of others, which go on.
+    /// The leaves of what is no longer programmed may be those of others, which go on.
     fn suspect(&mut self, old: Option<&Known>) {
-        for leaf in old.into_iter().flat_map(|old| &old.in_force.leaves) {
+        for leaf in old.into_iter().flat_map(|old| &old.programmed.leaves) {
             if let Some(count) = self.reading.leaves.get_mut(&leaf.id) {
                 count.is_stale = true;
             }

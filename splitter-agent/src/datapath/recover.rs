@@ -8,13 +8,13 @@ use crate::plan::Frontend;
 
 use super::allocation::Allocation;
 use super::maps::{KeyBytes, Maps, MapsError, key_bytes};
-use super::publish::{InForce, Publisher};
+use super::publish::{InstalledFrontend, Publisher};
 use super::slots::Run;
 use super::view::{SplitView, View};
 
 impl Publisher {
-    /// Finds out what is in force, and so which slots are free. What cannot be used is put
-    /// out of force; `true` if there was such a thing.
+    /// Finds out what is programmed, and so which slots are free. What cannot be used is put
+    /// retired; `true` if there was such a thing.
     pub(super) fn recover(&mut self) -> Result<bool, MapsError> {
         let view = View::read(&self.maps)?;
         let mut forgot = !view.inconsistent.is_empty() || !view.foreign.is_empty();
@@ -24,7 +24,7 @@ impl Publisher {
                 if entry.split.origin.is_self_test() {
                     self.own.insert(frontend);
                 }
-                self.in_force.insert(frontend, entry);
+                self.programmed.insert(frontend, entry);
             } else {
                 // No publisher leaves such a thing behind.
                 forgot = true;
@@ -47,8 +47,8 @@ impl Publisher {
         let _ = self.maps.frontends.remove(&key_bytes(&frontend.key()));
     }
 
-    /// Marks what a split in force has as used.
-    fn claim(&mut self, view: &SplitView) -> Option<InForce> {
+    /// Marks what a programmed split has as used.
+    fn claim(&mut self, view: &SplitView) -> Option<InstalledFrontend> {
         let record = &view.record;
         let slots = Allocation {
             split: Run::new(record_index(&self.maps, view)?, 1),
@@ -67,7 +67,7 @@ impl Publisher {
             self.free.give(slots);
             return None;
         }
-        Some(InForce {
+        Some(InstalledFrontend {
             split: view.split.clone(),
             slots,
             lattice: view.lattice(),
@@ -75,10 +75,10 @@ impl Publisher {
         })
     }
 
-    /// Removes names of what is not in force: an agent was killed before it could.
+    /// Removes names of what is not programmed: an agent was killed before it could.
     fn remove_stale_names(&mut self) -> Result<(), MapsError> {
         let live: BTreeSet<KeyBytes> = self
-            .in_force
+            .programmed
             .keys()
             .map(|frontend| key_bytes(&frontend.key()))
             .collect();

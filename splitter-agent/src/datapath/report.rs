@@ -17,7 +17,7 @@ pub enum PublishError {
     Grace(#[source] io::Error),
 }
 
-/// Why one frontend was not brought to what the plan says. What was in force stays so.
+/// Why one frontend was not brought to what the plan says. What was programmed stays so.
 #[derive(Debug, thiserror::Error)]
 pub enum FrontendError {
     /// A map is full.
@@ -51,9 +51,9 @@ impl FrontendError {
 /// What a publication changed.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Frontends that were put in force.
+    /// Frontends that were programmed.
     pub put: Vec<Put>,
-    /// Frontends that are no longer in force.
+    /// Frontends that are no longer programmed.
     pub removed: Vec<Frontend>,
     /// Frontends that the plan would remove or degrade, kept since the plan is partial.
     pub kept: Vec<Frontend>,
@@ -77,7 +77,7 @@ impl Report {
     }
 }
 
-/// A frontend that was put in force.
+/// A frontend that was programmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Put {
     /// Which.
@@ -91,7 +91,7 @@ pub struct Put {
 /// What is new about a frontend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It was not in force before.
+    /// It was not programmed before.
     Added,
     /// Its decision, its leaves or their shares: counting starts anew.
     Shares,
@@ -104,7 +104,7 @@ pub enum Change {
 pub enum Extent {
     /// Everything that exists: what is not in the plan goes.
     Full,
-    /// Perhaps not everything: nothing in force is removed, or replaced by what lacks a
+    /// Perhaps not everything: nothing that is programmed is removed, or replaced by what lacks a
     /// leaf that takes its share now.
     Partial,
 }

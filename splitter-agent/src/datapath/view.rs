@@ -1,4 +1,4 @@
-//! What is in force, read from the pinned maps alone: for `status` and `explain`, and for
+//! What is programmed, read from the pinned maps alone: for `status` and `explain`, and for
 //! an agent that takes over from another.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ use crate::plan::{Decision, Frontend, FrontendPlan, Origin, PlannedLeaf};
 use super::maps::{Access, KeyBytes, Maps, MapsError};
 use super::pins::PinDirectory;
 
-/// Everything in force.
+/// Everything that is programmed.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     /// Every frontend, with its split.
@@ -36,13 +36,13 @@ pub struct View {
 /// How full a map is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MapUse {
-    /// Entries that what is in force takes up.
+    /// Entries that what is programmed takes up.
     pub entries: u64,
     /// Most entries that it can hold.
     pub max_entries: u64,
 }
 
-/// A split in force.
+/// A programmed split.
 #[derive(Clone, Debug)]
 pub struct SplitView {
     /// What it does, in the words of a plan.
@@ -157,7 +157,7 @@ impl View {
     }
 }
 
-/// How much is in force.
+/// How much is programmed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Entries {
     pub(super) frontends: usize,
@@ -169,7 +169,7 @@ pub(super) struct Entries {
 
 impl Entries {
     /// How full the maps are. Arrays have as many entries as slots; counted are those that
-    /// what is in force takes up.
+    /// what is programmed takes up.
     pub(super) fn map_use(self, maps: &Maps) -> BTreeMap<&'static str, MapUse> {
         [
             ("FRONTENDS", self.frontends, maps.frontend_slots),

@@ -50,7 +50,7 @@ pub struct LogControl(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     handle: reload::Handle<EnvFilter, Registry>,
-    /// The filter in force, as it was given.
+    /// The filter in effect, as it was given.
     filter: Mutex<String>,
     logs_kernel_programs: bool,
 }
@@ -132,7 +132,7 @@ pub fn start(
 }
 
 impl LogControl {
-    /// The filter in force.
+    /// The filter in effect.
     #[must_use]
     pub fn filter(&self) -> String {
         self.lock().clone()
@@ -142,7 +142,7 @@ impl LogControl {
     ///
     /// # Errors
     ///
-    /// If it is not one; the present one stays in force.
+    /// If it is not one; the present one stays in effect.
     pub fn set(&self, filter: &str) -> Result<(), LogError> {
         let parsed = parse(filter, self.0.logs_kernel_programs)?;
         let mut present = self.lock();

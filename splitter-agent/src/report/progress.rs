@@ -45,7 +45,7 @@ struct Inner {
     programmed: BTreeMap<ObjectName, Programmed>,
 }
 
-/// Which generation of a TrafficSplit is in force on this node.
+/// Which generation of a TrafficSplit is programmed on this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Programmed {
     /// The generation that the source tells.
@@ -60,7 +60,7 @@ pub struct Programmed {
 pub struct Generations {
     /// How many TrafficSplits there are.
     pub splits: usize,
-    /// How many of them are not in force as they were last seen.
+    /// How many of them are not programmed as they were last seen.
     pub stale: usize,
     /// Those, and the ones that were asked for, by name.
     pub chosen: Vec<(ObjectName, Programmed)>,
@@ -289,7 +289,7 @@ impl Progress {
     }
 
     /// The generations of the TrafficSplits that are chosen by their names, and of all that are not
-    /// in force as they were last seen; no publication waits for long, so be quick.
+    /// programmed as they were last seen; no publication waits for long, so be quick.
     pub fn programmed(&self, is_chosen: impl Fn(&ObjectName) -> bool) -> Generations {
         let inner = self.lock();
         let mut generations = Generations {

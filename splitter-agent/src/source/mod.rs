@@ -21,7 +21,7 @@ pub struct Snapshot {
     /// What is wrong with what it could not read.
     pub problems: Vec<Diagnostic>,
     /// Whether everything that exists has been read at least once. Until then absence
-    /// proves nothing: what is in force but not in `objects` must stay.
+    /// proves nothing: what is in effect but not in `objects` must stay.
     pub complete: bool,
 }
 

@@ -75,7 +75,7 @@ fn a_bad_object_is_refused_by_name_and_its_neighbours_in_the_file_work() {
 }
 
 #[test]
-fn a_broken_file_keeps_what_was_in_force_and_says_so() {
+fn a_broken_file_keeps_what_was_programmed_and_says_so() {
     let store = Bookstore::new("broken");
     store.site.write("split.yaml", &weights(1, 1));
     let mut agent = store.site.start(&[]);
@@ -92,7 +92,7 @@ fn a_broken_file_keeps_what_was_in_force_and_says_so() {
 }
 
 #[test]
-fn a_file_that_is_broken_when_the_agent_starts_costs_nothing_that_was_in_force() {
+fn a_file_that_is_broken_when_the_agent_starts_costs_nothing_that_was_programmed() {
     let store = Bookstore::new("broken-start");
     store.site.write("split.yaml", &weights(1, 1));
     store.site.start(&[]).kill();
@@ -118,7 +118,7 @@ fn a_file_that_is_broken_when_the_agent_starts_costs_nothing_that_was_in_force()
 }
 
 #[test]
-fn what_does_not_fit_is_said_of_its_object_and_put_in_force_when_there_is_room() {
+fn what_does_not_fit_is_said_of_its_object_and_programmed_when_there_is_room() {
     let store = Bookstore::new("room");
     store.site.write("split.yaml", &weights(1, 1));
     let one_more = |name: &str, address: &str| {

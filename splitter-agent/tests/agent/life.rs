@@ -276,7 +276,7 @@ fn logs_are_json_when_asked_for_and_the_kernel_programs_log_when_asked_to() {
         // Lines of many nodes and versions come together in one place.
         assert_eq!(record["node"], "test", "{line}");
         assert_eq!(record["version"], splitter_agent::VERSION, "{line}");
-        if record["message"] == "in force" {
+        if record["message"] == "programmed" {
             assert!(record["took_seconds"].is_f64(), "{line}");
         }
     }

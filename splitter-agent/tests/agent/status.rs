@@ -48,7 +48,7 @@ fn unpin(site: &Site, programs: &[&str]) {
 }
 
 #[test]
-fn what_no_program_looks_up_is_not_in_force() {
+fn what_no_program_looks_up_is_not_programmed() {
     let store = Bookstore::new("detached");
     store.site.write("split.yaml", &weights(9, 1));
     store.site.start(&[]).kill();
@@ -71,16 +71,16 @@ fn what_no_program_looks_up_is_not_in_force() {
         );
         assert!(said.contains("agent     none at work"), "{said}");
         assert!(
-            said.contains("not in force: no program is attached"),
+            said.contains("not programmed: no program is attached"),
             "{said}"
         );
         assert!(!said.contains("90.00%    90.00%"), "{said}");
     }
     let status = store.site.json_of_no(&["status"]);
     let split = &status["splits"][0];
-    assert_eq!(split["state"], "not-in-force", "{split}");
+    assert_eq!(split["state"], "not-programmed", "{split}");
     assert_eq!(split["leaves"][0]["configured"], 0.9, "{split}");
-    assert_eq!(split["leaves"][0]["in_force"], 0.0, "{split}");
+    assert_eq!(split["leaves"][0]["programmed"], 0.0, "{split}");
     // What the maps would say is not what happens.
     assert_eq!(store.count(2), (0, 0, 2));
 }

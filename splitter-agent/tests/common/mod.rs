@@ -79,13 +79,13 @@ impl Scene {
         report
     }
 
-    /// What is in force for a frontend.
+    /// What is programmed for a frontend.
     pub fn view(&self, frontend: Frontend) -> SplitView {
         View::open(&self.pins)
             .expect("maps to look at")
             .frontends
             .remove(&frontend)
-            .expect("a frontend that is in force")
+            .expect("a frontend that is programmed")
     }
 
     pub fn verdict_count(&self, name: &str) -> u64 {

@@ -37,8 +37,8 @@ fn name(layout: &Layout) -> &str {
     layout.path().file_name().unwrap().to_str().unwrap()
 }
 
-fn in_force(pins: &PinDirectory) -> String {
-    name(&pins.in_force().unwrap().unwrap()).to_owned()
+fn layout_at_work(pins: &PinDirectory) -> String {
+    name(&pins.layout_at_work().unwrap().unwrap()).to_owned()
 }
 
 /// Directories of maps that there are.
@@ -85,7 +85,7 @@ fn maps_of_another_capacity_are_filled_beside_those_at_work_and_take_their_place
         }
     };
     wait_for_connections(&mut hammer);
-    assert_eq!(in_force(&scene.pins), layout_name(1));
+    assert_eq!(layout_at_work(&scene.pins), layout_name(1));
     assert_eq!(
         View::open(&scene.pins).unwrap().maps["ENDPOINTS"].max_entries,
         small_endpoint_slots()
@@ -96,9 +96,9 @@ fn maps_of_another_capacity_are_filled_beside_those_at_work_and_take_their_place
 
     assert_eq!(name(programs.layout()), layout_name(2));
     assert!(!programs.is_layout_at_work().unwrap());
-    assert_eq!(in_force(&scene.pins), layout_name(1));
-    // Nothing has been published yet, but what is in force must not be lost for that.
-    let filled: Vec<_> = publisher.in_force().collect();
+    assert_eq!(layout_at_work(&scene.pins), layout_name(1));
+    // Nothing has been published yet, but what is programmed must not be lost for that.
+    let filled: Vec<_> = publisher.programmed().collect();
     assert_eq!(filled.len(), 1);
     assert_eq!(*filled[0].0, root());
     assert_eq!(filled[0].1.leaves, splits[0].1.leaves);
@@ -109,7 +109,7 @@ fn maps_of_another_capacity_are_filled_beside_those_at_work_and_take_their_place
 
     programs.attach(scene.lab.cgroup()).unwrap();
 
-    assert_eq!(in_force(&scene.pins), layout_name(2));
+    assert_eq!(layout_at_work(&scene.pins), layout_name(2));
     assert!(
         scene.verdict_count("split") >= counted,
         "the count of verdicts goes on"
@@ -131,7 +131,7 @@ fn maps_of_another_capacity_are_filled_beside_those_at_work_and_take_their_place
         .unwrap()
         .publish(&plan(&splits), Extent::Full);
     programs.attach(scene.lab.cgroup()).unwrap();
-    assert_eq!(in_force(&scene.pins), layout_name(1));
+    assert_eq!(layout_at_work(&scene.pins), layout_name(1));
     wait_for_connections(&mut hammer);
     assert!(open.is_running(), "an open connection lost its peer's name");
 }
@@ -209,7 +209,7 @@ fn whoever_is_killed_while_the_capacity_changes_leaves_what_the_next_one_goes_on
             .publish(&plan(&splits), Extent::Full),
     );
     drop(programs);
-    assert_eq!(in_force(&scene.pins), layout_name(1));
+    assert_eq!(layout_at_work(&scene.pins), layout_name(1));
     is_split();
 
     // What was never put to work goes when a third capacity is asked for; what is at work
@@ -217,7 +217,7 @@ fn whoever_is_killed_while_the_capacity_changes_leaves_what_the_next_one_goes_on
     drop(load(&scene.pins, huge));
     assert_eq!(layouts(scene.pins.path()), [layout_name(1), layout_name(3)]);
     assert_eq!(name(load(&scene.pins, small()).layout()), layout_name(1));
-    assert_eq!(in_force(&scene.pins), layout_name(1));
+    assert_eq!(layout_at_work(&scene.pins), layout_name(1));
     is_split();
 
     // Killed after they were put to work, before the old ones were removed.
@@ -228,7 +228,7 @@ fn whoever_is_killed_while_the_capacity_changes_leaves_what_the_next_one_goes_on
     programs.attach(scene.lab.cgroup()).unwrap();
     let new = name(programs.layout()).to_owned();
     drop(programs);
-    assert_eq!(in_force(&scene.pins), new);
+    assert_eq!(layout_at_work(&scene.pins), new);
     is_split();
     let programs = load(&scene.pins, larger());
     assert_eq!(name(programs.layout()), new);
@@ -253,12 +253,12 @@ fn maps_that_were_replaced_but_not_removed_can_be_put_to_work_again() {
         .publish(&plan(&splits), Extent::Full);
     programs.attach(scene.lab.cgroup()).unwrap();
     drop(programs);
-    assert_eq!(in_force(&scene.pins), layout_name(2));
+    assert_eq!(layout_at_work(&scene.pins), layout_name(2));
 
     let mut programs = load(&scene.pins, small());
     assert_eq!(name(programs.layout()), layout_name(1));
     programs.attach(scene.lab.cgroup()).unwrap();
-    assert_eq!(in_force(&scene.pins), layout_name(1));
+    assert_eq!(layout_at_work(&scene.pins), layout_name(1));
     let vip = root().address;
     let tags = client.run(|| client::count_tags(vip, 3)).unwrap();
     assert_eq!(tags.of("v1"), 3);
@@ -317,11 +317,11 @@ fn own_frontend_has_room(mut scene: Scene, frontends: u32) {
         assert_eq!(scene.view(vip).split.leaves, own.leaves);
     }
     // No object has got more room by it, or less.
-    assert_eq!(scene.publisher.in_force().count(), fit + 1);
+    assert_eq!(scene.publisher.programmed().count(), fit + 1);
 }
 
 #[test]
-fn what_did_not_fit_is_put_in_force_when_room_was_made() {
+fn what_did_not_fit_is_programmed_when_room_was_made() {
     let capacity = Capacity {
         frontends: 2,
         leaves: 8,

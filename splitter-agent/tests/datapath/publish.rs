@@ -46,14 +46,14 @@ fn a_new_publisher_finds_everything_and_goes_on_counting() {
     drop((publisher, programs));
     let mut publisher = Publisher::open(&pins, 0).unwrap();
 
-    let in_force: BTreeMap<_, _> = publisher
-        .in_force()
+    let programmed: BTreeMap<_, _> = publisher
+        .programmed()
         .map(|(frontend, split)| (*frontend, split.clone()))
         .collect();
-    assert_eq!(in_force.len(), 2);
+    assert_eq!(programmed.len(), 2);
     for (frontend, split) in &plan.frontends {
-        assert_eq!(in_force[frontend].leaves, split.leaves);
-        assert_eq!(in_force[frontend].decision, split.decision);
+        assert_eq!(programmed[frontend].leaves, split.leaves);
+        assert_eq!(programmed[frontend].decision, split.decision);
     }
     assert!(publisher.publish(&plan, Extent::Full).is_empty());
 
@@ -89,7 +89,7 @@ fn a_new_publisher_finds_everything_and_goes_on_counting() {
 }
 
 #[test]
-fn what_is_absent_from_a_partial_plan_stays_in_force() {
+fn what_is_absent_from_a_partial_plan_stays_programmed() {
     let mut scene = Scene::new("partial");
     let (one, two): (SocketAddr, SocketAddr) = (
         "10.244.0.9:80".parse().unwrap(),
@@ -180,7 +180,7 @@ fn what_does_not_fit_is_refused_by_name_and_everything_else_stays() {
     let modest = split(vec![leaf("v1", 1, &addresses[..2])]);
     scene.publish(&[(root(), modest.clone())]);
 
-    // Too many endpoints for the map, on a frontend in force and on a new one.
+    // Too many endpoints for the map, on a programmed frontend and on a new one.
     let huge = split(vec![leaf("v1", 1, &addresses)]);
     let other = frontend("10.96.0.11:14001");
     let third = frontend("10.96.0.12:14001");

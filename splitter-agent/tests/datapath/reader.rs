@@ -1,4 +1,4 @@
-//! Reading again and again what is in force comes to what reading it afresh comes to.
+//! Reading again and again what is programmed comes to what reading it afresh comes to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use splitter_agent::datapath::{
     Capacity, EbpfLogLevel, LoadSettings, Programs, Publisher, Refusal,
 };
-use splitter_agent::datapath::{InForce, PinDirectory, Reader, Reading, View};
+use splitter_agent::datapath::{FrontendReading, PinDirectory, Reader, Reading, View};
 use splitter_agent::plan::{Decision, Frontend, FrontendPlan};
 use splitter_agent::reason;
 use splitter_common::layout::{Protocol, Reason};
@@ -20,7 +20,7 @@ use crate::common::{PORT, Scene, decided, leaf, small, split};
 type Told = (String, String, Vec<(String, u64, &'static str, u64, u64)>);
 
 fn of_reading(reading: &Reading) -> BTreeMap<String, Told> {
-    let told = |split: &InForce| {
+    let told = |split: &FrontendReading| {
         let leaves = split.leaves.iter().map(|leaf| {
             (
                 leaf.service.to_string(),

@@ -1,4 +1,4 @@
-//! Under load: no connection fails, and each gets what was in force while it was made.
+//! Under load: no connection fails, and each gets what was programmed while it was made.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ fn attempts(target: SocketAddr, duration: Duration) -> Vec<Attempt> {
     attempts
 }
 
-/// A state that was in force: from when it may have been, until when it may have been.
+/// A state that was programmed: from when it may have been, until when it may have been.
 struct Phase {
     from: u64,
     until: u64,
@@ -49,7 +49,7 @@ struct Phase {
 }
 
 #[test]
-fn under_a_storm_of_changes_every_connection_gets_what_was_in_force_while_it_was_made() {
+fn under_a_storm_of_changes_every_connection_gets_what_was_programmed_while_it_was_made() {
     const CLIENTS: usize = 16;
     const DURATION: Duration = Duration::from_secs(4);
     let mut scene = Scene::new("storm");
@@ -121,7 +121,7 @@ fn under_a_storm_of_changes_every_connection_gets_what_was_in_force_while_it_was
                 .publisher
                 .publish(&plan(&[(root(), state.clone())]), Extent::Full);
             assert!(report.failed.is_empty(), "{report:?}");
-            // What was in force may still be met by who was in the middle of connect();
+            // What was programmed may still be met by who was in the middle of connect();
             // such a connection began before the flip, and so before `until`.
             if let Some(last) = phases.last_mut() {
                 last.until = now();
@@ -159,10 +159,10 @@ fn under_a_storm_of_changes_every_connection_gets_what_was_in_force_while_it_was
         let met = during().any(|phase| phase.allowed.contains(&answer));
         assert!(
             met,
-            "{answer} answered when it was not in force: {attempt:?}"
+            "{answer} answered when it was not programmed: {attempt:?}"
         );
     }
-    // Enough of them were made while so few states were in force that a wrong answer
+    // Enough of them were made while so few states were programmed that a wrong answer
     // would have been seen.
     assert!(telling > 300, "only {telling} of {} tell", attempts.len());
     assert_eq!(scene.verdict_count("inconsistent"), 0);

@@ -48,13 +48,13 @@ async fn a_status_is_written_once_per_change_and_keeps_its_times_across_leaders(
 
     split.say(&[&other], &[(Severity::Inactive, "RootMissing")]);
     until("another status", async || {
-        condition(&scene, "InForce")
+        condition(&scene, "Programmed")
             .await
             .is_some_and(|condition| condition.status == "False")
     })
     .await;
     assert_eq!(condition(&scene, "Accepted").await, Some(accepted.clone()));
-    let inactive = condition(&scene, "InForce").await.expect("a condition");
+    let inactive = condition(&scene, "Programmed").await.expect("a condition");
     assert_eq!(inactive.reason, "RootMissing");
     assert!(inactive.last_transition_time > accepted.last_transition_time);
     assert_eq!(other.metric("statuses_written_total"), 1.0);

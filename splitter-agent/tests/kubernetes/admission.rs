@@ -111,13 +111,13 @@ async fn undefine(server: &Server, definition: &Value) {
     .await;
 }
 
-/// Puts the policy in force.
+/// Puts the policy in effect.
 async fn enforce(server: &Server, version: &str) {
     for manifest in [POLICY, BINDING] {
         let manifest: Value = serde_saphyr::from_str(manifest).expect("YAML");
         server.apply(&manifest).await;
     }
-    until("the policy in force", async || {
+    until("the policy in effect", async || {
         let other = r#"{"service": "web.elsewhere", "backends": [{"service": "a", "weight": 1}]}"#;
         let other = Case::spec(other).object(version);
         ask(&server.client, version, &other).await.is_denied()

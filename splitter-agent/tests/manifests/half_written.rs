@@ -89,7 +89,7 @@ fn a_writer_that_stays_is_reported() {
     assert!(
         problem
             .message
-            .contains("its last good content stays in force")
+            .contains("its last good content stays in effect")
     );
     assert_eq!(services(&snapshot), ["a"]);
     assert!(snapshot.complete);

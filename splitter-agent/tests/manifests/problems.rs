@@ -27,7 +27,7 @@ fn a_broken_file_keeps_its_last_good_content_and_the_line_is_told() {
     assert!(
         problem
             .message
-            .ends_with("until then its last good content stays in force")
+            .ends_with("until then its last good content stays in effect")
     );
     assert_eq!(services(&snapshot), ["a", "other"]);
     assert!(snapshot.complete);
@@ -49,7 +49,7 @@ fn a_file_broken_from_the_start_makes_the_snapshot_incomplete() {
     assert!(
         snapshot.problems[0]
             .message
-            .ends_with("until then nothing of it is in force")
+            .ends_with("until then nothing of it is in effect")
     );
     directory.write("x.yaml", &service("x"));
     let snapshot = watched.until("x", |snapshot| services(snapshot) == ["a", "x"]);

@@ -23,7 +23,7 @@ fn the_log_level_changes_at_once_and_what_is_no_filter_changes_nothing() {
     let other: SocketAddr = "10.244.0.10:80".parse().unwrap();
     site.write("split.yaml", &weights(1, 1));
     site.write("services.yaml", &bookstore(address, address));
-    agent.wait_for_log("in force frontend=10.96.0.10:14001/TCP");
+    agent.wait_for_log("programmed frontend=10.96.0.10:14001/TCP");
     site.write("services.yaml", &bookstore(address, other));
     agent.wait_for_log("endpoints changed");
 

@@ -16,10 +16,10 @@ use crate::fixtures::{
     NAMESPACE, VIP, canary, leaf, read, root, service, slice, slice_of, split, with, world,
 };
 
-/// An agent as far as decisions go: what it is told, and what it puts in force.
+/// An agent as far as decisions go: what it is told, and what it programs.
 struct Agent {
     compiler: Compiler,
-    in_force: BTreeMap<Frontend, FrontendPlan>,
+    programmed: BTreeMap<Frontend, FrontendPlan>,
     held: BTreeSet<Frontend>,
 }
 
@@ -32,7 +32,7 @@ impl Agent {
         }
         Self {
             compiler,
-            in_force: BTreeMap::new(),
+            programmed: BTreeMap::new(),
             held: BTreeSet::new(),
         }
     }
@@ -48,10 +48,10 @@ impl Agent {
         agent
     }
 
-    /// The next one on the same node: it finds what is in force, and knows nothing.
+    /// The next one on the same node: it finds what is programmed, and knows nothing.
     fn successor(self) -> Self {
         Self {
-            in_force: self.in_force,
+            programmed: self.programmed,
             ..Self::new()
         }
     }
@@ -78,28 +78,30 @@ impl Agent {
         self.publish();
     }
 
-    /// Puts in force what the compiler judges, of what changed and what is held back.
+    /// Programs what the compiler judges, of what changed and what is held back.
     fn publish(&mut self) {
         let mut frontends = self.compiler.compile().frontends;
         frontends.extend(&self.held);
         let is_new = |frontend: &&Frontend| !self.compiler.plan().frontends.contains_key(frontend);
-        frontends.extend(self.in_force.keys().filter(is_new));
+        frontends.extend(self.programmed.keys().filter(is_new));
         for frontend in frontends {
-            let judgement = self.compiler.judge(&frontend, self.in_force.get(&frontend));
+            let judgement = self
+                .compiler
+                .judge(&frontend, self.programmed.get(&frontend));
             if judgement.waits_for.is_empty() {
                 self.held.remove(&frontend);
             } else {
                 self.held.insert(frontend);
             }
             match judgement.split.map(std::borrow::Cow::into_owned) {
-                Some(split) => self.in_force.insert(frontend, split),
-                None => self.in_force.remove(&frontend),
+                Some(split) => self.programmed.insert(frontend, split),
+                None => self.programmed.remove(&frontend),
             };
         }
     }
 
     fn at(&self, address: &str) -> Option<&FrontendPlan> {
-        self.in_force.get(&frontend(address))
+        self.programmed.get(&frontend(address))
     }
 
     fn decision(&self) -> Option<Decision> {
@@ -263,42 +265,42 @@ fn deleting_a_split_is_effective_whatever_else_is_not_known() {
         let mut agent = Agent::following(world().into_iter().chain([canary(9, 1)]));
         agent.know(lost, Knowledge::Stale);
         agent.delete(TrafficSplit, "canary");
-        assert_eq!(agent.in_force, BTreeMap::new(), "{lost}");
+        assert_eq!(agent.programmed, BTreeMap::new(), "{lost}");
     }
 }
 
 #[test]
-fn what_an_agent_finds_in_force_stays_until_its_objects_are_known() {
+fn what_an_agent_finds_programmed_stays_until_its_objects_are_known() {
     let agent = Agent::following(world().into_iter().chain([canary(9, 1)]));
-    let found = agent.in_force.clone();
+    let found = agent.programmed.clone();
     let mut agent = agent.successor();
     agent.publish();
-    assert_eq!(agent.in_force, found);
+    assert_eq!(agent.programmed, found);
     assert_eq!(agent.waits_for(), [TrafficSplit]);
     // All of it is still there, but is told of bit by bit.
     agent.tell(canary(9, 1));
     agent.know(TrafficSplit, Knowledge::Followed);
-    assert_eq!(agent.in_force, found);
+    assert_eq!(agent.programmed, found);
     assert_eq!(agent.waits_for(), [Service]);
     agent.tell(root());
-    assert_eq!(agent.in_force, found);
+    assert_eq!(agent.programmed, found);
     for object in world() {
         agent.tell(object);
-        assert_eq!(agent.in_force, found);
+        assert_eq!(agent.programmed, found);
     }
     agent.know(EndpointSlice, Knowledge::Followed);
     agent.know(Service, Knowledge::Followed);
-    assert_eq!(agent.in_force, found);
+    assert_eq!(agent.programmed, found);
     assert_eq!(agent.waits_for(), []);
 }
 
 #[test]
-fn what_an_agent_finds_in_force_goes_when_it_is_known_that_nobody_asks_for_it() {
+fn what_an_agent_finds_programmed_goes_when_it_is_known_that_nobody_asks_for_it() {
     let agent = Agent::following(world().into_iter().chain([canary(9, 1)]));
     let mut agent = agent.successor();
     agent.publish();
     agent.know(TrafficSplit, Knowledge::Followed);
-    assert_eq!(agent.in_force, BTreeMap::new());
+    assert_eq!(agent.programmed, BTreeMap::new());
 }
 
 #[test]
@@ -533,11 +535,11 @@ impl Scene {
                 self.past = vec![now.clone()];
             }
             let expected = compile(&now, &Settings::default());
-            prop_assert_eq!(&self.agent.in_force, &expected.plan.frontends);
+            prop_assert_eq!(&self.agent.programmed, &expected.plan.frontends);
             prop_assert_eq!(self.agent.compiler.plan(), &expected.plan);
             prop_assert!(self.agent.held.is_empty());
         }
-        for (frontend, split) in &self.agent.in_force {
+        for (frontend, split) in &self.agent.programmed {
             let mut left_out = split.leaves.iter().filter(|leaf| {
                 split.decision == Decision::Split && leaf.weight > 0 && leaf.share == 0
             });
@@ -616,7 +618,7 @@ proptest! {
         // Followed again, everything is as if it had always been.
         let objects = read(scene.truth.values().cloned());
         let expected = compile(&objects, &Settings::default());
-        prop_assert_eq!(scene.agent.in_force, expected.plan.frontends);
+        prop_assert_eq!(scene.agent.programmed, expected.plan.frontends);
         for diagnostic in &expected.diagnostics {
             let mut said = scene.agent.compiler.diagnostics(&diagnostic.object);
             prop_assert!(said.any(|said| said == diagnostic), "{diagnostic} is not said");

@@ -17,7 +17,7 @@ fn with_backend(field: &str, value: Value) -> Value {
 
 /// A field that changes nothing is ignored, and its author is told.
 #[test]
-fn unknown_fields_are_named_and_the_split_is_in_force() {
+fn unknown_fields_are_named_and_the_split_is_programmed() {
     for (split, field) in [
         (
             with_spec(&json!({"stickiness": "cookie"})),

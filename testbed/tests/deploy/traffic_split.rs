@@ -87,7 +87,7 @@ fn shows_how_a_split_stands(server: &ApiServer) {
         "weights": "web-v1:90,web-v2:10",
         "conditions": [
             condition("Accepted", "True", "Accepted"),
-            condition("InForce", "False", "RootMissing"),
+            condition("Programmed", "False", "RootMissing"),
         ],
     }});
     let patch = status.to_string();
@@ -108,7 +108,14 @@ fn shows_how_a_split_stands(server: &ApiServer) {
         let head: Vec<&str> = head.split_whitespace().collect();
         assert_eq!(
             head,
-            ["NAME", "SERVICE", "WEIGHTS", "ACCEPTED", "IN-FORCE", "AGE"]
+            [
+                "NAME",
+                "SERVICE",
+                "WEIGHTS",
+                "ACCEPTED",
+                "PROGRAMMED",
+                "AGE"
+            ]
         );
         let row: Vec<&str> = row.split_whitespace().collect();
         assert_eq!(

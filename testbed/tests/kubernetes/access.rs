@@ -77,7 +77,7 @@ impl Drop for Withdrawn<'_> {
 }
 
 #[test]
-fn agents_without_rights_keep_what_is_in_force_and_catch_up_later() {
+fn agents_without_rights_keep_what_is_programmed_and_catch_up_later() {
     let site = Site::enter();
     let namespace = site.namespace("withdrawn");
     namespace.shop(1);

@@ -203,7 +203,7 @@ fn served_versions_may_change_without_a_failed_connection() {
         &["v1alpha2"],
         &["v1alpha1"],
         &["v1alpha1", "v1alpha3"],
-        // None that can be read: what is known stays in force.
+        // None that can be read: what is known stays in effect.
         &[],
         &["v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"],
     ] {

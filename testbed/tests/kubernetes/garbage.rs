@@ -124,7 +124,7 @@ fn create_garbage(site: &Site, cases: &[Case]) {
     let splits = cases.iter().map(|case| case.object.clone());
     let garbage = list(splits.chain(elsewhere()));
     let create = ["create", "--validate=false", "-f", "-"];
-    wait_for("the other definition to be in force", || {
+    wait_for("the other definition to be in effect", || {
         let try_out = [&create[..], &["--dry-run=server"]].concat();
         let output = site.try_kubectl(&try_out, Some(&garbage));
         output.status.success().then_some(())
@@ -231,7 +231,7 @@ fn assert_api_server_is_left_alone(site: &Site) {
     }
 }
 
-/// What is put right is in force by itself, whatever garbage is around it.
+/// What is put right is split by itself, whatever garbage is around it.
 fn correct(site: &Site, namespace: &Namespace<'_>) {
     let shares = |name, v1, v2| {
         let backends = json!([backend("shop-v1", v1), backend("shop-v2", v2)]);
@@ -321,9 +321,9 @@ fn the_older_of_two_splits_wins_on_every_node_until_it_goes() {
     };
     told("aardvark", "RootTaken");
     wait_for_condition("aardvark", "Accepted", "False", "RootTaken");
-    wait_for_condition("aardvark", "InForce", "False", "RootTaken");
+    wait_for_condition("aardvark", "Programmed", "False", "RootTaken");
     wait_for_condition("zebra", "Accepted", "True", "Accepted");
-    wait_for_condition("zebra", "InForce", "True", "InForce");
+    wait_for_condition("zebra", "Programmed", "True", "Programmed");
     for node in site.nodes() {
         let counts = site.ask_from(node, &namespace.url(), 20);
         assert_eq!(
@@ -347,13 +347,13 @@ fn the_older_of_two_splits_wins_on_every_node_until_it_goes() {
     }
     told("aardvark", "Accepted");
     wait_for_condition("aardvark", "Accepted", "True", "Accepted");
-    wait_for_condition("aardvark", "InForce", "True", "InForce");
+    wait_for_condition("aardvark", "Programmed", "True", "Programmed");
     wait_for_condition("aardvark", "Impaired", "False", "AsWritten");
 
     // The status follows what is not written in the object as well.
     site.kubectl(&["-n", "rivals", "delete", "service", "shop-v1"]);
     wait_for_condition("aardvark", "Impaired", "True", "LeafServiceMissing");
-    wait_for_condition("aardvark", "InForce", "True", "InForce");
+    wait_for_condition("aardvark", "Programmed", "True", "Programmed");
     for node in site.nodes() {
         let counts = site.ask_from(node, &namespace.url(), 8);
         assert_eq!(counts, Counts::of([("v2", 8)]), "on {}", node.name());

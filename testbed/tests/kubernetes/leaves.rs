@@ -60,7 +60,7 @@ impl<'a> Load<'a> {
     fn count(&self, node: &Node) -> u64 {
         let split = self.shop.site().split_on(node, self.shop.name(), "shop");
         let count = split.and_then(|split| split["connections"].as_u64());
-        count.expect("a split is in force")
+        count.expect("a split is programmed")
     }
 
     fn client(&self, node: &Node, address: &str) -> Value {

@@ -10,7 +10,7 @@ use crate::load::Load;
 use crate::on_node::{agent_json_on, has_bpftool, run_on, split_of};
 use crate::site::{SYSTEM, Site, wait_for};
 
-/// The weights that are in force in most tests here, and stay so.
+/// The weights that are programmed in most tests here, and stay so.
 const WEIGHTS: [u64; 2] = [9, 1];
 
 /// What that means for a client.
@@ -54,7 +54,7 @@ fn restarts(site: &Site, node: &Node) -> u64 {
     restarts.expect("a container")
 }
 
-/// The weights of `shop` that a node has in force, asked without agent and kubelet.
+/// The weights of `shop` that a node has programmed, asked without agent and kubelet.
 fn weights_on(node: &Node, namespace: &str) -> Vec<u64> {
     let split = split_of(&agent_json_on(node, &["status"]), namespace);
     let leaves = split["leaves"].as_array().expect("leaves");

@@ -118,7 +118,7 @@ impl<'a> Load<'a> {
 }
 
 impl Loaded<'_> {
-    /// Whether on every node the clients were answered in exactly these shares, which were in force
+    /// Whether on every node the clients were answered in exactly these shares, which were programmed
     /// all the time: the block of connections that the clients left unfinished is finished first.
     pub(crate) fn assert_exact<const N: usize>(&self, shares: [(&str, u64); N]) {
         let Load {

@@ -52,7 +52,7 @@ pub(crate) fn split_of(status: &Value, namespace: &str) -> Value {
     assert_eq!(status["attached"], true, "{status}");
     let mut splits = status["splits"].as_array().expect("splits").iter();
     let split = splits.find(|split| split["namespace"] == namespace && split["root"] == "shop");
-    split.expect("a split that is in force").clone()
+    split.expect("a split that is programmed").clone()
 }
 
 /// The status and the body of an answer to a request that is made from a node.

@@ -155,7 +155,7 @@ fn an_agent_that_restarts_while_the_api_server_is_away_leaves_splits_as_they_wer
     wait_for("another agent that is alive", || {
         (request_from(node, "GET", &format!("{agent}/livez")).0 == 200).then_some(())
     });
-    // It knows that it does not know everything, and takes nothing out of force for that.
+    // It knows that it does not know everything, and takes nothing retired for that.
     let (status, body) = request_from(node, "GET", &format!("{agent}/readyz"));
     assert_eq!(status, 503, "{body}");
     let health: Value = serde_json::from_str(&body).expect("JSON");

@@ -86,7 +86,7 @@ uninstall:
 installCRDs: false
 
 # A ValidatingAdmissionPolicy that refuses TrafficSplits which the agent would refuse, so that the
-# last good one stays in force; for Kubernetes 1.30 or later.
+# last good one stays in effect; for Kubernetes 1.30 or later.
 admissionPolicy: false
 
 # More arguments for `splitter-agent run`, and more of its environment. Another directory for pins

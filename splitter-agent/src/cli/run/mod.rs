@@ -29,7 +29,7 @@ use super::{ClusterArgs, Common, Outcome, Output};
 use reports::Reports;
 use source::SourceArgs;
 
-/// How long after a change the records that it put out of force are marked as free.
+/// How long after a change the records that it retired are marked as free.
 const TIDY_DELAY: Duration = Duration::from_millis(100);
 
 /// How often the agent looks whether its programs are still attached, and tries again what
@@ -42,7 +42,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// Fill the maps from a source, attach the programs, and keep both as the source says.
 ///
 /// On SIGTERM and SIGINT the agent ends and leaves the programs at work: the splits that
-/// were last published stay in force. `splitter-agent cleanup` ends them.
+/// were last published stay programmed. `splitter-agent cleanup` ends them.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

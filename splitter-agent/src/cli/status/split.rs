@@ -40,7 +40,7 @@ pub(super) enum State {
     /// They are refused.
     Refused,
     /// They are left alone, since no program is attached.
-    NotInForce,
+    NotProgrammed,
 }
 
 impl State {
@@ -50,7 +50,7 @@ impl State {
             Self::AsConfigured => "as configured",
             Self::Moved => "a leaf cannot take its share",
             Self::Refused => "refused",
-            Self::NotInForce => "not in force",
+            Self::NotProgrammed => "not programmed",
         }
     }
 }
@@ -61,9 +61,9 @@ pub(super) struct Leaf {
     weight: u64,
     /// Share that the weights ask for.
     configured: f64,
-    /// Share in force: without the leaves that cannot take theirs, and 0 while no program is
+    /// Programmed share: without the leaves that cannot take theirs, and 0 while no program is
     /// attached.
-    in_force: f64,
+    programmed: f64,
     /// Share of the connections since the shares were last changed.
     observed: Option<f64>,
     connections: u64,
@@ -95,7 +95,7 @@ impl Split {
                 service: leaf.service.clone(),
                 weight: leaf.weight,
                 configured: fraction(leaf.weight.into(), weights).unwrap_or(0.0),
-                in_force: fraction(leaf.share.into(), view.record.size.into())
+                programmed: fraction(leaf.share.into(), view.record.size.into())
                     .filter(|_| is_attached)
                     .unwrap_or(0.0),
                 observed: fraction(counts.connections.into(), counted),
@@ -106,10 +106,10 @@ impl Split {
             })
             .collect();
         let (_, reason): (Verdict, Reason) = split.decision.into();
-        let takes_its_share = |leaf: &Leaf| (leaf.configured - leaf.in_force).abs() < 1e-9;
+        let takes_its_share = |leaf: &Leaf| (leaf.configured - leaf.programmed).abs() < 1e-9;
         let state = match split.decision {
             Decision::PassThrough(_) => State::PassThrough,
-            _ if !is_attached => State::NotInForce,
+            _ if !is_attached => State::NotProgrammed,
             Decision::Refuse(_) => State::Refused,
             Decision::Split if leaves.iter().all(takes_its_share) => State::AsConfigured,
             Decision::Split => State::Moved,
@@ -140,10 +140,10 @@ impl Split {
         if let Some(name) = reason::of_record(self.reason) {
             writeln!(text, "  {name}: {}", reason::text_of_record(self.reason))?;
         }
-        if self.state == State::NotInForce {
+        if self.state == State::NotProgrammed {
             writeln!(
                 text,
-                "  not in force: no program is attached, so the root Service behaves as without it"
+                "  not programmed: no program is attached, so the root Service behaves as without it"
             )?;
         }
         if !self.leaves.is_empty() {
@@ -173,7 +173,7 @@ impl Split {
             "LEAF",
             "WEIGHT",
             "CONFIGURED",
-            "IN FORCE",
+            "PROGRAMMED",
             "OBSERVED",
             "CONNECTIONS",
             "ENDPOINTS",
@@ -184,10 +184,10 @@ impl Split {
                 leaf.service.clone(),
                 leaf.weight.to_string(),
                 percent(leaf.configured),
-                if self.state == State::NotInForce {
+                if self.state == State::NotProgrammed {
                     "-".to_owned()
                 } else {
-                    percent(leaf.in_force)
+                    percent(leaf.programmed)
                 },
                 leaf.observed.map_or_else(|| "-".to_owned(), percent),
                 leaf.connections.to_string(),

@@ -238,8 +238,8 @@ fn status(standing: &Standing, before: &[Condition], at: Timestamp) -> Status {
         conditions: vec![
             condition("Accepted", reason::ACCEPTED, &[Severity::Refused], false),
             condition(
-                "InForce",
-                "InForce",
+                "Programmed",
+                "Programmed",
                 &[Severity::Inactive, Severity::Refused],
                 false,
             ),
@@ -301,7 +301,7 @@ mod tests {
             summary(&first),
             [
                 ("Accepted", "True", "Accepted", 10),
-                ("InForce", "True", "InForce", 10),
+                ("Programmed", "True", "Programmed", 10),
                 ("Impaired", "False", "AsWritten", 10),
             ]
         );
@@ -310,7 +310,7 @@ mod tests {
             summary(&second),
             [
                 ("Accepted", "True", "Accepted", 10),
-                ("InForce", "True", "InForce", 10),
+                ("Programmed", "True", "Programmed", 10),
                 ("Impaired", "True", "LeafNotReady", 20),
             ]
         );
@@ -319,7 +319,7 @@ mod tests {
             summary(&third),
             [
                 ("Accepted", "False", "InvalidWeight", 30),
-                ("InForce", "False", "InvalidWeight", 30),
+                ("Programmed", "False", "InvalidWeight", 30),
                 ("Impaired", "True", "LeafNotReady", 20),
             ]
         );

@@ -8,7 +8,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use splitter_common::layout::{LeafState, Reason};
 
-use crate::datapath::{InForce, PinDirectory, Reader, Reading};
+use crate::datapath::{FrontendReading, PinDirectory, Reader, Reading};
 use crate::plan::Decision;
 use crate::reason;
 use crate::report::progress::{Generations, Progress};
@@ -22,7 +22,7 @@ pub enum Detail {
     /// None.
     None,
     /// Those that connections of this node went to, with all their leaves; and the generations of
-    /// those that are not in force as their object says.
+    /// those that are not programmed as their object says.
     #[default]
     Active,
     /// All.
@@ -94,7 +94,7 @@ impl Collector for Splits {
 }
 
 /// The splits that objects ask for: all but the agent's own.
-fn objects(reading: &Reading) -> impl Iterator<Item = &InForce> {
+fn objects(reading: &Reading) -> impl Iterator<Item = &FrontendReading> {
     reading.splits().filter(|split| !split.is_self_test)
 }
 
@@ -131,7 +131,7 @@ impl<'a> Active<'a> {
             })
             .map(|split| (&*split.namespace, &*split.root))
             .collect();
-        let is_chosen = |split: &&InForce| match detail {
+        let is_chosen = |split: &&FrontendReading| match detail {
             Detail::None => false,
             Detail::Active => roots.contains(&(&*split.namespace, &*split.root)),
             Detail::All => true,
@@ -211,7 +211,7 @@ fn encode_leaves(encoder: &mut DescriptorEncoder<'_>, active: &Active<'_>) -> fm
     gauges(
         encoder,
         "split_weight",
-        "Weight of the backend in force, as configured, times the power of ten that makes all \
+        "Programmed weight of the backend, as configured, times the power of ten that makes all \
          weights of the split whole",
         active.weights().map(|row| {
             let labels = [
@@ -307,7 +307,7 @@ fn encode_node(encoder: &mut DescriptorEncoder<'_>, reading: &Reading) -> fmt::R
     gauges(
         encoder,
         "bpf_map_entries",
-        "Entries of the map that what is in force takes up",
+        "Entries of the map that what is programmed takes up",
         reading
             .maps
             .iter()

@@ -105,7 +105,7 @@ impl Discovery {
                     } else {
                         warn!(
                             error,
-                            "cannot ask for the versions of TrafficSplits; what is known stays in force, and \
+                            "cannot ask for the versions of TrafficSplits; what is known stays in effect, and \
                              it is tried again"
                         );
                     }

@@ -406,7 +406,7 @@ impl<C: Content> Feed<C> {
             warn!(
                 kind,
                 error,
-                "may not list and watch objects; what is known stays in force: grant list and watch of \
+                "may not list and watch objects; what is known stays in effect: grant list and watch of \
                  {} in group {:?} to the account of the agent",
                 self.kind.plural(),
                 self.kind.group(),
@@ -414,7 +414,8 @@ impl<C: Content> Feed<C> {
         } else {
             warn!(
                 kind,
-                error, "cannot follow objects; what is known stays in force, and it is tried again"
+                error,
+                "cannot follow objects; what is known stays in effect, and it is tried again"
             );
         }
     }

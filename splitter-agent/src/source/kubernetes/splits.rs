@@ -109,7 +109,7 @@ impl Splits {
                     warn!(
                         ?versions,
                         "the cluster serves TrafficSplits in no version that can be read; what is known \
-                         stays in force: serve v1alpha1, v1alpha2, v1alpha3 or v1alpha4"
+                         stays in effect: serve v1alpha1, v1alpha2, v1alpha3 or v1alpha4"
                     );
                 }
                 self.stop();

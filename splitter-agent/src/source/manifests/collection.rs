@@ -18,7 +18,7 @@ use crate::objects::{ObjectName, ObjectReference, inert};
 use crate::reason;
 use crate::source::Snapshot;
 
-/// For how long a file that vanished stays in force: many tools replace a file by
+/// For how long a file that vanished stays in effect: many tools replace a file by
 /// deleting it and writing it anew, which must not be seen as two changes.
 const DEPARTURE: Duration = Duration::from_millis(25);
 /// The same when the whole directory was replaced, and is being filled again.
@@ -196,7 +196,7 @@ impl Collection {
         })
     }
 
-    /// Files that are gone, and until when they stay in force.
+    /// Files that are gone, and until when they stay in effect.
     fn departures(&self) -> impl Iterator<Item = (&Path, Instant)> {
         let files = self.files.iter();
         files.filter_map(|(path, file)| Some((path.as_path(), file.departing?)))
@@ -204,17 +204,17 @@ impl Collection {
 
     fn file_problem(&self, path: &Path, file: &FileState) -> Option<Diagnostic> {
         let trouble = file.trouble.as_ref()?;
-        let in_force = if file.good.is_some() {
-            "its last good content stays in force"
+        let consequence = if file.good.is_some() {
+            "its last good content stays in effect"
         } else {
-            "nothing of it is in force"
+            "nothing of it is in effect"
         };
         Some(Diagnostic {
             object: self.reference("File", path),
             severity: Severity::Refused,
             reason: trouble.reason,
             field: trouble.field.clone(),
-            message: format!("{}; until then {in_force}", trouble.message),
+            message: format!("{}; until then {consequence}", trouble.message),
         })
     }
 
@@ -229,7 +229,7 @@ impl Collection {
         let unreadable = self.unreadable.iter().map(|(path, cause)| {
             let message = format!(
                 "{cause}: let this user list it, or create it anew (empty, to withdraw what it \
-                 held); until then what was read from it, and not deleted, stays in force"
+                 held); until then what was read from it, and not deleted, stays in effect"
             );
             problem(path, Severity::Refused, reason::UNREADABLE, message)
         });

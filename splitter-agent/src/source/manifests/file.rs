@@ -27,7 +27,7 @@ pub(super) struct FileState {
     pub(super) good: Option<Content>,
     /// Why `good` is not what the file holds now.
     pub(super) trouble: Option<Trouble>,
-    /// When the file is gone: until when its content stays in force.
+    /// When the file is gone: until when its content stays in effect.
     pub(super) departing: Option<Instant>,
     /// The version that was read last, good or not. None: read it whenever in doubt.
     stamp: Option<Stamp>,
@@ -151,7 +151,7 @@ impl FileState {
             }))
     }
 
-    /// The file is not there. With an `until` it is gone, and its content stays in force
+    /// The file is not there. With an `until` it is gone, and its content stays in effect
     /// until then unless that was settled before.
     pub(super) fn vanish(&mut self, until: Option<Instant>) -> bool {
         self.writing = None;
@@ -162,7 +162,7 @@ impl FileState {
         }
     }
 
-    /// The file is gone; its content stays in force until `until`.
+    /// The file is gone; its content stays in effect until `until`.
     pub(super) fn depart(&mut self, until: Instant) -> bool {
         self.writing = None;
         self.departing.replace(until).is_none()

@@ -96,7 +96,7 @@ pub enum SourceError {
 /// there; a new one is sent only when objects or problems differ.
 ///
 /// When the directory itself vanishes, for example because another is to take its place,
-/// what it held stays in force, with a problem that says so, until a directory is there
+/// what it held stays in effect, with a problem that says so, until a directory is there
 /// again. Files that were deleted before it are gone as any deleted file.
 ///
 /// # Errors

@@ -209,7 +209,7 @@ pub(super) fn inactive() -> Vec<Case> {
     ]
 }
 
-/// What is in force, with a warning.
+/// What is programmed, with a warning.
 pub(super) fn warned() -> Vec<Case> {
     let shares = |v1, v2| Outcome::Shares(v1, v2);
     let both = |other: Value| json!([backend("shop-v1", 1), backend("shop-v2", 3), other]);
