@@ -5,8 +5,9 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs;
 use std::io;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, bail};
@@ -83,6 +84,28 @@ pub fn output(command: &mut Command) -> Result<String> {
         bail!("`{line}` failed ({})", output.status);
     }
     String::from_utf8(output.stdout).with_context(|| format!("`{line}` printed something odd"))
+}
+
+/// Runs a command at the root of the workspace with this input, whether it succeeds or not.
+///
+/// # Errors
+///
+/// When the command cannot be started.
+pub fn run_with_input(command: &mut Command, input: &str) -> Result<Output> {
+    let line = describe(command);
+    let context = || format!("cannot run `{line}`");
+    let mut child = command
+        .current_dir(root())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(context)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // If it does not want to know all of it, its output says why.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    child.wait_with_output().with_context(context)
 }
 
 /// The program and its arguments, as many as fit into a message.

@@ -13,6 +13,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use testbed::fixtures::Tally;
 use testbed::lab::{Lab, Pod, Process, client, server};
 
 /// A server of tags in `pod`.
@@ -22,7 +23,7 @@ fn serve_tags(pod: &Pod, port: u16, identity: &str) -> Result<Process> {
         .0)
 }
 
-fn tags(pod: &Pod, target: impl Into<SocketAddr>, count: u64) -> Result<client::Tags> {
+fn tags(pod: &Pod, target: impl Into<SocketAddr>, count: u64) -> Result<Tally> {
     let target = target.into();
     pod.run(|| client::count_tags(target, count))
 }
@@ -60,7 +61,7 @@ fn pods_reach_each_other_over_both_families() -> Result<()> {
     let _server = serve_tags(&shop, 80, "shop-v1")?;
     for address in [IpAddr::from(shop.ipv4()), IpAddr::from(shop.ipv6())] {
         let tags = tags(&buyer, (address, 80), 200)?;
-        assert_eq!((tags.of("shop-v1"), tags.failed()), (200, 0), "{tags:?}");
+        assert_eq!((tags.count("shop-v1"), tags.failed()), (200, 0), "{tags:?}");
     }
     Ok(())
 }
@@ -97,7 +98,7 @@ fn a_pod_catches_connections_to_an_added_address() -> Result<()> {
         let address: IpAddr = address.parse()?;
         buyer.add_address(address)?;
         let tags = tags(&buyer, (address, 80), 5)?;
-        assert_eq!(tags.of("passed-through"), 5, "{address}: {tags:?}");
+        assert_eq!(tags.count("passed-through"), 5, "{address}: {tags:?}");
     }
     Ok(())
 }
@@ -108,7 +109,7 @@ fn more_connections_than_ports_are_possible() -> Result<()> {
     let (shop, buyer) = (lab.pod("shop")?, lab.pod("buyer")?);
     let _server = serve_tags(&shop, 80, "shop")?;
     let tags = tags(&buyer, (shop.ipv4(), 80), 60_000)?;
-    assert_eq!((tags.of("shop"), tags.failed()), (60_000, 0), "{tags:?}");
+    assert_eq!((tags.count("shop"), tags.failed()), (60_000, 0), "{tags:?}");
     Ok(())
 }
 
@@ -385,7 +386,7 @@ fn a_copy_in_a_child_process_does_not_take_the_lab_down() -> Result<()> {
     // The closure owns what it captures, and drops it: in the child.
     let mut server = Some(serve_tags(&pod, 80, "pod")?);
     helper.run(|| drop(server.take()))?;
-    assert_eq!(tags(&helper, (pod.ipv4(), 80), 1)?.of("pod"), 1);
+    assert_eq!(tags(&helper, (pod.ipv4(), 80), 1)?.count("pod"), 1);
     drop(server);
     Ok(())
 }
@@ -399,10 +400,10 @@ fn two_labs_at_once_do_not_meet() -> Result<()> {
     let _server_one = serve_tags(&shop_one, 80, "one")?;
     let _server_two = serve_tags(&shop_two, 80, "two")?;
     let (buyer_one, buyer_two) = (one.pod("buyer")?, two.pod("buyer")?);
-    assert_eq!(tags(&buyer_one, (shop_one.ipv4(), 80), 5)?.of("one"), 5);
-    assert_eq!(tags(&buyer_two, (shop_two.ipv4(), 80), 5)?.of("two"), 5);
+    assert_eq!(tags(&buyer_one, (shop_one.ipv4(), 80), 5)?.count("one"), 5);
+    assert_eq!(tags(&buyer_two, (shop_two.ipv4(), 80), 5)?.count("two"), 5);
     drop((shop_one, one));
-    assert_eq!(tags(&buyer_two, (shop_two.ipv4(), 80), 5)?.of("two"), 5);
+    assert_eq!(tags(&buyer_two, (shop_two.ipv4(), 80), 5)?.count("two"), 5);
     Ok(())
 }
 

@@ -11,11 +11,11 @@ use aya::maps::{HashMap, Map, MapData};
 use splitter_agent::plan::Frontend;
 use splitter_common::layout::{FrontendKey, LAYOUT_VERSION};
 use tempfile::TempDir;
+use testbed::fixtures::log_tail;
 use testbed::lab::Lab;
 
 use super::cluster::Cluster;
 use super::objects::Size;
-use super::server::tail;
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -156,7 +156,7 @@ impl Agent {
         assert!(
             ended.is_none() && self.started.elapsed() < PATIENCE * 3,
             "not there in time, or gone ({ended:?}):\n{}",
-            tail(&self.log)
+            log_tail(&self.log)
         );
         tokio::time::sleep(pause).await;
     }
@@ -266,7 +266,7 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("{}", tail(&self.log));
+            eprintln!("{}", log_tail(&self.log));
         }
         // It may have ended by itself.
         let _ = self.child.kill();

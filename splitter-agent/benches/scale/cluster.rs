@@ -54,8 +54,8 @@ impl Cluster {
 
     /// A kubeconfig that makes its user the agent, with its permissions.
     pub(crate) fn agent_kubeconfig(&self) -> PathBuf {
-        self.server
-            .kubeconfig_at(Some(AGENT), self.server.address())
+        let api = &self.server.api;
+        api.kubeconfig_at(Some(AGENT), api.address())
     }
 
     async fn fill(&mut self) {

@@ -20,7 +20,6 @@ mod table;
 use std::time::Duration;
 
 use tokio::signal::ctrl_c;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use agent::Agent;
 use changes::{Kind, Watched};
@@ -67,14 +66,6 @@ impl Effort {
             scrapes,
         }
     }
-}
-
-/// There is one server here, whose turn it always is.
-async fn turn() -> SemaphorePermit<'static> {
-    static TURN: Semaphore = Semaphore::const_new(1);
-    TURN.acquire()
-        .await
-        .expect("a semaphore that is never closed")
 }
 
 fn main() {

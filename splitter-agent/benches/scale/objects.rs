@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use serde_json::{Value, json};
 use splitter_agent::plan::Frontend;
 use splitter_common::layout::Protocol;
+use testbed::fixtures::manifests;
 
 /// The namespace of everything.
 pub(crate) const NAMESPACE: &str = "default";
@@ -160,42 +161,29 @@ fn headless(name: &str) -> Creation {
 fn service_of(name: &str, spec: &Value) -> Creation {
     Creation {
         path: format!("/api/v1/namespaces/{NAMESPACE}/services"),
-        object: json!({
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": name},
-            "spec": spec,
-        }),
+        object: manifests::service(NAMESPACE, name, spec),
     }
 }
 
 fn slice(service: &str, endpoints: &[Value]) -> Creation {
+    let content = json!({
+        "metadata": {"labels": {
+            "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
+        }},
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+        "endpoints": endpoints,
+    });
     Creation {
         path: slices_path(),
-        object: json!({
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {
-                "name": format!("{service}-0"),
-                "labels": {
-                    "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
-                    "kubernetes.io/service-name": service,
-                },
-            },
-            "addressType": "IPv4",
-            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
-            "endpoints": endpoints,
-        }),
+        object: manifests::endpoint_slice(NAMESPACE, &format!("{service}-0"), service, &content),
     }
 }
 
 fn traffic_split(split: usize) -> Value {
-    json!({
-        "apiVersion": "split.smi-spec.io/v1alpha4",
-        "kind": "TrafficSplit",
-        "metadata": {"name": root(split)},
-        "spec": {"service": root(split), "backends": backends(split, 90)},
-    })
+    let root = root(split);
+    let object = manifests::traffic_split::<u64>("v1alpha4", NAMESPACE, &root, &root, &[]);
+    let spec = json!({"backends": backends(split, 90)});
+    manifests::with(object, &json!({"spec": spec}))
 }
 
 fn backends(split: usize, weight: usize) -> Value {

@@ -54,7 +54,7 @@ impl Bookstore {
             .client
             .run(|| client::count_tags(VIP, connections))
             .unwrap();
-        (tags.of("v1"), tags.of("v2"), tags.failed())
+        (tags.count("v1"), tags.count("v2"), tags.failed())
     }
 
     /// Connects without pause until the result is dropped; a failure ends the process.

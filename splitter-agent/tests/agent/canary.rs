@@ -3,7 +3,9 @@
 use std::fs;
 
 use crate::bookstore::Bookstore;
-use crate::common::agent::{PATIENCE, bookstore, service, slice, traffic_split, weights};
+use crate::common::agent::{
+    PATIENCE, bookstore, replaced, service, slice, traffic_split, weights, weights_of,
+};
 
 #[test]
 fn the_canary_of_the_readme_goes_through_its_steps_exactly() {
@@ -24,9 +26,7 @@ fn the_canary_of_the_readme_goes_through_its_steps_exactly() {
 #[test]
 fn a_split_that_is_deleted_ends_and_its_neighbour_does_not() {
     let store = Bookstore::new("delete");
-    let other = weights(1, 1)
-        .replace("bookstore-split", "other-split")
-        .replace("bookstore.bookstore", "other");
+    let other = weights_of("other-split", "other", 1, 1);
     store.site.write(
         "other.yaml",
         &[service("other", "10.96.0.20"), other].concat(),
@@ -58,9 +58,9 @@ fn a_split_that_is_deleted_ends_and_its_neighbour_does_not() {
 #[test]
 fn a_bad_object_is_refused_by_name_and_its_neighbours_in_the_file_work() {
     let store = Bookstore::new("bad-object");
-    let bad = traffic_split(&[("bookstore-v1", "-5")])
-        .replace("bookstore-split", "bad-split")
-        .replace("bookstore.bookstore", "bad");
+    let bad = traffic_split(&[("bookstore-v1", "-5")]);
+    let bad = replaced(&bad, "bookstore-split", "bad-split");
+    let bad = replaced(&bad, "bookstore.bookstore", "bad");
     let file = [service("bad", "10.96.0.30"), bad, weights(1, 1)].concat();
     store.site.write("split.yaml", &file);
     let agent = store.site.start(&[]);
@@ -107,7 +107,7 @@ fn a_file_that_is_broken_when_the_agent_starts_costs_nothing_that_was_programmed
     // Readable again, with less in it: now absence means something.
     store.site.write(
         "services.yaml",
-        &services.replace(&slice("bookstore-v2", &[store.v2()]), ""),
+        &replaced(&services, &slice("bookstore-v2", &[store.v2()]), ""),
     );
     store
         .site
@@ -122,9 +122,7 @@ fn what_does_not_fit_is_said_of_its_object_and_programmed_when_there_is_room() {
     let store = Bookstore::new("room");
     store.site.write("split.yaml", &weights(1, 1));
     let one_more = |name: &str, address: &str| {
-        let split = weights(1, 1)
-            .replace("bookstore-split", &format!("{name}-split"))
-            .replace("bookstore.bookstore", name);
+        let split = weights_of(&format!("{name}-split"), name, 1, 1);
         store.site.write(
             &format!("{name}.yaml"),
             &[service(name, address), split].concat(),
@@ -153,7 +151,8 @@ fn endpoints_that_leave_get_nothing_more() {
     let _agent = store.site.start(&[]);
     assert_eq!(store.count(10), (5, 5, 0));
 
-    let services = bookstore(store.v1(), store.v2()).replace(
+    let services = replaced(
+        &bookstore(store.v1(), store.v2()),
         &slice("bookstore-v1", &[store.v1()]),
         &slice("bookstore-v1", &[]),
     );
@@ -166,7 +165,8 @@ fn endpoints_that_leave_get_nothing_more() {
     assert_eq!(store.count(10), (0, 10, 0));
 
     // And when no leaf has any: refused.
-    let services = services.replace(
+    let services = replaced(
+        &services,
         &slice("bookstore-v2", &[store.v2()]),
         &slice("bookstore-v2", &[]),
     );

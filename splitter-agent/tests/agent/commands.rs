@@ -10,19 +10,21 @@ use serde_json::Value;
 
 use crate::bookstore::Bookstore;
 use crate::common::agent::{
-    BINARY, Site, bookstore, is_installed, service, stderr, stdout, text, traffic_split, weights,
+    BINARY, Site, bookstore, is_installed, replaced, service, stderr, stdout, text, traffic_split,
+    weights,
 };
 use crate::common::layout_name;
 
 #[test]
 fn udp_ports_of_a_root_pass_through_and_status_says_so() {
     let store = Bookstore::new("udp");
-    let root = service("bookstore", "10.96.0.10").replace(
-        "protocol: TCP}]",
-        "protocol: TCP}, {name: dns, port: 53, protocol: UDP}]",
+    let root = replaced(
+        &service("bookstore", "10.96.0.10"),
+        r#""protocol":"TCP"}]"#,
+        r#""protocol":"TCP"}, {"name":"dns","port":53,"protocol":"UDP"}]"#,
     );
     let rest = bookstore(store.v1(), store.v2());
-    let services = rest.replace(&service("bookstore", "10.96.0.10"), &root);
+    let services = replaced(&rest, &service("bookstore", "10.96.0.10"), &root);
     store.site.write("services.yaml", &services);
     store.site.write("split.yaml", &weights(1, 1));
     let _agent = store.site.start(&[]);
@@ -48,7 +50,11 @@ fn check_judges_files_and_says_so_with_its_exit_code() {
     let [v1, v2] = ["10.244.0.9:80", "10.244.0.10:80"];
     let [v1, v2]: [SocketAddr; 2] = [v1.parse().unwrap(), v2.parse().unwrap()];
     fs::write(&good, [bookstore(v1, v2), weights(1, 1)].concat()).unwrap();
-    fs::write(&bad, weights(1, 1).replace("weight: 1}", "weight: much}")).unwrap();
+    fs::write(
+        &bad,
+        replaced(&weights(1, 1), r#""weight":1"#, r#""weight":"much""#),
+    )
+    .unwrap();
     let check = |file: &std::path::Path, output: &str| {
         Command::new(BINARY)
             .args(["check", text(file), "-o", output])
@@ -82,7 +88,7 @@ fn check_judges_files_and_says_so_with_its_exit_code() {
 #[test]
 fn explain_says_why_something_is_not_split() {
     let store = Bookstore::new("explain");
-    let wrong = weights(1, 1).replace("service: bookstore.bookstore", "service: nowhere");
+    let wrong = replaced(&weights(1, 1), "bookstore.bookstore", "nowhere");
     store.site.write("split.yaml", &wrong);
     let _agent = store.site.start(&[]);
     let manifests = text(store.site.manifests.path());

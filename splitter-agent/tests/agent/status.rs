@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::bookstore::Bookstore;
-use crate::common::agent::{Site, service, stderr, stdout, weights};
+use crate::common::agent::{Site, replaced, service, stderr, stdout, weights};
 
 /// A root Service, its two leaves and their split, in a namespace of its own. Nothing is behind
 /// the leaves.
@@ -28,8 +28,9 @@ fn shop(namespace: &str, number: u32) -> String {
         weights(1, 1),
     ]
     .concat();
-    text.replace("namespace: bookstore", &format!("namespace: {namespace}"))
-        .replace("bookstore.bookstore", "bookstore")
+    let ours = format!(r#""namespace":"{namespace}""#);
+    let text = replaced(&text, r#""namespace":"bookstore""#, &ours);
+    replaced(&text, "bookstore.bookstore", "bookstore")
 }
 
 /// Takes programs off, as an administrator would with `rm`.
@@ -169,11 +170,8 @@ fn many_splits_are_summed_up() {
         let namespace = format!("shop-{number:02}");
         let text = shop(&namespace, number);
         let text = match number {
-            7 => text.replace("weight: 1}", "weight: 0}"),
-            9 => text.replace(
-                "{service: bookstore-v2, weight: 1}",
-                "{service: none, weight: 1}",
-            ),
+            7 => replaced(&text, r#""weight":1"#, r#""weight":0"#),
+            9 => replaced(&text, r#""service":"bookstore-v2""#, r#""service":"none""#),
             _ => text,
         };
         site.write(&format!("{namespace}.yaml"), &text);

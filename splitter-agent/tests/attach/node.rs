@@ -164,7 +164,7 @@ impl Node {
             client::count_tags(VIP, connections)
         });
         let tags = tags.expect("answers");
-        (tags.of("v1"), tags.of("v2"), tags.failed())
+        (tags.count("v1"), tags.count("v2"), tags.failed())
     }
 
     /// Connections of the only split, as the kernel counts them.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use testbed::fixtures::manifests::{self, documents, service_at};
 use testbed::lab::Lab;
 
 /// The binary under test.
@@ -185,62 +186,26 @@ impl Drop for Agent {
     }
 }
 
-/// A Service of the namespace `bookstore`.
+/// A Service of the namespace `bookstore`, as a document.
 pub fn service(name: &str, cluster_ip: &str) -> String {
-    format!(
-        "apiVersion: v1
-kind: Service
-metadata: {{name: {name}, namespace: bookstore}}
-spec:
-  clusterIP: {cluster_ip}
-  ports: [{{name: http, port: 14001, protocol: TCP}}]
----
-"
-    )
+    documents(&[service_at("bookstore", name, cluster_ip, 14001)])
 }
 
-/// An EndpointSlice of a Service, with these endpoints ready.
+/// An EndpointSlice of a Service, with these endpoints ready, as a document.
 pub fn slice(service: &str, endpoints: &[SocketAddr]) -> String {
-    let port = endpoints.first().map_or(80, SocketAddr::port);
-    let addresses: Vec<String> = endpoints
-        .iter()
-        .map(|endpoint| format!("  - {{addresses: [{}]}}\n", endpoint.ip()))
-        .collect();
-    let endpoints = if addresses.is_empty() {
-        "endpoints: []\n".to_owned()
-    } else {
-        format!("endpoints:\n{}", addresses.concat())
-    };
-    format!(
-        "apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata:
-  name: {service}-1
-  namespace: bookstore
-  labels: {{kubernetes.io/service-name: {service}}}
-addressType: IPv4
-ports: [{{name: http, port: {port}, protocol: TCP}}]
-{endpoints}---
-"
-    )
+    documents(&[manifests::endpoints("bookstore", service, endpoints)])
 }
 
-/// The TrafficSplit `bookstore-split`.
+/// The TrafficSplit `bookstore-split`, as a document. A weight is JSON, so that it can be odd.
 pub fn traffic_split(backends: &[(&str, &str)]) -> String {
-    let backends: String = backends
+    let weight = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
+    let backends: Vec<(&str, Value)> = backends
         .iter()
-        .map(|(service, weight)| format!("  - {{service: {service}, weight: {weight}}}\n"))
+        .map(|(service, text)| (*service, weight(text)))
         .collect();
-    format!(
-        "apiVersion: split.smi-spec.io/v1alpha2
-kind: TrafficSplit
-metadata: {{name: bookstore-split, namespace: bookstore}}
-spec:
-  service: bookstore.bookstore
-  backends:
-{backends}---
-"
-    )
+    let (namespace, root) = ("bookstore", "bookstore.bookstore");
+    let split = manifests::traffic_split("v1alpha2", namespace, "bookstore-split", root, &backends);
+    documents(&[split])
 }
 
 /// Root and leaf Services of the bookstore, with one endpoint for each leaf.
@@ -261,6 +226,18 @@ pub fn weights(v1: u64, v2: u64) -> String {
         ("bookstore-v1", &v1.to_string()),
         ("bookstore-v2", &v2.to_string()),
     ])
+}
+
+/// Puts something in the place of something else that has to be there.
+pub fn replaced(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "no {from} in {text}");
+    text.replace(from, to)
+}
+
+/// The split between the two leaves, under another name and of another root.
+pub fn weights_of(name: &str, root: &str, v1: u64, v2: u64) -> String {
+    let split = replaced(&weights(v1, v2), "bookstore-split", name);
+    replaced(&split, "bookstore.bookstore", root)
 }
 
 /// Whether a program can be started.

@@ -191,7 +191,7 @@ fn whoever_is_killed_while_the_capacity_changes_leaves_what_the_next_one_goes_on
     let vip = root().address;
     let is_split = || {
         let tags = client.run(|| client::count_tags(vip, 3)).unwrap();
-        assert_eq!(tags.of("v1"), 3);
+        assert_eq!(tags.count("v1"), 3);
     };
     let huge = Capacity {
         frontends: 128,
@@ -261,7 +261,7 @@ fn maps_that_were_replaced_but_not_removed_can_be_put_to_work_again() {
     assert_eq!(layout_at_work(&scene.pins), layout_name(1));
     let vip = root().address;
     let tags = client.run(|| client::count_tags(vip, 3)).unwrap();
-    assert_eq!(tags.of("v1"), 3);
+    assert_eq!(tags.count("v1"), 3);
 }
 
 #[test]

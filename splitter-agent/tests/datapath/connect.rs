@@ -325,7 +325,10 @@ fn a_split_that_is_deleted_leaves_the_service_as_before() {
         .unwrap();
     scene.publish(&[(root(), split(vec![leaf("v1", 1, &[endpoint])]))]);
     assert_eq!(
-        client.run(|| client::count_tags(vip, 3)).unwrap().of("v1"),
+        client
+            .run(|| client::count_tags(vip, 3))
+            .unwrap()
+            .count("v1"),
         3
     );
 
@@ -335,7 +338,7 @@ fn a_split_that_is_deleted_leaves_the_service_as_before() {
         client
             .run(|| client::count_tags(vip, 3))
             .unwrap()
-            .of("root"),
+            .count("root"),
         3
     );
 }

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use splitter_agent::datapath::Extent;
+use testbed::fixtures::Tally;
 use testbed::lab::{Pod, Process, client, server};
 
 use crate::common::agent::PATIENCE;
@@ -127,9 +128,9 @@ fn clients_that_connect_at_the_same_time_share_one_sequence() {
             .collect()
     });
 
-    assert_eq!(tags.iter().map(client::Tags::failed).sum::<u64>(), 0);
-    assert_eq!(tags.iter().map(|tags| tags.of("0.0")).sum::<u64>(), 1800);
-    assert_eq!(tags.iter().map(|tags| tags.of("1.0")).sum::<u64>(), 200);
+    assert_eq!(tags.iter().map(Tally::failed).sum::<u64>(), 0);
+    assert_eq!(tags.iter().map(|tags| tags.count("0.0")).sum::<u64>(), 1800);
+    assert_eq!(tags.iter().map(|tags| tags.count("1.0")).sum::<u64>(), 200);
 }
 
 #[test]
@@ -263,7 +264,11 @@ fn an_ipv6_split_is_exact_too() {
         .run(|| client::count_tags(vip.address, 1000))
         .unwrap();
 
-    assert_eq!((tags.of("0.0"), tags.of("1.0")), (990, 10), "{tags:?}");
+    assert_eq!(
+        (tags.count("0.0"), tags.count("1.0")),
+        (990, 10),
+        "{tags:?}"
+    );
 }
 
 /// Connects without pause, from several processes, until dropped; none may fail.

@@ -197,7 +197,10 @@ fn removing_the_pins_detaches_the_programs() {
     let (_leaf, endpoint) = serve(&client, 80, "v1");
     scene.publish(&[(root(), split(vec![leaf("v1", 1, &[endpoint])]))]);
     assert_eq!(
-        client.run(|| client::count_tags(vip, 1)).unwrap().of("v1"),
+        client
+            .run(|| client::count_tags(vip, 1))
+            .unwrap()
+            .count("v1"),
         1
     );
     assert!(
@@ -213,7 +216,7 @@ fn removing_the_pins_detaches_the_programs() {
         client
             .run(|| client::count_tags(vip, 1))
             .unwrap()
-            .of("root"),
+            .count("root"),
         1
     );
     assert!(!scene.pins.path().exists());
@@ -238,8 +241,13 @@ fn programs_follow_when_another_cgroup_is_asked_for() {
     scene.programs.attach(new.cgroup()).unwrap();
 
     assert_eq!(
-        old.run(|| client::count_tags(vip, 1)).unwrap().of("root"),
+        old.run(|| client::count_tags(vip, 1))
+            .unwrap()
+            .count("root"),
         1
     );
-    assert_eq!(new.run(|| client::count_tags(vip, 1)).unwrap().of("v1"), 1);
+    assert_eq!(
+        new.run(|| client::count_tags(vip, 1)).unwrap().count("v1"),
+        1
+    );
 }

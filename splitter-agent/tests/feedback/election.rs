@@ -109,10 +109,10 @@ async fn a_leader_whose_lease_is_taken_writes_no_more() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_is_cut_off_gives_up_before_another_takes_over_and_catches_up_later() {
     let scene = Scene::new("cut-off").await;
-    let (one, line) = scene.agent_on_line("one").await;
+    let (one, mut proxy) = scene.agent_behind_proxy("one").await;
     until("a leader", async || one.leads()).await;
     let other = scene.agent("other", WITHOUT_STATUS);
-    line.cut(true);
+    proxy.fall_silent();
     until("another leader", async || {
         if one.leads() && other.leads() {
             // What an agent tells of itself may be late where it does not get a processor; what
@@ -128,7 +128,7 @@ async fn a_leader_that_is_cut_off_gives_up_before_another_takes_over_and_catches
     let split = scene.split("books").await;
     split.say(&[&one], &[(Severity::Inactive, "RootMissing")]);
     other.stop().await;
-    line.cut(false);
+    proxy.carry();
     until("an event", async || scene.events().await.len() == 1).await;
     until("the lead", async || one.leads()).await;
 }

@@ -5,5 +5,4 @@ mod election;
 mod events;
 mod roles;
 mod scene;
-mod server;
 mod status;

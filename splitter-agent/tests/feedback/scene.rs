@@ -17,12 +17,10 @@ use splitter_agent::objects::{ObjectName, ObjectReference};
 use splitter_agent::report::cluster::{self, Metrics, Pace, ServedVersion, Settings};
 use splitter_agent::report::{Board, Standing};
 use splitter_agent::source::kubernetes;
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
+use testbed::fixtures::manifests::{Version, definition};
+use testbed::fixtures::{ApiServer, CuttableProxy};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-
-use super::server::Server;
 
 /// How long anything may take that takes a few seconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,7 +34,7 @@ pub(crate) const WITHOUT_STATUS: &str = "v1alpha4";
 
 /// A namespace, and a user that agents are.
 pub(crate) struct Scene {
-    server: Arc<Server>,
+    server: Arc<ApiServer>,
     pub(crate) namespace: String,
     /// What the administrator sees.
     pub(crate) admin: Client,
@@ -57,7 +55,7 @@ impl Scene {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let namespace = format!("{name}-{number}");
-        let server = tokio::task::spawn_blocking(Server::shared)
+        let server = tokio::task::spawn_blocking(ApiServer::shared)
             .await
             .expect("a server");
         let user = format!("agent-of-{namespace}");
@@ -67,7 +65,7 @@ impl Scene {
             server,
             namespace,
         };
-        scene.server.apply(CRD);
+        scene.server.apply(&crd());
         scene.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: NAMESPACE}\n");
         scene.allow_lease();
         scene.allow_writing();
@@ -112,12 +110,12 @@ impl Scene {
         self.agent_with(self.agent.clone(), identity, version)
     }
 
-    /// Starts an agent's feedback that reaches the API server by a line that can be cut.
-    pub(crate) async fn agent_on_line(&self, identity: &str) -> (Agent, Line) {
-        let line = Line::new(self.server.address()).await;
+    /// Starts an agent's feedback that reaches the API server through a proxy.
+    pub(crate) async fn agent_behind_proxy(&self, identity: &str) -> (Agent, CuttableProxy) {
+        let proxy = CuttableProxy::to(self.server.address());
         let user = format!("agent-of-{}", self.namespace);
-        let client = client(&self.server, line.address, Some(&user)).await;
-        (self.agent_with(client, identity, WITHOUT_STATUS), line)
+        let client = client(&self.server, proxy.address(), Some(&user)).await;
+        (self.agent_with(client, identity, WITHOUT_STATUS), proxy)
     }
 
     fn agent_with(&self, client: Client, identity: &str, version: &str) -> Agent {
@@ -227,8 +225,8 @@ impl Drop for Scene {
     fn drop(&mut self) {
         // What is not in the namespace; the server goes with the last test.
         for kind in ["clusterrolebinding", "clusterrole"] {
-            self.server
-                .kubectl(&["delete", kind, &self.namespace, "--ignore-not-found"], "");
+            let arguments = ["delete", kind, &self.namespace, "--ignore-not-found"];
+            let _ = self.server.kubectl(&arguments, "");
         }
     }
 }
@@ -262,53 +260,6 @@ impl Agent {
 }
 
 impl Drop for Agent {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// Hands connections on to the API server, or leaves them without an answer.
-pub(crate) struct Line {
-    address: SocketAddr,
-    is_cut: watch::Sender<bool>,
-    task: JoinHandle<()>,
-}
-
-impl Line {
-    async fn new(server: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
-        let address = listener.local_addr().expect("an address");
-        let (is_cut, cut) = watch::channel(false);
-        let task = tokio::spawn(async move {
-            let mut connections = tokio::task::JoinSet::new();
-            while let Ok((mut client, _)) = listener.accept().await {
-                let mut cut = cut.clone();
-                connections.spawn(async move {
-                    let Ok(mut server) = TcpStream::connect(server).await else {
-                        return;
-                    };
-                    tokio::select! {
-                        _ = copy_bidirectional(&mut client, &mut server) => {}
-                        _ = cut.wait_for(|cut| *cut) => {}
-                    }
-                    // Silence, as when a network fails, until it is mended.
-                    let _ = cut.wait_for(|cut| !*cut).await;
-                });
-            }
-        });
-        Self {
-            address,
-            is_cut,
-            task,
-        }
-    }
-
-    pub(crate) fn cut(&self, is_cut: bool) {
-        self.is_cut.send_replace(is_cut);
-    }
-}
-
-impl Drop for Line {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -358,8 +309,8 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl 
     }
 }
 
-async fn client(server: &Server, address: SocketAddr, user: Option<&str>) -> Client {
-    let kubeconfig = server.kubeconfig(address, user);
+async fn client(server: &ApiServer, address: SocketAddr, user: Option<&str>) -> Client {
+    let kubeconfig = server.kubeconfig_at(user, address);
     let client = kubernetes::client(Some(&kubeconfig)).await;
     client.expect("a client")
 }
@@ -394,22 +345,12 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: NAMESPAC
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: agent-of-NAMESPACE}]
 ";
 
-const CRD: &str = "
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: trafficsplits.split.smi-spec.io}
-spec:
-  group: split.smi-spec.io
-  scope: Namespaced
-  names: {kind: TrafficSplit, listKind: TrafficSplitList, plural: trafficsplits, singular: trafficsplit}
-  versions:
-  - name: v1alpha4
-    served: true
-    storage: true
-    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-  - name: v1alpha3
-    served: true
-    storage: false
-    subresources: {status: {}}
-    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-";
+/// A definition with a version that has a status and one that has none, which take any object.
+fn crd() -> String {
+    let with_status = Version {
+        has_status: true,
+        ..Version::permissive(WITH_STATUS)
+    };
+    let versions = [Version::permissive(WITHOUT_STATUS), with_status];
+    definition(&versions, WITHOUT_STATUS).to_string()
+}

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use testbed::fixtures::CuttableProxy;
 
 use super::definition::{definition, split};
 use super::listing::service;
 use super::observer::Observer;
-use super::proxy::Proxy;
 use super::server::{AGENT, Server};
 
 pub(crate) fn objects_rule() -> Value {
@@ -53,7 +53,7 @@ async fn rights_that_are_taken_away_take_nothing_away() {
     let mut rules = objects_rule();
     rules.as_array_mut().expect("rules").push(definition_rule());
 
-    let mut proxy = Proxy::to(server.address());
+    let mut proxy = CuttableProxy::to(server.address());
     let client = server.client_at(Some(AGENT), proxy.address()).await;
     let mut observer = Observer::of(client);
     // At first it may do nothing.
@@ -68,7 +68,7 @@ async fn rights_that_are_taken_away_take_nothing_away() {
     allow(&server, &json!([])).await;
     observer.wait(Duration::from_secs(1)).await;
     // A watch that has begun is not asked again for its rights.
-    proxy.cut().await;
+    proxy.cut();
     for kind in ["Service", "EndpointSlice", "TrafficSplit"] {
         observer
             .until_metric(&format!("splitter_source_synced{{kind=\"{kind}\"}} 0"))

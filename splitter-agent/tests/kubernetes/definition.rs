@@ -4,48 +4,24 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use splitter_agent::objects::Object;
+use testbed::fixtures::manifests::{self, Version, traffic_split};
 
 use super::observer::Observer;
 use super::server::Server;
 
 /// The definition with these versions served; the first is the one that is stored.
 pub(crate) fn definition(served: &[&str]) -> Value {
-    let all = ["v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"];
-    let versions: Vec<Value> = all
-        .iter()
-        .map(|version| {
-            let mut definition = json!({
-                "name": version,
-                "served": served.contains(version),
-                "storage": *version == "v1alpha1",
-                "schema": {"openAPIV3Schema": {
-                    "type": "object", "x-kubernetes-preserve-unknown-fields": true,
-                }},
-            });
-            if *version == "v1alpha4" {
-                definition["subresources"] = json!({"status": {}});
-            }
-            definition
-        })
-        .collect();
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": "trafficsplits.split.smi-spec.io"},
-        "spec": {
-            "group": "split.smi-spec.io", "scope": "Namespaced",
-            "names": {"plural": "trafficsplits", "singular": "trafficsplit", "kind": "TrafficSplit"},
-            "versions": versions,
-        },
-    })
+    let versions = ["v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"].map(|name| Version {
+        served: served.contains(&name),
+        has_status: name == "v1alpha4",
+        ..Version::permissive(name)
+    });
+    manifests::definition(&versions, "v1alpha1")
 }
 
 /// A split that sends everything to `web-v1`.
 pub(crate) fn split(version: &str, name: &str) -> Value {
-    json!({
-        "apiVersion": format!("split.smi-spec.io/{version}"), "kind": "TrafficSplit",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {"service": name, "backends": [{"service": "web-v1", "weight": 100}]},
-    })
+    traffic_split(version, "default", name, name, &[("web-v1", 100)])
 }
 
 #[tokio::test]

@@ -2,22 +2,22 @@
 
 use std::time::Duration;
 
+use testbed::fixtures::CuttableProxy;
 use tokio::time::Instant;
 
 use super::definition::{definition, split};
 use super::listing::service;
 use super::observer::Observer;
-use super::proxy::Proxy;
 use super::server::Server;
 
 /// A server with a split and a Service, and a source that reaches it through a proxy and
 /// has listed everything.
-async fn through_proxy() -> (Server, Proxy, Observer) {
+async fn through_proxy() -> (Server, CuttableProxy, Observer) {
     let server = Server::start().await;
     server.apply(&definition(&["v1alpha4"])).await;
     server.apply(&split("v1alpha4", "web")).await;
     server.apply(&service("web")).await;
-    let proxy = Proxy::to(server.address());
+    let proxy = CuttableProxy::to(server.address());
     let client = server.client_at(None, proxy.address()).await;
     let mut observer = Observer::of(client);
     observer.until_complete().await;
@@ -28,7 +28,7 @@ async fn through_proxy() -> (Server, Proxy, Observer) {
 async fn a_watch_that_breaks_is_taken_up_again() {
     let (server, mut proxy, mut observer) = through_proxy().await;
     for name in ["a", "b", "c"] {
-        proxy.cut().await;
+        proxy.cut();
         server.apply(&service(name)).await;
         observer
             .until("told of a new Service", |it| {
@@ -43,7 +43,7 @@ async fn a_watch_that_breaks_is_taken_up_again() {
 #[tokio::test]
 async fn what_happened_while_the_server_was_out_of_reach_is_told_afterwards() {
     let (server, mut proxy, mut observer) = through_proxy().await;
-    proxy.refuse().await;
+    proxy.refuse();
     server.delete(&service("web")).await;
     server.apply(&service("new")).await;
     server.delete(&split("v1alpha4", "web")).await;
@@ -78,7 +78,7 @@ async fn what_happened_while_the_server_was_out_of_reach_is_told_afterwards() {
 #[tokio::test]
 async fn what_a_restarted_server_does_not_list_is_gone() {
     let (server, mut proxy, mut observer) = through_proxy().await;
-    proxy.refuse().await;
+    proxy.refuse();
     server.delete(&service("web")).await;
     server.delete(&split("v1alpha4", "web")).await;
     server.restart().await;
@@ -107,12 +107,12 @@ async fn what_a_restarted_server_does_not_list_is_gone() {
 async fn a_source_may_start_before_its_server() {
     let server = Server::start().await;
     server.apply(&service("web")).await;
-    let mut proxy = Proxy::to(server.address());
-    proxy.fall_silent().await;
+    let mut proxy = CuttableProxy::to(server.address());
+    proxy.fall_silent();
     let client = server.client_at(None, proxy.address()).await;
     let mut observer = Observer::of(client);
     observer.wait(Duration::from_secs(3)).await;
-    proxy.refuse().await;
+    proxy.refuse();
     observer.wait(Duration::from_secs(3)).await;
     assert_eq!((observer.completes, observer.known.len()), (0, 0));
     proxy.carry();
@@ -134,7 +134,7 @@ async fn lists_that_break_off_take_nothing_away() {
     let mut second = Observer::of(client);
     for pause in [5, 10, 20, 40, 80] {
         second.wait(Duration::from_millis(pause)).await;
-        proxy.cut().await;
+        proxy.cut();
     }
     second.until_complete().await;
     assert_eq!(second.names("Service").len(), 42);
@@ -155,7 +155,7 @@ async fn watches_that_end_at_once_are_not_asked_for_again_without_a_pause() {
     let (server, mut proxy, mut observer) = through_proxy().await;
     let before = proxy.accepted();
     for _ in 0..40 {
-        proxy.cut().await;
+        proxy.cut();
         observer.wait(Duration::from_millis(100)).await;
     }
     // Of four kinds, with pauses of 0.4 s to 0.8 s, then twice that, and so on.

@@ -7,13 +7,13 @@ use splitter_agent::compile::Knowledge::{Followed, Stale};
 use splitter_agent::objects::ObjectKind;
 use splitter_agent::plan::Decision;
 use splitter_common::layout::Reason;
+use testbed::fixtures::CuttableProxy;
 use tokio::time::Instant;
 
 use super::access::{allow, definition_rule, objects_rule};
 use super::definition::definition;
 use super::listing::service;
 use super::observer::Observer;
-use super::proxy::Proxy;
 use super::server::{AGENT, Server};
 
 /// Everything that the agent needs.
@@ -34,15 +34,15 @@ fn without_slices() -> Value {
 }
 
 /// A server on which the agent has rights, and a proxy before it.
-async fn server(rights: &Value) -> (Server, Proxy) {
+async fn server(rights: &Value) -> (Server, CuttableProxy) {
     let server = Server::start().await;
     server.apply(&definition(&["v1alpha4"])).await;
     allow(&server, rights).await;
-    let proxy = Proxy::to(server.address());
+    let proxy = CuttableProxy::to(server.address());
     (server, proxy)
 }
 
-async fn observer(server: &Server, proxy: &Proxy) -> Observer {
+async fn observer(server: &Server, proxy: &CuttableProxy) -> Observer {
     Observer::of(server.client_at(Some(AGENT), proxy.address()).await)
 }
 
@@ -99,7 +99,7 @@ async fn a_split_made_without_the_right_to_slices_is_not_refused() {
 
     allow(&server, &without_slices()).await;
     // A watch that has begun is not asked again for its rights.
-    proxy.cut().await;
+    proxy.cut();
     until_known(&mut observer, ObjectKind::EndpointSlice, Stale).await;
     make_split(&server, "late").await;
     until_decided(&mut observer, "late", NOT_KNOWN_YET).await;
@@ -121,7 +121,7 @@ async fn kinds_that_come_back_one_by_one_refuse_nothing_and_wake_each_other() {
     let mut observer = observer(&server, &proxy).await;
     observer.until_complete().await;
 
-    proxy.refuse().await;
+    proxy.refuse();
     for kind in ObjectKind::ALL {
         until_known(&mut observer, kind, Stale).await;
     }
@@ -139,7 +139,7 @@ async fn kinds_that_come_back_one_by_one_refuse_nothing_and_wake_each_other() {
 
     allow(&server, &all_rights()).await;
     // The others must find their way again, and take it with them.
-    proxy.cut().await;
+    proxy.cut();
     let cut = Instant::now();
     until_decided(&mut observer, "late", Some(Decision::Split)).await;
     let took = cut.elapsed();

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use splitter_agent::objects::Object;
+use testbed::fixtures::manifests::{self, endpoint_slice};
 
 use super::audit::Audit;
 use super::definition::{definition, split};
@@ -9,22 +10,13 @@ use super::observer::Observer;
 use super::server::Server;
 
 pub(crate) fn service(name: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Service",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {"ports": [{"port": 80}]},
-    })
+    manifests::service("default", name, &json!({"ports": [{"port": 80}]}))
 }
 
 fn slice(name: &str, endpoints: &Value) -> Value {
-    json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-        "metadata": {
-            "name": name, "namespace": "default",
-            "labels": {"kubernetes.io/service-name": "web"},
-        },
-        "addressType": "IPv4", "endpoints": endpoints, "ports": [{"name": "", "port": 8080}],
-    })
+    let ports = json!([{"name": "", "port": 8080}]);
+    let content = json!({"ports": ports, "endpoints": endpoints});
+    endpoint_slice("default", name, "web", &content)
 }
 
 /// Everything once, with the API server started as given.

@@ -12,20 +12,4 @@ mod knowledge;
 mod listing;
 mod observer;
 mod own_node;
-mod proxy;
 mod server;
-
-use std::sync::OnceLock;
-
-use tokio::sync::{Semaphore, SemaphorePermit};
-
-/// A server takes a quarter of a gigabyte and most of two processors to start, so that
-/// only some run at a time.
-async fn turn() -> SemaphorePermit<'static> {
-    static TURNS: OnceLock<Semaphore> = OnceLock::new();
-    let turns = TURNS.get_or_init(|| Semaphore::new(3));
-    turns
-        .acquire()
-        .await
-        .expect("a semaphore that is never closed")
-}

@@ -1,10 +1,8 @@
-//! An API server with its etcd, gone with the test.
+//! An API server and what a test does with it over the API, as the administrator.
 
-use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use kube::Client;
@@ -12,19 +10,17 @@ use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::Value;
 use splitter_agent::source::kubernetes;
-use testbed::cluster::{Cluster, Component, Options};
-use tokio::sync::SemaphorePermit;
+use testbed::fixtures::ApiServer;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 /// A user that may do what rules say.
 pub(crate) const AGENT: &str = "agent";
 
-/// An API server that answers.
+/// An API server that answers, and the administrator's client.
 pub(crate) struct Server {
-    cluster: Arc<Cluster>,
+    pub(crate) api: Arc<ApiServer>,
     pub(crate) client: Client,
-    _turn: SemaphorePermit<'static>,
 }
 
 impl Server {
@@ -34,64 +30,34 @@ impl Server {
 
     /// With more arguments for the API server.
     pub(crate) async fn start_with(arguments: &[&str]) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let turn = super::turn().await;
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let options = Options {
-            name: format!("source-{}-{number}", std::process::id()),
-            nodes: 0,
-            api_server_arguments: arguments.iter().map(ToString::to_string).collect(),
-            ..Options::default()
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let start = move || {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            ApiServer::start_with(&arguments)
         };
-        let cluster = spawn_blocking(move || Cluster::up(&options)).await;
-        let cluster = cluster.expect("a cluster").expect("a cluster");
-        let client = client(&cluster.kubeconfig()).await;
-        let server = Self {
-            cluster: Arc::new(cluster),
+        let api = spawn_blocking(start).await.expect("an API server");
+        let client = client(&api.kubeconfig_at(None, api.address())).await;
+        Self {
+            api: Arc::new(api),
             client,
-            _turn: turn,
-        };
-        server.is_ready().await;
-        server
+        }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        self.cluster.address()
+        self.api.address()
     }
 
     /// A client of this user, or of the administrator, made as the agent makes it, that finds the
     /// server at `address`.
     pub(crate) async fn client_at(&self, user: Option<&str>, address: SocketAddr) -> Client {
-        client(&self.kubeconfig_at(user, address)).await
-    }
-
-    /// A kubeconfig that finds the server at `address`.
-    pub(crate) fn kubeconfig_at(&self, user: Option<&str>, address: SocketAddr) -> PathBuf {
-        let kubeconfig = self.cluster.kubeconfig_at(address, user);
-        kubeconfig.expect("a kubeconfig")
+        client(&self.api.kubeconfig_at(user, address)).await
     }
 
     /// Kills the API server and starts it again: it then knows nothing of what was before.
     pub(crate) async fn restart(&self) {
-        let cluster = Arc::clone(&self.cluster);
-        let restart = move || {
-            cluster.stop(Component::ApiServer)?;
-            cluster.start(Component::ApiServer)
-        };
-        let restarted = spawn_blocking(restart).await.expect("a restart");
-        restarted.expect("an API server");
-        self.is_ready().await;
-    }
-
-    /// Until the namespace for all objects of tests is there, too.
-    async fn is_ready(&self) {
-        let namespaces = kind("v1", "Namespace", "namespaces");
-        let namespaces = Api::<DynamicObject>::all_with(self.client.clone(), &namespaces);
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while namespaces.get("default").await.is_err() {
-            assert!(Instant::now() < deadline, "{}", self.last_words());
-            sleep(Duration::from_millis(100)).await;
-        }
+        let api = Arc::clone(&self.api);
+        let restarted = spawn_blocking(move || api.restart()).await;
+        restarted.expect("a restart");
     }
 
     /// Creates or changes an object.
@@ -135,35 +101,11 @@ impl Server {
         };
         (api, text(&object["metadata"]["name"]))
     }
-
-    /// The ends of the logs.
-    fn last_words(&self) -> String {
-        let tail = |name: &str| {
-            let path = self.cluster.logs_directory().join(name);
-            format!("--- {name}\n{}", tail(&path))
-        };
-        format!("{}\n{}", tail("etcd.log"), tail("kube-apiserver.log"))
-    }
 }
 
 fn kind(api_version: &str, kind: &str, plural: &str) -> ApiResource {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("{}", self.last_words());
-        }
-    }
-}
-
-/// The last lines of a log.
-pub(crate) fn tail(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
 async fn client(kubeconfig: &Path) -> Client {

@@ -13,7 +13,7 @@ use splitter_common::layout::Protocol;
 use testbed::lab::cgroup::mount_point;
 
 use crate::bookstore::Bookstore;
-use crate::common::agent::{BINARY, PATIENCE, Site, service, stderr, text, weights};
+use crate::common::agent::{BINARY, PATIENCE, Site, service, stderr, text, weights, weights_of};
 use crate::http::{LISTEN, get, start, wait_for};
 
 /// The cgroups of self-tests in a cgroup.
@@ -65,9 +65,7 @@ fn an_agent_becomes_ready_though_the_maps_are_full_and_what_waits_gets_in_when_t
         "other.yaml",
         &[
             service("library", "10.96.0.20"),
-            weights(1, 1)
-                .replace("bookstore-split", "library-split")
-                .replace("service: bookstore.bookstore", "service: library"),
+            weights_of("library-split", "library", 1, 1),
         ]
         .concat(),
     );

@@ -7,6 +7,8 @@ use splitter_agent::compile::{Compiled, Settings, Severity, compile};
 use splitter_agent::objects::{Objects, decode};
 use splitter_agent::plan::{Decision, Frontend, FrontendPlan};
 use splitter_common::layout::{LeafState, Protocol};
+use testbed::fixtures::manifests;
+pub(crate) use testbed::fixtures::manifests::with;
 
 /// The namespace of everything here.
 pub(crate) const NAMESPACE: &str = "shop";
@@ -16,11 +18,7 @@ pub(crate) const VIP: &str = "10.96.0.1:80";
 
 /// A Service of this spec; it selects pods unless the spec says otherwise.
 pub(crate) fn service_of(name: &str, spec: &Value) -> Value {
-    let service = json!({
-        "apiVersion": "v1", "kind": "Service",
-        "metadata": {"name": name, "namespace": NAMESPACE},
-        "spec": {"selector": {"app": name}},
-    });
+    let service = manifests::service(NAMESPACE, name, &json!({"selector": {"app": name}}));
     with(service, &json!({"spec": spec}))
 }
 
@@ -39,16 +37,7 @@ pub(crate) fn root() -> Value {
 
 /// An EndpointSlice of a Service, of this content.
 pub(crate) fn slice_of(name: &str, service: &str, content: &Value) -> Value {
-    let mut slice = json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-        "metadata": {
-            "name": name, "namespace": NAMESPACE,
-            "labels": {"kubernetes.io/service-name": service},
-        },
-        "addressType": "IPv4",
-    });
-    merge(&mut slice, content);
-    slice
+    manifests::endpoint_slice(NAMESPACE, name, service, content)
 }
 
 /// An EndpointSlice with ready endpoints at port 8080.
@@ -92,15 +81,8 @@ pub(crate) fn world_with(object: Value) -> Vec<Value> {
 
 /// A TrafficSplit.
 pub(crate) fn split(name: &str, root: &str, backends: &[(&str, Value)]) -> Value {
-    let backends: Vec<Value> = backends
-        .iter()
-        .map(|(service, weight)| json!({"service": service, "weight": weight}))
-        .collect();
-    json!({
-        "apiVersion": "split.smi-spec.io/v1alpha4", "kind": "TrafficSplit",
-        "metadata": {"name": name, "namespace": NAMESPACE, "generation": 1},
-        "spec": {"service": root, "backends": backends},
-    })
+    let split = manifests::traffic_split("v1alpha4", NAMESPACE, name, root, backends);
+    with(split, &json!({"metadata": {"generation": 1}}))
 }
 
 /// The split of the root between its two leaves.
@@ -110,23 +92,6 @@ pub(crate) fn canary(first: impl Into<Value>, second: impl Into<Value>) -> Value
         "web",
         &[("web-1", first.into()), ("web-2", second.into())],
     )
-}
-
-/// A value with these fields put in, object by object.
-pub(crate) fn with(mut value: Value, fields: &Value) -> Value {
-    merge(&mut value, fields);
-    value
-}
-
-fn merge(value: &mut Value, fields: &Value) {
-    match (value, fields) {
-        (Value::Object(value), Value::Object(fields)) => {
-            for (name, field) in fields {
-                merge(value.entry(name.clone()).or_insert(Value::Null), field);
-            }
-        }
-        (value, field) => *value = field.clone(),
-    }
 }
 
 /// Reads objects; all of them must be readable.

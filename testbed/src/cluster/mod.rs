@@ -49,7 +49,6 @@ pub mod tools;
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -293,20 +292,7 @@ impl Cluster {
     ///
     /// When it cannot be started.
     pub fn run_kubectl(&self, arguments: &[&str], input: &str) -> Result<Output> {
-        let mut child = self
-            .kubectl()?
-            .args(arguments)
-            .current_dir(workspace::root())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("cannot start kubectl")?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // If it does not want to know all of it, its output says why.
-            let _ = stdin.write_all(input.as_bytes());
-        }
-        child.wait_with_output().context("cannot wait for kubectl")
+        workspace::run_with_input(self.kubectl()?.args(arguments), input)
     }
 
     /// The nodes.

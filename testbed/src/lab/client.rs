@@ -1,6 +1,5 @@
 //! Clients that note who answered them.
 
-use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
@@ -8,55 +7,20 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::sys;
+use crate::fixtures::Tally;
 
 /// How long connecting, and each wait for an answer, may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Who answered how often.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tags {
-    /// Answers by identity.
-    pub identities: BTreeMap<String, u64>,
-    /// Failures by their [`io::ErrorKind`], such as `ConnectionRefused`.
-    pub errors: BTreeMap<String, u64>,
-}
-
-impl Tags {
-    /// How often `identity` answered.
-    pub fn of(&self, identity: &str) -> u64 {
-        self.identities.get(identity).copied().unwrap_or(0)
-    }
-
-    /// How many connections were answered by anybody.
-    pub fn answered(&self) -> u64 {
-        self.identities.values().sum()
-    }
-
-    /// How many failed.
-    pub fn failed(&self) -> u64 {
-        self.errors.values().sum()
-    }
-
-    /// Counts one more outcome.
-    pub fn add(&mut self, outcome: io::Result<String>) {
-        let count = match outcome {
-            Ok(identity) => self.identities.entry(identity).or_default(),
-            Err(error) => self
-                .errors
-                .entry(format!("{:?}", error.kind()))
-                .or_default(),
-        };
-        *count += 1;
-    }
-}
-
 /// Connects `count` times, one after the other, to a [`tag`](super::server::tag) server.
-pub fn count_tags(target: SocketAddr, count: u64) -> Tags {
-    let mut tags = Tags::default();
+///
+/// Failures are counted by their [`io::ErrorKind`], such as `ConnectionRefused`.
+pub fn count_tags(target: SocketAddr, count: u64) -> Tally {
+    let mut tally = Tally::default();
     for _ in 0..count {
-        tags.add(read_tag(target));
+        tally.add(read_tag(target).map_err(|error| format!("{:?}", error.kind())));
     }
-    tags
+    tally
 }
 
 /// Connects once to a [`tag`](super::server::tag) server: who was it?

@@ -10,7 +10,6 @@ use serde_json::Value;
 use testbed::fixtures::image::VERSION;
 use testbed::workspace::root;
 
-mod api_server;
 mod chart;
 mod commands;
 #[path = "../support/documented.rs"]

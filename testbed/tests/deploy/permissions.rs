@@ -1,6 +1,7 @@
 //! That the API server takes every manifest, and what it lets the agent do.
 
-use super::api_server::ApiServer;
+use testbed::fixtures::ApiServer;
+
 use super::kustomization::Kustomization;
 
 const AGENT: &str = "system:serviceaccount:splitter-system:splitter-agent";

@@ -1,16 +1,17 @@
 //! What the CRD lets through, and what it keeps.
 
 use serde_json::{Value, json};
-
-use super::api_server::ApiServer;
+use testbed::fixtures::ApiServer;
+use testbed::fixtures::manifests::traffic_split;
 
 fn split(version: &str, weight: &Value) -> Value {
-    json!({
-        "apiVersion": format!("split.smi-spec.io/{version}"),
-        "kind": "TrafficSplit",
-        "metadata": {"name": "it", "namespace": "default"},
-        "spec": {"service": "web", "backends": [{"service": "web-v1", "weight": weight}]},
-    })
+    traffic_split(
+        version,
+        "default",
+        "it",
+        "web",
+        &[("web-v1", weight.clone())],
+    )
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! The canaries of the README, as files of `deploy/examples`.
 
-use crate::counts::Counts;
-use crate::site::{Site, wait_for};
+use testbed::fixtures::Tally;
+
+use crate::test_cluster::{TestCluster, wait_for};
 
 /// Deletes the namespaces of an example when the test is over.
-struct Example<'a>(&'a Site, &'static [&'static str]);
+struct Example<'a>(&'a TestCluster, &'static [&'static str]);
 
 impl Drop for Example<'_> {
     fn drop(&mut self) {
@@ -15,11 +16,11 @@ impl Drop for Example<'_> {
 
 #[test]
 fn the_bookstore_canary_is_exact_on_every_node() {
-    let site = Site::enter();
-    let _example = Example(&site, &["bookstore", "bookbuyer"]);
-    site.apply_file("deploy/examples/bookstore/00-bookstore.yaml");
+    let cluster = TestCluster::enter();
+    let _example = Example(&cluster, &["bookstore", "bookbuyer"]);
+    cluster.apply_file("deploy/examples/bookstore/00-bookstore.yaml");
     for deployment in ["deployment/bookstore-v1", "deployment/bookstore-v2"] {
-        site.kubectl(&[
+        cluster.kubectl(&[
             "-n",
             "bookstore",
             "rollout",
@@ -34,28 +35,28 @@ fn the_bookstore_canary_is_exact_on_every_node() {
         ("20-split-50-50", 50, 50),
         ("30-split-0-100", 0, 100),
     ] {
-        site.apply_file(&format!("deploy/examples/bookstore/{file}.yaml"));
-        site.wait_for_weights("bookstore", "bookstore", &[v1, v2]);
-        for node in site.nodes() {
-            let counts = site.ask_from(node, url, 200);
+        cluster.apply_file(&format!("deploy/examples/bookstore/{file}.yaml"));
+        cluster.wait_for_weights("bookstore", "bookstore", &[v1, v2]);
+        for node in cluster.nodes() {
+            let counts = cluster.ask_from(node, url, 200);
             let expected = [("bookstore-v1", 2 * v1), ("bookstore-v2", 2 * v2)];
-            assert_eq!(counts, Counts::of(expected), "{file} on {}", node.name());
+            assert_eq!(counts, Tally::of(expected), "{file} on {}", node.name());
         }
     }
 
-    site.kubectl(&[
+    cluster.kubectl(&[
         "-n",
         "bookstore",
         "delete",
         "trafficsplit",
         "bookstore-split",
     ]);
-    site.wait_for_split("no split", "bookstore", "bookstore", |split| {
+    cluster.wait_for_split("no split", "bookstore", "bookstore", |split| {
         split.is_none()
     });
-    for node in site.nodes() {
+    for node in cluster.nodes() {
         // kube-proxy's own choice, which is random, among the pods of both.
-        let counts = site.ask_from(node, url, 200);
+        let counts = cluster.ask_from(node, url, 200);
         assert_eq!(counts.failed(), 0, "{counts:?}");
         assert!(
             counts.count("bookstore-v1") > 0 && counts.count("bookstore-v2") > 0,
@@ -66,11 +67,11 @@ fn the_bookstore_canary_is_exact_on_every_node() {
 
 #[test]
 fn ten_curls_of_httpbin_are_five_and_five() {
-    let site = Site::enter();
-    let _example = Example(&site, &["httpbin"]);
-    site.apply_file("deploy/examples/httpbin/00-httpbin.yaml");
+    let cluster = TestCluster::enter();
+    let _example = Example(&cluster, &["httpbin"]);
+    cluster.apply_file("deploy/examples/httpbin/00-httpbin.yaml");
     for deployment in ["deployment/httpbin-v1", "deployment/httpbin-v2"] {
-        site.kubectl(&[
+        cluster.kubectl(&[
             "-n",
             "httpbin",
             "rollout",
@@ -81,16 +82,16 @@ fn ten_curls_of_httpbin_are_five_and_five() {
     }
     let url = "http://httpbin.httpbin.svc.cluster.local:8000/ip";
     for (file, v1, v2) in [("10-split-100-0", 10, 0), ("20-split-50-50", 5, 5)] {
-        site.apply_file(&format!("deploy/examples/httpbin/{file}.yaml"));
-        site.wait_for_weights("httpbin", "httpbin", &[v1 * 10, v2 * 10]);
-        for node in site.nodes() {
-            let counts = site.ask_from(node, url, 10);
-            assert_eq!(counts, Counts::of([("httpbin-v1", v1), ("httpbin-v2", v2)]));
+        cluster.apply_file(&format!("deploy/examples/httpbin/{file}.yaml"));
+        cluster.wait_for_weights("httpbin", "httpbin", &[v1 * 10, v2 * 10]);
+        for node in cluster.nodes() {
+            let counts = cluster.ask_from(node, url, 10);
+            assert_eq!(counts, Tally::of([("httpbin-v1", v1), ("httpbin-v2", v2)]));
         }
     }
     // What is told of the object, once for the whole cluster.
     wait_for("an Event", || {
-        let described = site.kubectl(&["-n", "httpbin", "describe", "trafficsplit"]);
+        let described = cluster.kubectl(&["-n", "httpbin", "describe", "trafficsplit"]);
         described.contains("Accepted").then_some(())
     });
 }

@@ -1,24 +1,22 @@
 //! Other definitions of TrafficSplits than that of `deploy/crd`.
 
 use serde_json::{Value, json};
+use testbed::fixtures::manifests::{self, CRD, with};
 
-use crate::site::{Site, wait_for};
-
-/// The name of the definition.
-pub(crate) const DEFINITION: &str = "trafficsplits.split.smi-spec.io";
+use crate::test_cluster::{TestCluster, wait_for};
 
 /// Takes the definition away when dropped, and every split with it; the next test finds the one
 /// of `deploy/crd` in its place.
-pub(crate) struct Changed<'a>(pub(crate) &'a Site);
+pub(crate) struct Changed<'a>(pub(crate) &'a TestCluster);
 
 impl Drop for Changed<'_> {
     fn drop(&mut self) {
-        let arguments = ["delete", "crd", DEFINITION, "--ignore-not-found"];
+        let arguments = ["delete", "crd", CRD, "--ignore-not-found"];
         let _ = self.0.try_kubectl(&arguments, None);
     }
 }
 
-impl Site {
+impl TestCluster {
     /// The definition of `deploy/crd`.
     pub(crate) fn own_definition(&self) -> Value {
         self.get(&["create", "--dry-run=client", "-k", "deploy/crd"])
@@ -32,7 +30,7 @@ impl Site {
 
     /// Deletes the definition, and every split with it.
     pub(crate) fn delete_definition(&self) {
-        self.kubectl(&["delete", "crd", DEFINITION, "--timeout=90s"]);
+        self.kubectl(&["delete", "crd", CRD, "--timeout=90s"]);
     }
 
     /// Brings a definition where there is none, and waits until splits can be made.
@@ -45,10 +43,10 @@ impl Site {
     /// Waits until splits can be made.
     pub(crate) fn wait_for_definition(&self) {
         let condition = "--for=condition=Established";
-        self.kubectl(&["wait", condition, "crd", DEFINITION, "--timeout=90s"]);
+        self.kubectl(&["wait", condition, "crd", CRD, "--timeout=90s"]);
         // Established is not yet served.
         wait_for("TrafficSplits to be served", || {
-            let versions = self.get(&["get", "crd", DEFINITION]);
+            let versions = self.get(&["get", "crd", CRD]);
             let versions = versions["spec"]["versions"].as_array()?.clone();
             let served = versions.iter().find(|version| version["served"] == true)?;
             let version = served["name"].as_str()?;
@@ -61,19 +59,12 @@ impl Site {
 
 /// A definition with these versions.
 pub(crate) fn definition(versions: &[Value]) -> Value {
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": DEFINITION},
-        "spec": {
-            "group": "split.smi-spec.io", "scope": "Namespaced",
-            "names": {
-                "kind": "TrafficSplit", "listKind": "TrafficSplitList", "shortNames": ["ts"],
-                "plural": "trafficsplits", "singular": "trafficsplit",
-            },
-            "conversion": {"strategy": "None"},
-            "versions": versions,
-        },
-    })
+    let spec = json!({
+        "names": {"shortNames": ["ts"]},
+        "conversion": {"strategy": "None"},
+        "versions": versions,
+    });
+    with(manifests::definition(&[], ""), &json!({"spec": spec}))
 }
 
 /// A version as Open Service Mesh, osm-edge and the SMI SDK define it: no status, any number as

@@ -10,16 +10,15 @@ use std::time::Duration;
 
 use cases::{Case, Outcome, accepted, backend, elsewhere, inactive, refused, service, warned};
 use serde_json::{Value, json};
-use testbed::cluster::Node;
+use testbed::fixtures::Tally;
 
-use crate::counts::Counts;
 use crate::definition::{Changed, permissive};
 use crate::namespace::Namespace;
 use crate::observe::Events;
-use crate::site::{Site, wait_for};
+use crate::test_cluster::{Node, TestCluster, wait_for};
 
 /// Splits of other namespaces than the test's own.
-struct Elsewhere<'a>(&'a Site);
+struct Elsewhere<'a>(&'a TestCluster);
 
 impl Drop for Elsewhere<'_> {
     fn drop(&mut self) {
@@ -53,43 +52,43 @@ fn reasons(cases: &[Case]) -> BTreeMap<&'static str, u64> {
 
 #[test]
 fn garbage_of_every_kind_is_told_of_and_disturbs_no_neighbour() {
-    let site = Site::enter();
-    let namespace = site.namespace("garbage");
+    let cluster = TestCluster::enter();
+    let namespace = cluster.namespace("garbage");
     namespace.shop(1);
     namespace.split(&[1, 3]);
     let cases: Vec<Case> = [refused(), inactive(), warned(), accepted()]
         .into_iter()
         .flatten()
         .collect();
-    make_services(&site, &cases);
+    make_services(&cluster, &cases);
 
-    let _changed = Changed(&site);
-    let _elsewhere = Elsewhere(&site);
+    let _changed = Changed(&cluster);
+    let _elsewhere = Elsewhere(&cluster);
     let stop = AtomicBool::new(false);
     let asked = thread::scope(|scope| {
-        let neighbour = scope.spawn(|| ask_neighbour(&site, &namespace, &stop));
+        let neighbour = scope.spawn(|| ask_neighbour(&cluster, &namespace, &stop));
         let stopped = Stop(&stop);
-        site.replace_definition(&permissive());
-        create_garbage(&site, &cases);
-        wait_until_told(&site, &cases);
-        for node in site.nodes() {
-            wait_for_findings(&site, node, &cases);
+        cluster.replace_definition(&permissive());
+        create_garbage(&cluster, &cases);
+        wait_until_told(&cluster, &cases);
+        for node in cluster.nodes() {
+            wait_for_findings(&cluster, node, &cases);
             for case in &cases {
-                case.assert_outcome(&site, node);
+                case.assert_outcome(&cluster, node);
             }
-            assert_generations(&site, node, &namespace);
+            assert_generations(&cluster, node, &namespace);
         }
-        assert_api_server_is_left_alone(&site);
+        assert_api_server_is_left_alone(&cluster);
         // Time enough for a second agent, or a second time.
-        assert_told_once(&site.described("garbage", "trafficsplits"), &cases);
-        correct(&site, &namespace);
-        clear(&site, &cases);
+        assert_told_once(&cluster.described("garbage", "trafficsplits"), &cases);
+        correct(&cluster, &namespace);
+        clear(&cluster, &cases);
         drop(stopped);
         neighbour.join().expect("an exact neighbour")
     });
     assert!(asked > 0, "the neighbour was asked");
-    for node in site.nodes() {
-        let metrics = site.metrics(node);
+    for node in cluster.nodes() {
+        let metrics = cluster.metrics(node);
         for (backend, share) in [("shop-v1", 1), ("shop-v2", 3)] {
             let labels = [
                 ("destination_namespace", "garbage"),
@@ -103,7 +102,7 @@ fn garbage_of_every_kind_is_told_of_and_disturbs_no_neighbour() {
 }
 
 /// The root Services, and leaves that cannot take a share.
-fn make_services(site: &Site, cases: &[Case]) {
+fn make_services(cluster: &TestCluster, cases: &[Case]) {
     let port = |port: u16| json!([{"name": "http", "port": port, "targetPort": "http"}]);
     let leaves = [
         service(
@@ -116,31 +115,31 @@ fn make_services(site: &Site, cases: &[Case]) {
         ),
     ];
     let services = cases.iter().filter_map(Case::service).chain(leaves);
-    let output = site.try_kubectl(&["create", "-f", "-"], Some(&list(services)));
+    let output = cluster.try_kubectl(&["create", "-f", "-"], Some(&list(services)));
     assert!(output.status.success(), "{output:?}");
 }
 
-fn create_garbage(site: &Site, cases: &[Case]) {
+fn create_garbage(cluster: &TestCluster, cases: &[Case]) {
     let splits = cases.iter().map(|case| case.object.clone());
     let garbage = list(splits.chain(elsewhere()));
     let create = ["create", "--validate=false", "-f", "-"];
     wait_for("the other definition to be in effect", || {
         let try_out = [&create[..], &["--dry-run=server"]].concat();
-        let output = site.try_kubectl(&try_out, Some(&garbage));
+        let output = cluster.try_kubectl(&try_out, Some(&garbage));
         output.status.success().then_some(())
     });
-    let output = site.try_kubectl(&create, Some(&garbage));
+    let output = cluster.try_kubectl(&create, Some(&garbage));
     assert!(output.status.success(), "{output:?}");
 }
 
 /// Asks the neighbour from every node until told to stop; how many times four connections each
 /// node made.
-fn ask_neighbour(site: &Site, namespace: &Namespace<'_>, stop: &AtomicBool) -> u64 {
+fn ask_neighbour(cluster: &TestCluster, namespace: &Namespace<'_>, stop: &AtomicBool) -> u64 {
     let mut asked = 0;
     while !stop.load(Ordering::Relaxed) {
-        for node in site.nodes() {
-            let counts = site.ask_from(node, &namespace.url(), 40);
-            let expected = Counts::of([("v1", 10), ("v2", 30)]);
+        for node in cluster.nodes() {
+            let counts = cluster.ask_from(node, &namespace.url(), 40);
+            let expected = Tally::of([("v1", 10), ("v2", 30)]);
             assert_eq!(counts, expected, "the neighbour on {}", node.name());
         }
         asked += 10;
@@ -150,9 +149,9 @@ fn ask_neighbour(site: &Site, namespace: &Namespace<'_>, stop: &AtomicBool) -> u
     asked
 }
 
-fn wait_until_told(site: &Site, cases: &[Case]) {
+fn wait_until_told(cluster: &TestCluster, cases: &[Case]) {
     wait_for("an Event on everything", || {
-        let events = site.described("garbage", "trafficsplits");
+        let events = cluster.described("garbage", "trafficsplits");
         let is_told = |case: &Case| {
             let told = events.get(case.name);
             told.is_some_and(|reasons| reasons.contains_key(case.reason))
@@ -168,7 +167,7 @@ fn wait_until_told(site: &Site, cases: &[Case]) {
         missing.is_empty().then_some(())
     });
     wait_for("Events on splits of elsewhere", || {
-        let events = site.described("default", "trafficsplits");
+        let events = cluster.described("default", "trafficsplits");
         let has = |name: &str, reason: &str| events.get(name)?.get(reason).copied();
         (has("api-server", "RootProtected") == Some(1)
             && has("hijacked", "RootInOtherNamespace") == Some(1))
@@ -184,7 +183,7 @@ fn assert_told_once(events: &Events, cases: &[Case]) {
 }
 
 /// Waits until a node's agent counts the garbage, each piece once.
-fn wait_for_findings(site: &Site, node: &Node, cases: &[Case]) {
+fn wait_for_findings(cluster: &TestCluster, node: &Node, cases: &[Case]) {
     for (reason, count) in reasons(cases) {
         let expected = match reason {
             // The neighbour too.
@@ -195,7 +194,7 @@ fn wait_for_findings(site: &Site, node: &Node, cases: &[Case]) {
         };
         wait_for(&format!("{expected} findings of {reason}"), || {
             let labels = [("kind", "TrafficSplit"), ("reason", reason)];
-            let found = site.metrics(node).sum("object_findings", &labels);
+            let found = cluster.metrics(node).sum("object_findings", &labels);
             (found == Some(expected)).then_some(())
         });
     }
@@ -203,11 +202,11 @@ fn wait_for_findings(site: &Site, node: &Node, cases: &[Case]) {
 
 /// Whatever has a generation is at that generation on the node. The agent that leads tells of
 /// every split, the others of those that connections of their node went to.
-fn assert_generations(site: &Site, node: &Node, namespace: &Namespace<'_>) {
-    let metrics = site.metrics(node);
+fn assert_generations(cluster: &TestCluster, node: &Node, namespace: &Namespace<'_>) {
+    let metrics = cluster.metrics(node);
     let leads = metrics.sum("leader", &[]) == Some(1);
     assert_eq!(metrics.sum("splits_stale", &[]), Some(0), "{}", node.name());
-    let splits = site.get(&["-n", namespace.name(), "get", "trafficsplits"]);
+    let splits = cluster.get(&["-n", namespace.name(), "get", "trafficsplits"]);
     for split in splits["items"].as_array().expect("splits") {
         let metadata = &split["metadata"];
         let name = metadata["name"].as_str().expect("a name");
@@ -223,16 +222,16 @@ fn assert_generations(site: &Site, node: &Node, namespace: &Namespace<'_>) {
 }
 
 /// A connection to the API server gets there, which is all that can be told without TLS.
-fn assert_api_server_is_left_alone(site: &Site) {
-    for node in site.nodes() {
-        let counts = site.ask_from(node, "http://kubernetes.default:443/", 5);
+fn assert_api_server_is_left_alone(cluster: &TestCluster) {
+    for node in cluster.nodes() {
+        let counts = cluster.ask_from(node, "http://kubernetes.default:443/", 5);
         assert_eq!(counts.errors.get("status-400"), Some(&5), "{counts:?}");
-        assert_eq!(site.split_on(node, "default", "shop"), None);
+        assert_eq!(cluster.split_on(node, "default", "shop"), None);
     }
 }
 
 /// What is put right is split by itself, whatever garbage is around it.
-fn correct(site: &Site, namespace: &Namespace<'_>) {
+fn correct(cluster: &TestCluster, namespace: &Namespace<'_>) {
     let shares = |name, v1, v2| {
         let backends = json!([backend("shop-v1", v1), backend("shop-v2", v2)]);
         Case::new(name, "Accepted", Outcome::Shares(v1, v2), backends)
@@ -246,14 +245,14 @@ fn correct(site: &Site, namespace: &Namespace<'_>) {
     ];
     let splits = corrected[..3].iter().map(|case| case.object.clone());
     let replace = ["replace", "--validate=false", "-f", "-"];
-    let output = site.try_kubectl(&replace, Some(&list(splits)));
+    let output = cluster.try_kubectl(&replace, Some(&list(splits)));
     assert!(output.status.success(), "{output:?}");
     for name in ["missing-root", "nowhere"] {
         let version = json!({"app": "shop", "version": "v2"});
         namespace.service(name, 80, &version);
     }
     for case in &corrected {
-        site.wait_for_split("a corrected split", "garbage", case.name, |split| {
+        cluster.wait_for_split("a corrected split", "garbage", case.name, |split| {
             let split = split.filter(|split| split["verdict"] == "split");
             let leaves = split.and_then(|split| split["leaves"].as_array());
             leaves.is_some_and(|leaves| {
@@ -261,53 +260,48 @@ fn correct(site: &Site, namespace: &Namespace<'_>) {
                 leaves.iter().all(ready)
             })
         });
-        for node in site.nodes() {
-            case.assert_outcome(site, node);
+        for node in cluster.nodes() {
+            case.assert_outcome(cluster, node);
         }
     }
 }
 
 /// Without the garbage nothing is left of it.
-fn clear(site: &Site, cases: &[Case]) {
-    site.kubectl(&["-n", "garbage", "delete", "trafficsplits", "-l", "odd=yes"]);
-    site.kubectl(&["-n", "default", "delete", "trafficsplits", "--all"]);
-    for node in site.nodes() {
+fn clear(cluster: &TestCluster, cases: &[Case]) {
+    cluster.kubectl(&["-n", "garbage", "delete", "trafficsplits", "-l", "odd=yes"]);
+    cluster.kubectl(&["-n", "default", "delete", "trafficsplits", "--all"]);
+    for node in cluster.nodes() {
         for reason in reasons(cases).into_keys() {
             wait_for(&format!("no findings of {reason}"), || {
                 let labels = [("kind", "TrafficSplit"), ("reason", reason)];
-                let found = site.metrics(node).sum("object_findings", &labels);
+                let found = cluster.metrics(node).sum("object_findings", &labels);
                 let left = (reason == "Accepted").then_some(1);
                 (found == left).then_some(())
             });
         }
         for name in ["all-zero", "none-ready", "duplicate", "negative"] {
             let url = format!("http://{name}.garbage/");
-            let counts = site.ask_from(node, &url, 10);
-            assert_eq!(
-                counts,
-                Counts::of([("v2", 10)]),
-                "{name} on {}",
-                node.name()
-            );
+            let counts = cluster.ask_from(node, &url, 10);
+            assert_eq!(counts, Tally::of([("v2", 10)]), "{name} on {}", node.name());
         }
     }
 }
 
 #[test]
 fn the_older_of_two_splits_wins_on_every_node_until_it_goes() {
-    let site = Site::enter();
-    let namespace = site.namespace("rivals");
+    let cluster = TestCluster::enter();
+    let namespace = cluster.namespace("rivals");
     namespace.shop(1);
     // Named so that the order of names would have it otherwise.
-    site.apply(&namespace.split_object("zebra", &[3, 1]));
-    site.wait_for_weights("rivals", "shop", &[3, 1]);
+    cluster.apply(&namespace.split_object("zebra", &[3, 1]));
+    cluster.wait_for_weights("rivals", "shop", &[3, 1]);
     // Ages are told in whole seconds.
     thread::sleep(Duration::from_millis(1100));
-    site.apply(&namespace.split_object("aardvark", &[1, 3]));
+    cluster.apply(&namespace.split_object("aardvark", &[1, 3]));
 
     let told = |split: &str, reason: &str| {
         wait_for(&format!("{reason} of {split}"), || {
-            let events = site.described("rivals", "trafficsplits");
+            let events = cluster.described("rivals", "trafficsplits");
             let times = *events.get(split)?.get(reason)?;
             assert_eq!(times, 1, "{events:?}");
             Some(())
@@ -315,7 +309,7 @@ fn the_older_of_two_splits_wins_on_every_node_until_it_goes() {
     };
     let wait_for_condition = |split: &str, kind: &str, status: &str, reason: &str| {
         wait_for(&format!("{kind} {status} of {split}"), || {
-            let condition = site.condition("rivals", split, kind)?;
+            let condition = cluster.condition("rivals", split, kind)?;
             (condition == (status.to_owned(), reason.to_owned())).then_some(())
         });
     };
@@ -324,23 +318,23 @@ fn the_older_of_two_splits_wins_on_every_node_until_it_goes() {
     wait_for_condition("aardvark", "Programmed", "False", "RootTaken");
     wait_for_condition("zebra", "Accepted", "True", "Accepted");
     wait_for_condition("zebra", "Programmed", "True", "Programmed");
-    for node in site.nodes() {
-        let counts = site.ask_from(node, &namespace.url(), 20);
+    for node in cluster.nodes() {
+        let counts = cluster.ask_from(node, &namespace.url(), 20);
         assert_eq!(
             counts,
-            Counts::of([("v1", 15), ("v2", 5)]),
+            Tally::of([("v1", 15), ("v2", 5)]),
             "on {}",
             node.name()
         );
     }
 
-    site.kubectl(&["-n", "rivals", "delete", "trafficsplit", "zebra"]);
-    site.wait_for_weights("rivals", "shop", &[1, 3]);
-    for node in site.nodes() {
-        let counts = site.ask_from(node, &namespace.url(), 20);
+    cluster.kubectl(&["-n", "rivals", "delete", "trafficsplit", "zebra"]);
+    cluster.wait_for_weights("rivals", "shop", &[1, 3]);
+    for node in cluster.nodes() {
+        let counts = cluster.ask_from(node, &namespace.url(), 20);
         assert_eq!(
             counts,
-            Counts::of([("v1", 5), ("v2", 15)]),
+            Tally::of([("v1", 5), ("v2", 15)]),
             "on {}",
             node.name()
         );
@@ -351,11 +345,11 @@ fn the_older_of_two_splits_wins_on_every_node_until_it_goes() {
     wait_for_condition("aardvark", "Impaired", "False", "AsWritten");
 
     // The status follows what is not written in the object as well.
-    site.kubectl(&["-n", "rivals", "delete", "service", "shop-v1"]);
+    cluster.kubectl(&["-n", "rivals", "delete", "service", "shop-v1"]);
     wait_for_condition("aardvark", "Impaired", "True", "LeafServiceMissing");
     wait_for_condition("aardvark", "Programmed", "True", "Programmed");
-    for node in site.nodes() {
-        let counts = site.ask_from(node, &namespace.url(), 8);
-        assert_eq!(counts, Counts::of([("v2", 8)]), "on {}", node.name());
+    for node in cluster.nodes() {
+        let counts = cluster.ask_from(node, &namespace.url(), 8);
+        assert_eq!(counts, Tally::of([("v2", 8)]), "on {}", node.name());
     }
 }

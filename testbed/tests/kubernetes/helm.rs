@@ -3,7 +3,7 @@
 use testbed::cluster::Options;
 
 use crate::documented;
-use crate::site::{SYSTEM, Site, wait_for};
+use crate::test_cluster::{SYSTEM, TestCluster, wait_for};
 use crate::uninstall::{Picture, is_pinned, wait_for_picture};
 use crate::user::{self, User, hide_image, rename_image, restore_image};
 
@@ -12,19 +12,21 @@ const KINDS: &str = "daemonsets,jobs,pods,serviceaccounts,roles,rolebindings";
 
 #[test]
 fn helm_uninstall_deletes_nothing_until_every_node_is_clean() {
-    let _alone = Site::alone();
-    let site = Site::up(&Options {
+    let own = TestCluster::own(&Options {
         name: format!("helm-{}", std::process::id()),
         ..Options::default()
     });
-    let shop = site.namespace("charted");
+    let Some(cluster) = own else {
+        return;
+    };
+    let shop = cluster.namespace("charted");
     shop.shop(1);
-    let before: Vec<_> = site.nodes().iter().map(Picture::of).collect();
+    let before: Vec<_> = cluster.nodes().iter().map(Picture::of).collect();
     let image = user::pushed("splitter", "abc");
-    for node in site.nodes() {
-        rename_image(&site, node, &image);
+    for node in cluster.nodes() {
+        rename_image(&cluster, node, &image);
     }
-    let user = User::new(&site.cluster, "abc");
+    let user = User::new(cluster.local(), "abc");
     let install = documented::commands("deploy/README.md", "# Deploying splitter", "helm install");
     let install = install.replace("$REGISTRY/splitter-agent", "registry.invalid/team/splitter");
     // So that Helm's patience is longer than the hook's, as it is when both are what they are.
@@ -32,15 +34,15 @@ fn helm_uninstall_deletes_nothing_until_every_node_is_clean() {
         "TAG=abc\n{} --set uninstall.timeoutSeconds=45 --wait",
         install.trim_end()
     ));
-    site.wait_for_agents();
+    cluster.wait_for_agents();
     shop.split(&[0, 1]);
-    let [clean, broken] = site.nodes() else {
+    let [clean, broken] = cluster.nodes() else {
         panic!("two nodes")
     };
 
-    hide_image(&site, broken, &image);
+    hide_image(&cluster, broken, &image);
     // The hook itself has to be able to start.
-    site.kubectl(&["cordon", broken.name()]);
+    cluster.kubectl(&["cordon", broken.name()]);
     let uninstall = documented::commands("README.md", "### Uninstall", "helm uninstall");
     let said = user.fail(&uninstall);
     assert!(
@@ -49,21 +51,21 @@ fn helm_uninstall_deletes_nothing_until_every_node_is_clean() {
     );
     assert!(is_pinned(broken), "{said}");
     wait_for("a clean node", || (!is_pinned(clean)).then_some(()));
-    site.kubectl(&["-n", SYSTEM, "get", "daemonset/splitter-agent"]);
+    cluster.kubectl(&["-n", SYSTEM, "get", "daemonset/splitter-agent"]);
     let status = user.run(&format!("helm --namespace {SYSTEM} list --all --short"));
     assert_eq!(status.trim(), "splitter");
 
-    restore_image(&site, broken, &image);
-    site.kubectl(&["uncordon", broken.name()]);
+    restore_image(&cluster, broken, &image);
+    cluster.kubectl(&["uncordon", broken.name()]);
     user.run(&uninstall);
-    for (node, before) in site.nodes().iter().zip(&before) {
+    for (node, before) in cluster.nodes().iter().zip(&before) {
         wait_for_picture(node, before);
     }
     // The garbage collector takes a moment for the pods.
     wait_for("the end of everything that is splitter's", || {
-        let left = site.kubectl(&["-n", SYSTEM, "get", KINDS, "-o", "name"]);
+        let left = cluster.kubectl(&["-n", SYSTEM, "get", KINDS, "-o", "name"]);
         (!left.contains("splitter")).then_some(())
     });
     // As the manifests do: the splits are their authors'.
-    site.kubectl(&["-n", shop.name(), "get", "trafficsplit", "canary"]);
+    cluster.kubectl(&["-n", shop.name(), "get", "trafficsplit", "canary"]);
 }

@@ -3,30 +3,34 @@
 
 use serde_json::json;
 use testbed::cluster::{KubeProxy, Options};
+use testbed::fixtures::Tally;
 
-use crate::counts::Counts;
 use crate::namespace::Namespace;
-use crate::site::{Site, examples_image, wait_for};
+use crate::test_cluster::{TestCluster, examples_image, wait_for};
 
 #[test]
 fn beside_nftables_a_split_is_exact_and_the_rest_is_as_before() {
-    beside_kube_proxy(&Site::enter());
+    if let Some(cluster) = TestCluster::enter_local() {
+        beside_kube_proxy(&cluster);
+    }
 }
 
 #[test]
 fn beside_iptables_a_split_is_exact_and_the_rest_is_as_before() {
-    let _turn = Site::alone();
-    let site = Site::up(&Options {
+    let own = TestCluster::own(&Options {
         name: format!("iptables-{}", std::process::id()),
         kube_proxy: KubeProxy::Iptables,
         ..Options::default()
     });
-    site.mend();
-    beside_kube_proxy(&site);
+    let Some(cluster) = own else {
+        return;
+    };
+    cluster.mend();
+    beside_kube_proxy(&cluster);
 }
 
-fn beside_kube_proxy(site: &Site) {
-    let shop = site.namespace("beside");
+fn beside_kube_proxy(cluster: &TestCluster) {
+    let shop = cluster.namespace("beside");
     shop.shop(1);
     // No pod has such labels.
     shop.service("closed", 80, &json!({"app": "closed"}));
@@ -34,17 +38,17 @@ fn beside_kube_proxy(site: &Site) {
     ask_for_names_by_service(&shop);
 
     assert_as_without_splits(&shop);
-    assert_door_is_balanced(site, door);
+    assert_door_is_balanced(cluster, door);
     shop.split(&[100, 0]);
     assert_each(&shop, [("v1", 20)]);
-    assert_door_is_balanced(site, door);
+    assert_door_is_balanced(cluster, door);
     assert_sums(&shop);
     assert_names_are_found(&shop);
 
     shop.kubectl(&["delete", "trafficsplit", "canary"]);
-    site.wait_for_split("no split", shop.name(), "shop", |split| split.is_none());
+    cluster.wait_for_split("no split", shop.name(), "shop", |split| split.is_none());
     assert_as_without_splits(&shop);
-    assert_door_is_balanced(site, door);
+    assert_door_is_balanced(cluster, door);
     assert_closed(&shop);
 }
 
@@ -52,7 +56,9 @@ fn beside_kube_proxy(site: &Site) {
 fn open_door(shop: &Namespace<'_>) -> u64 {
     let patch = json!({"spec": {"type": "NodePort"}}).to_string();
     shop.kubectl(&["patch", "service", "shop", "-p", &patch]);
-    let service = shop.site().get(&["-n", shop.name(), "get", "service/shop"]);
+    let service = shop
+        .cluster()
+        .get(&["-n", shop.name(), "get", "service/shop"]);
     let port = service["spec"]["ports"][0]["nodePort"].as_u64();
     port.expect("a port of the nodes")
 }
@@ -60,15 +66,15 @@ fn open_door(shop: &Namespace<'_>) -> u64 {
 /// Panics unless on every node connections to `shop` are answered in exactly these shares.
 fn assert_each<const N: usize>(shop: &Namespace<'_>, expected: [(&str, u64); N]) {
     let count = expected.iter().map(|(_, count)| count).sum();
-    for node in shop.site().nodes() {
-        let counts = shop.site().ask_from(node, &shop.url(), count);
-        assert_eq!(counts, Counts::of(expected), "on {}", node.name());
+    for node in shop.cluster().nodes() {
+        let counts = shop.cluster().ask_from(node, &shop.url(), count);
+        assert_eq!(counts, Tally::of(expected), "on {}", node.name());
     }
 }
 
 /// Both versions answer, and nothing fails. Which one does is a matter of chance: that 60 are all
 /// of one version happens once in 10^18 times.
-fn assert_balanced(counts: &Counts, what: &str) {
+fn assert_balanced(counts: &Tally, what: &str) {
     assert_eq!(counts.failed(), 0, "{what}: {counts:?}");
     for version in ["v1", "v2"] {
         assert!(counts.count(version) > 0, "{what}: {counts:?}");
@@ -77,26 +83,26 @@ fn assert_balanced(counts: &Counts, what: &str) {
 
 /// On every node a root is balanced over all of its pods.
 fn assert_as_without_splits(shop: &Namespace<'_>) {
-    let site = shop.site();
-    for node in site.nodes() {
+    let cluster = shop.cluster();
+    for node in cluster.nodes() {
         // kube-proxy may hear of a Service later than the agent.
         wait_for("kube-proxy has heard of the root", || {
-            (site.ask_from(node, &shop.url(), 1).failed() == 0).then_some(())
+            (cluster.ask_from(node, &shop.url(), 1).failed() == 0).then_some(())
         });
-        assert_balanced(&site.ask_from(node, &shop.url(), 60), node.name());
+        assert_balanced(&cluster.ask_from(node, &shop.url(), 60), node.name());
     }
 }
 
 /// The port of the nodes leads to the pods of the root, whatever its split says.
-fn assert_door_is_balanced(site: &Site, port: u64) {
-    for client in site.nodes() {
-        for door in site.nodes() {
-            let url = format!("http://{}:{port}/", door.address());
+fn assert_door_is_balanced(cluster: &TestCluster, port: u64) {
+    for client in cluster.nodes() {
+        for door in cluster.nodes() {
+            let url = format!("http://{}:{port}/", door.local().address());
             let what = format!("{} to the port of {}", client.name(), door.name());
             wait_for("kube-proxy has heard of the port", || {
-                (site.ask_from(client, &url, 1).failed() == 0).then_some(())
+                (cluster.ask_from(client, &url, 1).failed() == 0).then_some(())
             });
-            assert_balanced(&site.ask_from(client, &url, 60), &what);
+            assert_balanced(&cluster.ask_from(client, &url, 60), &what);
         }
     }
 }
@@ -106,9 +112,9 @@ fn assert_door_is_balanced(site: &Site, port: u64) {
 fn assert_sums(shop: &Namespace<'_>) {
     shop.split(&[70, 30]);
     assert_each(shop, [("v1", 70), ("v2", 30)]);
-    let nodes = shop.site().nodes().iter();
-    let halves: Vec<Counts> = nodes
-        .map(|node| shop.site().ask_from(node, &shop.url(), 15))
+    let nodes = shop.cluster().nodes().iter();
+    let halves: Vec<Tally> = nodes
+        .map(|node| shop.cluster().ask_from(node, &shop.url(), 15))
         .collect();
     for (version, share) in [("v1", 7), ("v2", 3)] {
         let count: u64 = halves.iter().map(|counts| counts.count(version)).sum();
@@ -121,16 +127,16 @@ fn assert_sums(shop: &Namespace<'_>) {
 /// A root that has lost its last pod refuses connections as one does that never had any, by
 /// kube-proxy's rules.
 fn assert_closed(shop: &Namespace<'_>) {
-    let site = shop.site();
+    let cluster = shop.cluster();
     for version in ["v1", "v2"] {
         shop.scale(version, 0);
     }
     let closed = format!("http://closed.{}/", shop.name());
-    for node in site.nodes() {
-        let never = site.ask_from(node, &closed, 5);
+    for node in cluster.nodes() {
+        let never = cluster.ask_from(node, &closed, 5);
         assert_eq!(never.errors.get("refused"), Some(&5), "{never:?}");
         wait_for("kube-proxy has heard that the pods are gone", || {
-            (site.ask_from(node, &shop.url(), 5) == never).then_some(())
+            (cluster.ask_from(node, &shop.url(), 5) == never).then_some(())
         });
     }
 }
@@ -138,26 +144,26 @@ fn assert_closed(shop: &Namespace<'_>) {
 /// A Service of the cluster's name server, which is asked by UDP, and a split of it; and a client
 /// that asks there for names.
 fn ask_for_names_by_service(shop: &Namespace<'_>) {
-    let site = shop.site();
+    let cluster = shop.cluster();
     let namespace = shop.name();
     // The name server is where the API server is.
-    let server = site.get(&["get", "endpointslice/kubernetes"]);
+    let server = cluster.get(&["get", "endpointslice/kubernetes"]);
     let server = &server["endpoints"][0]["addresses"];
     let port = json!({"name": "dns", "port": 53, "protocol": "UDP"});
     let owner = json!({"kubernetes.io/service-name": "names"});
-    site.apply(&json!({
+    cluster.apply(&json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": "names", "namespace": namespace},
         "spec": {"ports": [port]},
     }));
-    site.apply(&json!({
+    cluster.apply(&json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
         "metadata": {"name": "names", "namespace": namespace, "labels": owner},
         "endpoints": [{"addresses": server, "conditions": {"ready": true}}],
         "ports": [port],
     }));
-    let service = site.get(&["-n", namespace, "get", "service/names"]);
-    site.apply(&json!({
+    let service = cluster.get(&["-n", namespace, "get", "service/names"]);
+    cluster.apply(&json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "asker", "namespace": namespace},
         "spec": {
@@ -169,8 +175,8 @@ fn ask_for_names_by_service(shop: &Namespace<'_>) {
     }));
     let mut split = shop.split_object("names", &[1]);
     split["spec"]["service"] = json!("names");
-    site.apply(&split);
-    site.wait_for_verdict(namespace, "names", "pass-through");
+    cluster.apply(&split);
+    cluster.wait_for_verdict(namespace, "names", "pass-through");
     shop.kubectl(&[
         "wait",
         "--for=condition=Ready",

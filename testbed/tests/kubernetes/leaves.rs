@@ -4,140 +4,31 @@
 
 use std::collections::BTreeMap;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
-use testbed::cluster::Node;
+use testbed::fixtures::Tally;
 
-use crate::counts::Counts;
+use crate::load::Load;
 use crate::namespace::Namespace;
-use crate::site::{Site, examples_image, wait_for};
+use crate::test_cluster::{Node, TestCluster, wait_for};
 
-/// How long a connection of a [`Load`] may take.
+/// How long a connection may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the servers go on after they were told to end.
 const DRAIN_SECONDS: u32 = 4;
 
-/// A client on each node that connects to `shop` again and again. They are pods of their own, which
-/// can be told to end and still be asked what they counted.
-struct Load<'a> {
-    shop: &'a Namespace<'a>,
-}
-
-/// What a client of a [`Load`] counted.
-struct Loaded {
-    counts: Counts,
-    /// When its failures were, of those that it tells one by one.
-    failures: Vec<SystemTime>,
-    /// As it told it.
-    summary: Value,
-}
-
-impl<'a> Load<'a> {
-    /// Starts the clients, and returns when each has connected.
-    fn start(shop: &'a Namespace<'a>) -> Self {
-        let load = Self { shop };
-        let service = shop.site().get(&["-n", shop.name(), "get", "service/shop"]);
-        let address = service["spec"]["clusterIP"].as_str().expect("an address");
-        let before: Vec<u64> = load.nodes().iter().map(|node| load.count(node)).collect();
-        for node in load.nodes() {
-            shop.site().apply(&load.client(node, address));
-        }
-        for (node, before) in load.nodes().iter().zip(before) {
-            wait_for(&format!("load on {}", node.name()), || {
-                (load.count(node) > before + 10).then_some(())
-            });
-        }
-        load
-    }
-
-    fn nodes(&self) -> &'a [Node] {
-        self.shop.site().nodes()
-    }
-
-    /// The connections to `shop` on a node since its shares were changed.
-    fn count(&self, node: &Node) -> u64 {
-        let split = self.shop.site().split_on(node, self.shop.name(), "shop");
-        let count = split.and_then(|split| split["connections"].as_u64());
-        count.expect("a split is programmed")
-    }
-
-    fn client(&self, node: &Node, address: &str) -> Value {
-        let timeout = TIMEOUT.as_millis().to_string();
-        let url = format!("http://{address}/");
-        json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": Self::pod(node), "namespace": self.shop.name()},
-            "spec": {
-                "nodeName": node.name(),
-                "restartPolicy": "Never",
-                "terminationGracePeriodSeconds": 10,
-                "containers": [{
-                    "name": "load", "image": examples_image(),
-                    "args": ["load", url, "--report", "0", "--timeout", timeout],
-                }],
-            },
-        })
-    }
-
-    fn pod(node: &Node) -> String {
-        format!("load-{}", node.name())
-    }
-
-    /// Ends the clients, and returns what each counted.
-    fn finish(self) -> Vec<Loaded> {
-        // A pod that is past its deadline is told to end like one that is deleted, but stays, and
-        // with it what it has said.
-        let patch = json!({"spec": {"activeDeadlineSeconds": 1}}).to_string();
-        for node in self.nodes() {
-            self.shop
-                .kubectl(&["patch", "pod", &Self::pod(node), "-p", &patch]);
-        }
-        self.nodes().iter().map(|node| self.loaded(node)).collect()
-    }
-
-    fn loaded(&self, node: &Node) -> Loaded {
-        let pod = Self::pod(node);
-        let summary = wait_for(&format!("the end of {pod}"), || {
-            let log = self.shop.kubectl(&["logs", &pod]);
-            serde_json::from_str::<Value>(log.lines().last()?).ok()
-        });
-        let counts = |field: &str| -> BTreeMap<String, u64> {
-            let counts = summary[field].as_object().into_iter().flatten();
-            counts
-                .map(|(name, count)| (name.clone(), count.as_u64().unwrap_or(0)))
-                .collect()
-        };
-        let failures = summary["failures"].as_array().into_iter().flatten();
-        let failures = failures
-            .filter_map(|failure| failure["at"].as_f64())
-            .map(|at| UNIX_EPOCH + Duration::from_secs_f64(at));
-        Loaded {
-            counts: Counts {
-                identities: counts("identities"),
-                errors: counts("errors"),
-            },
-            failures: failures.collect(),
-            summary,
-        }
-    }
-}
-
-impl Loaded {
-    /// Panics if a connection failed that began when no node's maps had a pod any more: one that
-    /// began before fails until its time is up, or a moment later on a busy machine.
-    fn assert_none_failed_after(&self, gone: SystemTime) {
-        let last = gone + TIMEOUT + Duration::from_secs(1);
-        let late = self.failures.iter().filter(|at| **at > last).count();
-        assert_eq!(late, 0, "{}", self.summary);
-        eprintln!("{} failed before", self.counts.failed());
-    }
+/// Clients that connect to `shop` from every node.
+fn load<'a>(shop: &'a Namespace<'a>) -> Load<'a> {
+    Load::on(shop.cluster(), shop.name(), "shop")
+        .with_timeout(TIMEOUT)
+        .start()
 }
 
 /// Panics if one of the connections that a node made since the shares of a split were set has
 /// failed, or if they have not kept the shares, which are those of Deployments.
-fn assert_kept<const N: usize>(counts: &Counts, shares: [(&str, u64); N]) {
+fn assert_kept<const N: usize>(counts: &Tally, shares: [(&str, u64); N]) {
     assert_eq!(counts.failed(), 0, "{counts:?}");
     let together = counts.by_deployment();
     let total: u64 = together.identities.values().sum();
@@ -165,7 +56,7 @@ fn open(shop: &Namespace<'_>, v1: u32) {
 
 /// Whether connections to `shop` may go to an endpoint, by the maps of a node.
 fn is_in_maps(shop: &Namespace<'_>, node: &Node, endpoint: &str) -> bool {
-    let leaves = shop.site().endpoints_on(node, shop.name(), "shop", 80);
+    let leaves = shop.cluster().endpoints_on(node, shop.name(), "shop", 80);
     leaves.values().flatten().any(|one| one == endpoint)
 }
 
@@ -175,7 +66,7 @@ fn take_away(shop: &Namespace<'_>, address: &str, act: impl FnOnce()) {
     let endpoint = format!("{address}:8080");
     let endpoint = endpoint.as_str();
     thread::scope(|scope| {
-        let nodes = shop.site().nodes();
+        let nodes = shop.cluster().nodes();
         for node in nodes {
             assert!(is_in_maps(shop, node, endpoint), "{endpoint}");
         }
@@ -212,11 +103,15 @@ fn is_in_slice(shop: &Namespace<'_>, address: &str) -> bool {
     slices.contains(&format!("{address}=true "))
 }
 
-/// As [`is_in_maps`], but quick, because it asks the node past Kubernetes.
+/// As [`is_in_maps`], but quick, because it asks the node past Kubernetes where it can.
 fn is_in_maps_now(shop: &Namespace<'_>, node: &Node, endpoint: &str) -> bool {
+    if !node.is_local() {
+        return is_in_maps(shop, node, endpoint);
+    }
     let script = "exec /proc/$(pgrep -o -x splitter-agent)/root/splitter-agent \"$@\"";
     let target = format!("shop.{}:80", shop.name());
     let output = node
+        .local()
         .command("sh")
         .expect("a command on a node")
         .args(["-c", script, "sh", "explain", &target])
@@ -228,29 +123,29 @@ fn is_in_maps_now(shop: &Namespace<'_>, node: &Node, endpoint: &str) -> bool {
 
 /// Panics if on any node a connection to `shop` fails or is answered by this pod. Adds the answers
 /// to those of each node.
-fn assert_avoided(shop: &Namespace<'_>, pod: &str, answers: &mut [Counts]) {
-    for (node, answers) in shop.site().nodes().iter().zip(answers) {
-        let counts = shop.site().ask_from(node, &shop.url(), 200);
+fn assert_avoided(shop: &Namespace<'_>, pod: &str, answers: &mut [Tally]) {
+    for (node, answers) in shop.cluster().nodes().iter().zip(answers) {
+        let counts = shop.cluster().ask_from(node, &shop.url(), 200);
         assert_eq!(counts.failed(), 0, "on {}: {counts:?}", node.name());
         assert_eq!(counts.count(pod), 0, "on {}: {counts:?}", node.name());
-        answers.add(&counts);
+        answers.merge(&counts);
     }
 }
 
 /// No answers yet on any node.
-fn no_answers(site: &Site) -> Vec<Counts> {
-    vec![Counts::default(); site.nodes().len()]
+fn no_answers(cluster: &TestCluster) -> Vec<Tally> {
+    vec![Tally::default(); cluster.nodes().len()]
 }
 
 #[test]
 fn a_rollout_of_a_leaf_fails_no_connection_and_keeps_the_shares() {
-    let site = Site::enter();
-    let shop = site.namespace("leaves-rollout");
+    let cluster = TestCluster::enter();
+    let shop = cluster.namespace("leaves-rollout");
     open(&shop, 1);
     shop.split(&[70, 30]);
     let old = shop.pods_of("v1");
 
-    let load = Load::start(&shop);
+    let load = load(&shop);
     shop.kubectl(&["rollout", "restart", "deployment/v1"]);
     shop.wait_for_servers("v1");
     let new = wait_for("the new pod alone", || {
@@ -269,22 +164,22 @@ fn a_rollout_of_a_leaf_fails_no_connection_and_keeps_the_shares() {
                 .collect(),
         ),
     ]);
-    for node in site.nodes() {
+    for node in cluster.nodes() {
         wait_for("the new pod alone in the maps", || {
-            (site.endpoints_on(node, shop.name(), "shop", 80) == only).then_some(())
+            (cluster.endpoints_on(node, shop.name(), "shop", 80) == only).then_some(())
         });
     }
     let (old, _) = old.first_key_value().expect("a pod");
-    let mut answers = no_answers(&site);
+    let mut answers = no_answers(&cluster);
     // Perhaps it still serves, but it has left.
     assert_avoided(&shop, old, &mut answers);
     let target = format!("pod/{old}");
     shop.kubectl(&["wait", "--for=delete", &target, "--timeout=90s"]);
-    for (loaded, counts) in load.finish().iter().zip(&mut answers) {
+    for (loaded, counts) in load.finish().nodes.iter().zip(&mut answers) {
         for pod in [old, pod] {
-            assert!(loaded.counts.count(pod) > 0, "{pod}: {}", loaded.summary);
+            assert!(loaded.tally.count(pod) > 0, "{pod}: {}", loaded.summary);
         }
-        counts.add(&loaded.counts);
+        counts.merge(&loaded.tally);
         assert_kept(counts, [("v1", 7), ("v2", 3)]);
     }
     shop.assert_exact([("v1", 7), ("v2", 3)]);
@@ -292,55 +187,55 @@ fn a_rollout_of_a_leaf_fails_no_connection_and_keeps_the_shares() {
 
 #[test]
 fn a_leaf_scaled_to_zero_leaves_its_share_to_the_other_until_it_is_back() {
-    let site = Site::enter();
-    let shop = site.namespace("leaves-zero");
+    let cluster = TestCluster::enter();
+    let shop = cluster.namespace("leaves-zero");
     open(&shop, 1);
     // The root's own besides the leaves'.
     shop.named_servers("v0", 1, 0);
     shop.split(&[70, 30]);
     shop.wait_for_servers("v0");
-    let ask = |expected: &Counts| {
-        for node in site.nodes() {
-            let counts = site.ask_from(node, &shop.url(), 20).by_deployment();
+    let ask = |expected: &Tally| {
+        for node in cluster.nodes() {
+            let counts = cluster.ask_from(node, &shop.url(), 20).by_deployment();
             assert_eq!(&counts, expected, "on {}", node.name());
         }
     };
 
-    let load = Load::start(&shop);
+    let load = load(&shop);
     shop.scale("v2", 0);
-    site.wait_for_leaf(shop.name(), "shop", "shop-v2", "no-ready-endpoints");
+    cluster.wait_for_leaf(shop.name(), "shop", "shop-v2", "no-ready-endpoints");
     let gone = SystemTime::now();
-    ask(&Counts::of([("v1", 20)]));
-    for loaded in load.finish() {
+    ask(&Tally::of([("v1", 20)]));
+    for loaded in load.finish().nodes {
         loaded.assert_none_failed_after(gone);
     }
-    site.wait_for_event(shop.name(), "LeafNotReady");
+    cluster.wait_for_event(shop.name(), "LeafNotReady");
     shop.scale("v2", 1);
-    site.wait_for_leaf(shop.name(), "shop", "shop-v2", "ready");
+    cluster.wait_for_leaf(shop.name(), "shop", "shop-v2", "ready");
     shop.assert_exact([("v1", 7), ("v2", 3)]);
 
     shop.scale("v1", 0);
     shop.scale("v2", 0);
-    site.wait_for_verdict(shop.name(), "shop", "refuse");
-    let refused = Counts {
+    cluster.wait_for_verdict(shop.name(), "shop", "refuse");
+    let refused = Tally {
         errors: BTreeMap::from([("refused".to_owned(), 20)]),
-        ..Counts::default()
+        ..Tally::default()
     };
     ask(&refused);
-    site.wait_for_event(shop.name(), "NoReadyEndpoints");
+    cluster.wait_for_event(shop.name(), "NoReadyEndpoints");
     let passthrough = "splitter.dev/on-no-endpoints=passthrough";
     shop.kubectl(&["annotate", "trafficsplit/canary", passthrough]);
-    site.wait_for_verdict(shop.name(), "shop", "pass-through");
+    cluster.wait_for_verdict(shop.name(), "shop", "pass-through");
     // kube-proxy may hear later than the agent.
-    let wait_for_answers = |expected: &Counts| {
-        for node in site.nodes() {
+    let wait_for_answers = |expected: &Tally| {
+        for node in cluster.nodes() {
             wait_for("what kube-proxy does", || {
-                let counts = site.ask_from(node, &shop.url(), 20).by_deployment();
+                let counts = cluster.ask_from(node, &shop.url(), 20).by_deployment();
                 (counts == *expected).then_some(())
             });
         }
     };
-    wait_for_answers(&Counts::of([("v0", 20)]));
+    wait_for_answers(&Tally::of([("v0", 20)]));
     shop.scale("v0", 0);
     wait_for_answers(&refused);
 
@@ -348,37 +243,37 @@ fn a_leaf_scaled_to_zero_leaves_its_share_to_the_other_until_it_is_back() {
         shop.scale(version, 1);
     }
     for leaf in ["shop-v1", "shop-v2"] {
-        site.wait_for_leaf(shop.name(), "shop", leaf, "ready");
+        cluster.wait_for_leaf(shop.name(), "shop", leaf, "ready");
     }
     shop.assert_exact([("v1", 7), ("v2", 3)]);
 }
 
 #[test]
 fn a_pod_that_is_not_ready_gets_no_connection_and_the_shares_are_kept() {
-    let site = Site::enter();
-    let shop = site.namespace("leaves-killed");
+    let cluster = TestCluster::enter();
+    let shop = cluster.namespace("leaves-killed");
     open(&shop, 2);
     shop.split(&[50, 50]);
-    let load = Load::start(&shop);
+    let load = load(&shop);
 
     // A pod that says that it is not ready: it goes on serving, so it would answer.
     let pods = shop.pods_of("v1");
     let (unready, address) = pods.first_key_value().expect("a pod");
     take_away(&shop, address, || shop.set_ready(unready, false));
-    let mut answers = no_answers(&site);
+    let mut answers = no_answers(&cluster);
     assert_avoided(&shop, unready, &mut answers);
     shop.set_ready(unready, true);
     let endpoint = format!("{address}:8080");
-    for (node, answers) in site.nodes().iter().zip(&mut answers) {
+    for (node, answers) in cluster.nodes().iter().zip(&mut answers) {
         wait_for("the pod in the maps again", || {
             is_in_maps(&shop, node, &endpoint).then_some(())
         });
-        let counts = site.ask_from(node, &shop.url(), 20);
+        let counts = cluster.ask_from(node, &shop.url(), 20);
         assert!(counts.count(unready) > 0, "{counts:?}");
-        answers.add(&counts);
+        answers.merge(&counts);
     }
-    for (loaded, counts) in load.finish().iter().zip(&mut answers) {
-        counts.add(&loaded.counts);
+    for (loaded, counts) in load.finish().nodes.iter().zip(&mut answers) {
+        counts.merge(&loaded.tally);
         assert_kept(counts, [("v1", 1), ("v2", 1)]);
     }
     shop.assert_exact([("v1", 1), ("v2", 1)]);
@@ -386,11 +281,11 @@ fn a_pod_that_is_not_ready_gets_no_connection_and_the_shares_are_kept() {
 
 #[test]
 fn killing_a_pod_fails_no_connection_that_begins_once_the_maps_have_lost_it() {
-    let site = Site::enter();
-    let shop = site.namespace("leaves-force");
+    let cluster = TestCluster::enter();
+    let shop = cluster.namespace("leaves-force");
     open(&shop, 2);
     shop.split(&[50, 50]);
-    let load = Load::start(&shop);
+    let load = load(&shop);
 
     let pods = shop.pods_of("v1");
     let (killed, address) = pods.last_key_value().expect("a pod");
@@ -399,8 +294,8 @@ fn killing_a_pod_fails_no_connection_that_begins_once_the_maps_have_lost_it() {
         shop.kubectl(&[&["delete", "pod", killed], &now[..]].concat());
     });
     let gone = SystemTime::now();
-    assert_avoided(&shop, killed, &mut no_answers(&site));
-    for loaded in load.finish() {
+    assert_avoided(&shop, killed, &mut no_answers(&cluster));
+    for loaded in load.finish().nodes {
         loaded.assert_none_failed_after(gone);
     }
     shop.wait_for_servers("v1");
@@ -409,8 +304,8 @@ fn killing_a_pod_fails_no_connection_that_begins_once_the_maps_have_lost_it() {
 
 #[test]
 fn a_split_follows_the_services_of_its_leaves_and_its_root() {
-    let site = Site::enter();
-    let shop = site.namespace("leaves-services");
+    let cluster = TestCluster::enter();
+    let shop = cluster.namespace("leaves-services");
     open(&shop, 1);
     shop.named_servers("v3", 1, 0);
     shop.split(&[70, 30]);
@@ -418,19 +313,19 @@ fn a_split_follows_the_services_of_its_leaves_and_its_root() {
     shop.assert_exact([("v1", 7), ("v2", 3)]);
     let v2 = json!({"app": "shop", "version": "v2"});
     let without_v2 = |state: &str| {
-        site.wait_for_leaf(shop.name(), "shop", "shop-v2", state);
+        cluster.wait_for_leaf(shop.name(), "shop", "shop-v2", state);
         shop.assert_exact([("v1", 1)]);
     };
     let with_v2 = || {
-        site.wait_for_leaf(shop.name(), "shop", "shop-v2", "ready");
+        cluster.wait_for_leaf(shop.name(), "shop", "shop-v2", "ready");
         shop.assert_exact([("v1", 7), ("v2", 3)]);
     };
 
     shop.service("shop-v2", 80, &json!({"app": "shop", "version": "v3"}));
     let v3 = shop.pods_of("v3").into_values().next().expect("an address");
-    for node in site.nodes() {
+    for node in cluster.nodes() {
         wait_for("the pod of the other selector alone", || {
-            let leaves = site.endpoints_on(node, shop.name(), "shop", 80);
+            let leaves = cluster.endpoints_on(node, shop.name(), "shop", 80);
             (leaves.get("shop-v2") == Some(&vec![format!("{v3}:8080")])).then_some(())
         });
     }
@@ -438,13 +333,13 @@ fn a_split_follows_the_services_of_its_leaves_and_its_root() {
 
     shop.service("shop-v2", 81, &v2);
     without_v2("port-missing");
-    site.wait_for_event(shop.name(), "LeafPortMissing");
+    cluster.wait_for_event(shop.name(), "LeafPortMissing");
     shop.service("shop-v2", 80, &v2);
     with_v2();
 
     shop.kubectl(&["delete", "service", "shop-v2"]);
     without_v2("service-missing");
-    site.wait_for_event(shop.name(), "LeafServiceMissing");
+    cluster.wait_for_event(shop.name(), "LeafServiceMissing");
     shop.service("shop-v2", 80, &v2);
     with_v2();
 
@@ -453,7 +348,7 @@ fn a_split_follows_the_services_of_its_leaves_and_its_root() {
 
 /// A second port of the root, which its leaves get one after another.
 fn add_a_port(shop: &Namespace<'_>) {
-    let site = shop.site();
+    let cluster = shop.cluster();
     let url = format!("http://shop.{}:8081/", shop.name());
     let add = |service: &str| {
         let port = json!({"name": "more", "port": 8081, "targetPort": "http"});
@@ -467,9 +362,9 @@ fn add_a_port(shop: &Namespace<'_>) {
                 && split["verdict"] == verdict
                 && state.is_none_or(|state| split["leaves"][1]["state"] == state)
         };
-        for node in site.nodes() {
+        for node in cluster.nodes() {
             wait_for(&format!("{verdict} of the new port"), || {
-                let status = site.agent_json(node, &["status"]);
+                let status = cluster.agent_json(node, &["status"]);
                 let mut splits = status["splits"].as_array()?.iter();
                 let ours = |split: &&Value| split["namespace"] == shop.name();
                 splits
@@ -480,23 +375,23 @@ fn add_a_port(shop: &Namespace<'_>) {
     };
     add("shop");
     wait("pass-through", None);
-    for node in site.nodes() {
+    for node in cluster.nodes() {
         // To the root's own pods, those of all versions.
         wait_for("an answer at the new port", || {
-            (site.ask_from(node, &url, 20).failed() == 0).then_some(())
+            (cluster.ask_from(node, &url, 20).failed() == 0).then_some(())
         });
     }
     add("shop-v1");
     wait("split", Some("port-missing"));
-    for node in site.nodes() {
-        let counts = site.ask_from(node, &url, 20).by_deployment();
-        assert_eq!(counts, Counts::of([("v1", 20)]), "on {}", node.name());
+    for node in cluster.nodes() {
+        let counts = cluster.ask_from(node, &url, 20).by_deployment();
+        assert_eq!(counts, Tally::of([("v1", 20)]), "on {}", node.name());
     }
     add("shop-v2");
     wait("split", Some("ready"));
-    for node in site.nodes() {
-        let counts = site.ask_from(node, &url, 20).by_deployment();
-        let expected = Counts::of([("v1", 14), ("v2", 6)]);
+    for node in cluster.nodes() {
+        let counts = cluster.ask_from(node, &url, 20).by_deployment();
+        let expected = Tally::of([("v1", 14), ("v2", 6)]);
         assert_eq!(counts, expected, "on {}", node.name());
     }
     shop.assert_exact([("v1", 7), ("v2", 3)]);

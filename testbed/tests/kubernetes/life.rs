@@ -1,14 +1,13 @@
 //! Agents come and go, and so do the programs and nodes that they run on: connections go on.
 
 use serde_json::Value;
-use testbed::cluster::{Node, NodeComponent};
-use testbed::fixtures::image;
+use testbed::cluster::NodeComponent;
+use testbed::fixtures::{Tally, image};
 
-use crate::counts::Counts;
 use crate::kustomization::Kustomization;
 use crate::load::Load;
-use crate::on_node::{agent_json_on, has_bpftool, run_on, split_of};
-use crate::site::{SYSTEM, Site, wait_for};
+use crate::node::{agent_json_on, has_bpftool, run_on, split_of};
+use crate::test_cluster::{Node, SYSTEM, TestCluster, wait_for};
 
 /// The weights that are programmed in most tests here, and stay so.
 const WEIGHTS: [u64; 2] = [9, 1];
@@ -17,9 +16,9 @@ const WEIGHTS: [u64; 2] = [9, 1];
 const SHARES: [(&str, u64); 2] = [("v1", 9), ("v2", 1)];
 
 /// That every agent has found the kubelet's group of pods, by its own pod, and nothing to warn of.
-fn assert_attached_to_pods(site: &Site) {
-    for node in site.nodes() {
-        let status = site.agent_json(node, &["status"]);
+fn assert_attached_to_pods(cluster: &TestCluster) {
+    for node in cluster.nodes() {
+        let status = cluster.agent_json(node, &["status"]);
         let programs = status["programs"].as_array().expect("programs");
         assert_eq!(programs.len(), 4, "{status}");
         for program in programs {
@@ -35,21 +34,21 @@ fn assert_attached_to_pods(site: &Site) {
 const DAEMON_SET: &str = "daemonset/splitter-agent";
 
 /// The image that every agent runs.
-fn agent_images(site: &Site) -> Vec<String> {
+fn agent_images(cluster: &TestCluster) -> Vec<String> {
     let pod = |node| {
-        let pod = site.agent(node);
-        let pod = site.get(&["-n", SYSTEM, "get", "pod", &pod]);
+        let pod = cluster.agent(node);
+        let pod = cluster.get(&["-n", SYSTEM, "get", "pod", &pod]);
         pod["spec"]["containers"][0]["image"]
             .as_str()
             .map(str::to_owned)
     };
-    let images = site.nodes().iter().map(pod);
+    let images = cluster.nodes().iter().map(pod);
     images.collect::<Option<_>>().expect("images")
 }
 
 /// How often the container of a node's agent was started again.
-fn restarts(site: &Site, node: &Node) -> u64 {
-    let pod = site.get(&["-n", SYSTEM, "get", "pod", &site.agent(node)]);
+fn restarts(cluster: &TestCluster, node: &Node) -> u64 {
+    let pod = cluster.get(&["-n", SYSTEM, "get", "pod", &cluster.agent(node)]);
     let restarts = pod["status"]["containerStatuses"][0]["restartCount"].as_u64();
     restarts.expect("a container")
 }
@@ -64,76 +63,82 @@ fn weights_on(node: &Node, namespace: &str) -> Vec<u64> {
 
 /// Asks every node for as many connections as there are in some blocks, all of which must be in
 /// these shares.
-fn assert_shares<const N: usize>(site: &Site, url: &str, shares: [(&str, u64); N]) {
+fn assert_shares<const N: usize>(cluster: &TestCluster, url: &str, shares: [(&str, u64); N]) {
     let block: u64 = shares.iter().map(|(_, share)| share).sum();
-    let expected = Counts::of(shares.map(|(name, share)| (name, 5 * share)));
-    for node in site.nodes() {
-        let counts = site.ask_from(node, url, 5 * block);
+    let expected = Tally::of(shares.map(|(name, share)| (name, 5 * share)));
+    for node in cluster.nodes() {
+        let counts = cluster.ask_from(node, url, 5 * block);
         assert_eq!(counts, expected, "on {}", node.name());
     }
 }
 
 #[test]
 fn agents_that_are_deleted_or_killed_are_not_missed() {
-    let site = Site::enter();
-    let shop = site.namespace("killed");
+    let Some(cluster) = TestCluster::enter_local() else {
+        return;
+    };
+    let shop = cluster.namespace("killed");
     shop.shop(1);
     shop.split(&WEIGHTS);
-    let [one, other] = site.nodes() else {
+    let [one, other] = cluster.nodes() else {
         panic!("two nodes")
     };
-    let (deleted, killed) = (site.agent(one), site.agent(other));
-    let before = restarts(&site, other);
+    let (deleted, killed) = (cluster.agent(one), cluster.agent(other));
+    let before = restarts(&cluster, other);
 
-    let load = Load::start(&site, shop.name(), "shop", site.nodes());
-    site.signal(other, SYSTEM, &killed, "SIGKILL");
-    site.kubectl(&["-n", SYSTEM, "delete", "pod", &deleted]);
+    let load = Load::on(&cluster, shop.name(), "shop").start();
+    cluster.signal(other, SYSTEM, &killed, "SIGKILL");
+    cluster.kubectl(&["-n", SYSTEM, "delete", "pod", &deleted]);
     wait_for("another container", || {
-        (restarts(&site, other) > before).then_some(())
+        (restarts(&cluster, other) > before).then_some(())
     });
-    site.wait_for_agents();
-    assert_ne!(site.agent(one), deleted);
-    assert_eq!(site.agent(other), killed);
+    cluster.wait_for_agents();
+    assert_ne!(cluster.agent(one), deleted);
+    assert_eq!(cluster.agent(other), killed);
     load.finish().assert_exact(SHARES);
     // They work, and are not just out of the way.
     shop.split(&[1, 1]);
-    assert_shares(&site, &shop.url(), [("v1", 1), ("v2", 1)]);
+    assert_shares(&cluster, &shop.url(), [("v1", 1), ("v2", 1)]);
 }
 
 #[test]
 fn an_upgrade_fails_no_connection_and_disturbs_no_share() {
-    let site = Site::enter();
-    let shop = site.namespace("upgrade");
+    let Some(cluster) = TestCluster::enter_local() else {
+        return;
+    };
+    let shop = cluster.namespace("upgrade");
     let reference = |tag| format!("splitter-agent:{tag}");
     let (present, next) = (reference(image::VERSION), reference("next"));
     let full = |reference| format!("docker.io/library/{reference}");
-    for node in site.nodes() {
+    for node in cluster.nodes() {
         let names = [&*full(&present), &full(&next)];
-        site.ctr(node, &[&["images", "tag", "--force"][..], &names].concat());
+        cluster.ctr(node, &[&["images", "tag", "--force"][..], &names].concat());
     }
     shop.shop(1);
     shop.split(&WEIGHTS);
 
-    let load = Load::start(&site, shop.name(), "shop", site.nodes());
+    let load = Load::on(&cluster, shop.name(), "shop").start();
     let image = format!("agent={next}");
-    site.kubectl(&["-n", SYSTEM, "set", "image", DAEMON_SET, &image]);
-    site.wait_for_agents();
-    assert_eq!(agent_images(&site), [&*next, &next]);
+    cluster.kubectl(&["-n", SYSTEM, "set", "image", DAEMON_SET, &image]);
+    cluster.wait_for_agents();
+    assert_eq!(agent_images(&cluster), [&*next, &next]);
     // And back, as after an upgrade that was none.
-    site.kubectl(&["-n", SYSTEM, "rollout", "undo", DAEMON_SET]);
-    site.wait_for_agents();
-    assert_eq!(agent_images(&site), [&*present, &present]);
+    cluster.kubectl(&["-n", SYSTEM, "rollout", "undo", DAEMON_SET]);
+    cluster.wait_for_agents();
+    assert_eq!(agent_images(&cluster), [&*present, &present]);
     load.finish().assert_exact(SHARES);
 }
 
 #[test]
 fn agents_without_privileges_take_over_and_become_ready() {
-    let site = Site::enter();
-    let shop = site.namespace("capabilities");
+    let Some(cluster) = TestCluster::enter_local() else {
+        return;
+    };
+    let shop = cluster.namespace("capabilities");
     shop.shop(1);
     shop.split(&WEIGHTS);
     let is_privileged = || {
-        let agents = site.get(&["-n", SYSTEM, "get", "pods"]);
+        let agents = cluster.get(&["-n", SYSTEM, "get", "pods"]);
         let agents = agents["items"].as_array().expect("pods").iter();
         let context = |pod: &Value| pod["spec"]["containers"][0]["securityContext"].clone();
         agents
@@ -142,89 +147,105 @@ fn agents_without_privileges_take_over_and_become_ready() {
     };
     assert_eq!(is_privileged(), [true, true]);
 
-    let load = Load::start(&site, shop.name(), "shop", site.nodes());
+    let load = Load::on(&cluster, shop.name(), "shop").start();
     let capabilities = Kustomization::new(&["capabilities"], None);
-    site.kubectl(&["apply", "-k", capabilities.path()]);
+    cluster.kubectl(&["apply", "-k", capabilities.path()]);
     // Ready means that a connection of their own was split.
-    site.wait_for_agents();
+    cluster.wait_for_agents();
     assert_eq!(is_privileged(), [false, false]);
-    assert_attached_to_pods(&site);
+    assert_attached_to_pods(&cluster);
     load.finish().assert_exact(SHARES);
     shop.split(&[1, 3]);
-    assert_shares(&site, &shop.url(), [("v1", 1), ("v2", 3)]);
-    site.kubectl(&["apply", "-k", "deploy/"]);
-    site.wait_for_agents();
+    assert_shares(&cluster, &shop.url(), [("v1", 1), ("v2", 3)]);
+    cluster.kubectl(&["apply", "-k", "deploy/"]);
+    cluster.wait_for_agents();
     assert_eq!(is_privileged(), [true, true]);
-    assert_attached_to_pods(&site);
+    assert_attached_to_pods(&cluster);
     shop.split(&[3, 1]);
-    assert_shares(&site, &shop.url(), [("v1", 3), ("v2", 1)]);
+    assert_shares(&cluster, &shop.url(), [("v1", 3), ("v2", 1)]);
 }
 
 #[test]
 fn a_split_that_changes_while_an_agent_is_down_is_applied_when_it_is_back() {
-    let site = Site::enter();
-    let shop = site.namespace("down");
+    let Some(cluster) = TestCluster::enter_local() else {
+        return;
+    };
+    let shop = cluster.namespace("down");
     // On both nodes: a kubelet that starts may call its pods unready until it has asked them, and
     // a root whose servers are all unready refuses connections.
     shop.shop(2);
     shop.split(&WEIGHTS);
-    let [down, up] = site.nodes() else {
+    let [down, up] = cluster.nodes() else {
         panic!("two nodes")
     };
-    site.copy_agent_to(down);
-    let agent = site.agent(down);
-    let container = site.container(SYSTEM, &agent);
+    cluster.copy_agent_to(down);
+    let agent = cluster.agent(down);
+    let container = cluster.container(SYSTEM, &agent);
 
-    let load = Load::start(&site, shop.name(), "shop", site.nodes());
+    let load = Load::on(&cluster, shop.name(), "shop").start();
     // Without a kubelet nobody starts it again.
-    down.stop(NodeComponent::Kubelet).expect("no kubelet");
-    site.ctr(down, &["tasks", "kill", "--signal", "SIGKILL", &container]);
+    down.local()
+        .stop(NodeComponent::Kubelet)
+        .expect("no kubelet");
+    cluster.ctr(down, &["tasks", "kill", "--signal", "SIGKILL", &container]);
     wait_for("the end of the agent", || {
-        site.process(down, &container).is_none().then_some(())
+        cluster.process(down, &container).is_none().then_some(())
     });
-    site.apply(&shop.split_object("canary", &[1, 1]));
+    cluster.apply(&shop.split_object("canary", &[1, 1]));
     wait_for("the weights where there is an agent", || {
-        let split = site.split_on(up, shop.name(), "shop")?;
+        let split = cluster.split_on(up, shop.name(), "shop")?;
         (split["leaves"][0]["weight"] == 1).then_some(())
     });
     assert_eq!(weights_on(down, shop.name()), WEIGHTS);
-    down.start(NodeComponent::Kubelet).expect("a kubelet");
+    down.local()
+        .start(NodeComponent::Kubelet)
+        .expect("a kubelet");
     wait_for("the weights where there was none", || {
         (weights_on(down, shop.name()) == [1, 1]).then_some(())
     });
-    site.wait_for_agents();
+    cluster.wait_for_agents();
     // Not a connection failed; the shares were others before than after.
-    load.finish();
+    load.finish().assert_none_failed();
     shop.split(&[1, 4]);
-    assert_shares(&site, &shop.url(), [("v1", 1), ("v2", 4)]);
+    assert_shares(&cluster, &shop.url(), [("v1", 1), ("v2", 4)]);
 }
 
 #[test]
 fn what_runs_pods_restarts_without_a_trace_in_the_shares() {
-    let site = Site::enter();
-    let shop = site.namespace("runtime");
+    let Some(cluster) = TestCluster::enter_local() else {
+        return;
+    };
+    let shop = cluster.namespace("runtime");
     // On both nodes, for the kubelets that start, and so that the shares are never others.
     shop.shop(2);
     shop.split(&WEIGHTS);
-    let agents: Vec<_> = site.nodes().iter().map(|node| site.agent(node)).collect();
-    let before: Vec<_> = site.nodes().iter().map(|it| restarts(&site, it)).collect();
+    let agents: Vec<_> = cluster
+        .nodes()
+        .iter()
+        .map(|node| cluster.agent(node))
+        .collect();
+    let before: Vec<_> = cluster
+        .nodes()
+        .iter()
+        .map(|it| restarts(&cluster, it))
+        .collect();
 
-    let load = Load::start(&site, shop.name(), "shop", site.nodes());
-    for node in site.nodes() {
+    let load = Load::on(&cluster, shop.name(), "shop").start();
+    for node in cluster.nodes() {
         for component in [NodeComponent::Kubelet, NodeComponent::Containerd] {
-            node.stop(component).expect("a component less");
+            node.local().stop(component).expect("a component less");
         }
         for component in [NodeComponent::Containerd, NodeComponent::Kubelet] {
-            node.start(component).expect("a component more");
+            node.local().start(component).expect("a component more");
         }
         let target = format!("node/{}", node.name());
         let wait = ["wait", "--for=condition=Ready", "--timeout=90s", &target];
-        site.kubectl(&wait);
+        cluster.kubectl(&wait);
         // Through the new kubelet and the new containerd.
         wait_for("an answer of the agent", || {
-            let agent = site.agent(node);
+            let agent = cluster.agent(node);
             let exec = ["-n", SYSTEM, "exec", &agent, "--", "splitter-agent"];
-            let status = site.try_kubectl(&[&exec[..], &["status"]].concat(), None);
+            let status = cluster.try_kubectl(&[&exec[..], &["status"]].concat(), None);
             status.status.success().then_some(())
         });
         for version in ["v1", "v2"] {
@@ -232,14 +253,22 @@ fn what_runs_pods_restarts_without_a_trace_in_the_shares() {
         }
     }
     load.finish().assert_exact(SHARES);
-    let same: Vec<_> = site.nodes().iter().map(|node| site.agent(node)).collect();
+    let same: Vec<_> = cluster
+        .nodes()
+        .iter()
+        .map(|node| cluster.agent(node))
+        .collect();
     assert_eq!(same, agents);
-    let after: Vec<_> = site.nodes().iter().map(|it| restarts(&site, it)).collect();
+    let after: Vec<_> = cluster
+        .nodes()
+        .iter()
+        .map(|it| restarts(&cluster, it))
+        .collect();
     assert_eq!(after, before);
 }
 
 /// Has a node take pods again when dropped.
-struct Cordon<'a>(&'a Site, &'a Node);
+struct Cordon<'a>(&'a TestCluster, &'a Node);
 
 impl Drop for Cordon<'_> {
     fn drop(&mut self) {
@@ -249,25 +278,29 @@ impl Drop for Cordon<'_> {
 
 #[test]
 fn a_node_can_be_drained_while_its_pods_are_split_to() {
-    let site = Site::enter();
-    let shop = site.namespace("drain");
+    let Some(cluster) = TestCluster::enter_local() else {
+        return;
+    };
+    let shop = cluster.namespace("drain");
     // Spread over both nodes, so that some are moved.
     shop.shop(2);
     shop.split(&WEIGHTS);
-    let [stays, drained] = site.nodes() else {
+    let [stays, drained] = cluster.nodes() else {
         panic!("two nodes")
     };
     let pods_of = |node: &Node| {
         let field = format!("spec.nodeName={}", node.name());
         let list = ["-n", shop.name(), "get", "pods", "-l", "app=shop"];
-        let pods = site.get(&[&list[..], &["--field-selector", &field]].concat());
+        let pods = cluster.get(&[&list[..], &["--field-selector", &field]].concat());
         pods["items"].as_array().expect("pods").len()
     };
     assert!(pods_of(drained) > 0);
 
-    let load = Load::start(&site, shop.name(), "shop", std::slice::from_ref(stays));
-    let cordon = Cordon(&site, drained);
-    site.kubectl(&[
+    let load = Load::on(&cluster, shop.name(), "shop")
+        .from_nodes(std::slice::from_ref(stays))
+        .start();
+    let cordon = Cordon(&cluster, drained);
+    cluster.kubectl(&[
         "drain",
         drained.name(),
         "--ignore-daemonsets",
@@ -280,7 +313,7 @@ fn a_node_can_be_drained_while_its_pods_are_split_to() {
         shop.wait_for_servers(version);
     }
     assert_eq!(pods_of(drained), 0);
-    site.wait_for_split("all endpoints", shop.name(), "shop", |split| {
+    cluster.wait_for_split("all endpoints", shop.name(), "shop", |split| {
         split.is_some_and(|split| {
             let leaves = split["leaves"].as_array().expect("leaves");
             leaves.iter().all(|leaf| leaf["endpoints"] == 2)
@@ -288,53 +321,57 @@ fn a_node_can_be_drained_while_its_pods_are_split_to() {
     });
     // Each leaf had an endpoint that was ready all the time or another instead, but perhaps not
     // throughout: only that no connection failed is promised.
-    load.finish();
+    load.finish().assert_none_failed();
     shop.split(&[1, 1]);
-    assert_shares(&site, &shop.url(), [("v1", 1), ("v2", 1)]);
+    assert_shares(&cluster, &shop.url(), [("v1", 1), ("v2", 1)]);
     drop(cordon);
     shop.split(&WEIGHTS);
-    assert_shares(&site, &shop.url(), SHARES);
+    assert_shares(&cluster, &shop.url(), SHARES);
 }
 
 #[test]
 fn a_second_agent_on_a_node_says_who_is_there_and_changes_nothing() {
-    let site = Site::enter();
-    let shop = site.namespace("second");
+    let Some(cluster) = TestCluster::enter_local() else {
+        return;
+    };
+    let shop = cluster.namespace("second");
     shop.shop(1);
     shop.split(&WEIGHTS);
-    let node = &site.nodes()[0];
-    let programs = || site.agent_json(node, &["status"])["programs"].clone();
-    let before = (programs(), restarts(&site, node));
+    let node = &cluster.nodes()[0];
+    let programs = || cluster.agent_json(node, &["status"])["programs"].clone();
+    let before = (programs(), restarts(&cluster, node));
 
-    let load = Load::start(&site, shop.name(), "shop", site.nodes());
-    let agent = site.agent(node);
+    let load = Load::on(&cluster, shop.name(), "shop").start();
+    let agent = cluster.agent(node);
     let exec = ["-n", SYSTEM, "exec", &agent, "--", "splitter-agent"];
     let second = ["run", "--listen", "127.0.0.1:9465"];
-    let output = site.try_kubectl(&[&exec[..], &second].concat(), None);
+    let output = cluster.try_kubectl(&[&exec[..], &second].concat(), None);
     assert!(!output.status.success(), "{output:?}");
     let errors = String::from_utf8_lossy(&output.stderr);
     let expected = "another splitter-agent is at work in /sys/fs/bpf/splitter";
     assert!(errors.contains(expected), "{errors}");
-    assert_eq!((programs(), restarts(&site, node)), before);
+    assert_eq!((programs(), restarts(&cluster, node)), before);
     load.finish().assert_exact(SHARES);
     shop.split(&[1, 1]);
-    assert_shares(&site, &shop.url(), [("v1", 1), ("v2", 1)]);
+    assert_shares(&cluster, &shop.url(), [("v1", 1), ("v2", 1)]);
 }
 
 #[test]
 fn the_maps_tell_the_same_in_the_pod_and_on_the_node() {
-    let site = Site::enter();
-    let shop = site.namespace("look");
+    let Some(cluster) = TestCluster::enter_local() else {
+        return;
+    };
+    let shop = cluster.namespace("look");
     shop.shop(1);
     shop.split(&WEIGHTS);
-    assert_shares(&site, &shop.url(), SHARES);
-    for node in site.nodes() {
-        site.copy_agent_to(node);
+    assert_shares(&cluster, &shop.url(), SHARES);
+    for node in cluster.nodes() {
+        cluster.copy_agent_to(node);
         let without_counts_of_the_self_test = |mut status: Value| {
             status["verdicts"].take();
             status
         };
-        let inside = without_counts_of_the_self_test(site.agent_json(node, &["status"]));
+        let inside = without_counts_of_the_self_test(cluster.agent_json(node, &["status"]));
         let outside = without_counts_of_the_self_test(agent_json_on(node, &["status"]));
         assert_eq!(inside, outside, "on {}", node.name());
         let split = split_of(&inside, shop.name());
@@ -342,13 +379,13 @@ fn the_maps_tell_the_same_in_the_pod_and_on_the_node() {
         assert_eq!(split["leaves"][1]["connections"], 5, "{split}");
     }
     let exec = ["-n", SYSTEM, "exec", DAEMON_SET, "--", "splitter-agent"];
-    let text = site.kubectl(&[&exec[..], &["status"]].concat());
+    let text = cluster.kubectl(&[&exec[..], &["status"]].concat());
     assert!(text.contains("split of Service look/shop"), "{text}");
 
     if has_bpftool() {
         let dump = ["-j", "map", "dump", "pinned"];
-        for node in site.nodes() {
-            let pinned = "/sys/fs/bpf/splitter/v2/LEAF_NAMES";
+        for node in cluster.nodes() {
+            let pinned = "/sys/fs/bpf/splitter/v1/LEAF_NAMES";
             let names = run_on(node, "bpftool", &[&dump[..], &[pinned]].concat());
             let names: Value = serde_json::from_str(&names).expect("JSON");
             let names = names.as_array().expect("elements").iter();

@@ -1,147 +1,239 @@
 //! Clients that connect at a steady rate while something happens to the cluster.
 
-use serde_json::{Value, json};
-use testbed::cluster::Node;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::counts::Counts;
-use crate::site::{Site, examples_image, wait_for};
+use serde_json::{Value, json};
+use testbed::fixtures::Tally;
+
+use crate::test_cluster::{Node, TestCluster, examples_image, wait_for};
 
 /// Between two requests of a client, in milliseconds.
 const INTERVAL: &str = "20";
 
-/// One client on each of some nodes, which asks a root again and again, each time over a new
+/// A Service to be under load beside one whose exact shares are looked at: two clients of one root
+/// share its connections.
+pub(crate) const BUSY: &str = "busy";
+
+/// One client on each of some nodes, which asks a Service again and again, each time over a new
 /// connection and one at a time. They are pods of their own, because a stream of `kubectl exec`
 /// would break with the API server.
 pub(crate) struct Load<'a> {
-    site: &'a Site,
+    cluster: &'a TestCluster,
     namespace: String,
-    root: String,
+    service: String,
     url: String,
     nodes: &'a [Node],
+    timeout: Duration,
 }
 
-/// What came of a load, node by node.
-pub(crate) struct Loaded<'a> {
+/// What the clients of a [`Load`] counted.
+pub(crate) struct LoadResult<'a> {
     load: Load<'a>,
-    counts: Vec<Counts>,
+    /// Node by node.
+    pub(crate) nodes: Vec<NodeResult>,
+}
+
+/// What the client on one node counted.
+pub(crate) struct NodeResult {
+    pub(crate) tally: Tally,
+    /// When its first failures were.
+    failures: Vec<SystemTime>,
+    /// How long one may take.
+    timeout: Duration,
+    /// As the client printed it.
+    pub(crate) summary: Value,
 }
 
 impl<'a> Load<'a> {
-    /// Starts the clients, and returns when every one of them has connected. The address of the
-    /// root is looked up here: whether names can be looked up at all times is not the question.
-    pub(crate) fn start(site: &'a Site, namespace: &str, root: &str, nodes: &'a [Node]) -> Self {
-        let load = Self {
-            site,
+    /// On a Service, from every node. Its address is looked up here: whether names can be looked up
+    /// at all times is not the question.
+    pub(crate) fn on(cluster: &'a TestCluster, namespace: &str, service: &str) -> Self {
+        Self {
+            cluster,
             namespace: namespace.to_owned(),
-            root: root.to_owned(),
-            url: format!("http://{}/", site.cluster_ip(namespace, root)),
-            nodes,
-        };
-        // A root whose leaves have no endpoints yet refuses.
-        site.wait_for_split("ready leaves", namespace, root, |split| {
-            let leaves = split.and_then(|split| split["leaves"].as_array());
-            leaves.is_some_and(|leaves| leaves.iter().all(|leaf| leaf["state"] == "ready"))
-        });
-        for node in nodes {
-            load.site.apply(&load.client(node));
+            service: service.to_owned(),
+            url: format!("http://{}/", cluster.cluster_ip(namespace, service)),
+            nodes: cluster.nodes(),
+            timeout: Duration::from_secs(5),
         }
-        for node in nodes {
+    }
+
+    /// From these nodes alone.
+    pub(crate) fn from_nodes(self, nodes: &'a [Node]) -> Self {
+        Self { nodes, ..self }
+    }
+
+    /// With another time than five seconds for each request.
+    pub(crate) fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// Starts the clients of a root that is split, and returns when each was answered. A root whose
+    /// leaves have no endpoints yet refuses, so they are waited for.
+    pub(crate) fn start(self) -> Self {
+        let (namespace, service) = (&self.namespace, &self.service);
+        self.cluster
+            .wait_for_split("ready leaves", namespace, service, |split| {
+                let leaves = split.and_then(|split| split["leaves"].as_array());
+                leaves.is_some_and(|leaves| leaves.iter().all(|leaf| leaf["state"] == "ready"))
+            });
+        self.start_unsplit()
+    }
+
+    /// The same, whether the Service is split or not.
+    pub(crate) fn start_unsplit(self) -> Self {
+        for node in self.nodes {
+            self.cluster.apply(&self.client(node));
+        }
+        for node in self.nodes {
             wait_for(&format!("load on {}", node.name()), || {
-                let split = site.split_on(node, namespace, root)?;
-                (split["connections"].as_u64()? > 0).then_some(())
+                let reports = self.reports(node)?;
+                (Tally::sum(&reports).answered() > 0).then_some(())
             });
         }
-        load
+        self
     }
 
     fn client(&self, node: &Node) -> Value {
+        let timeout = self.timeout.as_millis().to_string();
         json!({
             "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": Self::pod(node), "namespace": self.namespace},
+            "metadata": {"name": self.pod(node), "namespace": self.namespace},
             "spec": {
                 "nodeName": node.name(),
                 "restartPolicy": "Never",
-                "terminationGracePeriodSeconds": 1,
+                "terminationGracePeriodSeconds": 10,
                 "tolerations": [{"operator": "Exists"}],
                 "containers": [{
                     "name": "load", "image": examples_image(),
-                    "args": ["load", self.url, "--interval", INTERVAL, "--report", "0"],
+                    "args": [
+                        "load", self.url, "--interval", INTERVAL, "--report", "1",
+                        "--timeout", timeout,
+                    ],
                 }],
             },
         })
     }
 
-    fn pod(node: &Node) -> String {
-        format!("load-{}", node.name())
+    fn pod(&self, node: &Node) -> String {
+        format!("load-{}-{}", self.service, node.name())
     }
 
-    /// Ends the clients, and returns what they counted. Panics if a connection failed.
-    pub(crate) fn finish(self) -> Loaded<'a> {
-        for node in self.nodes {
-            self.site
-                .signal(node, &self.namespace, &Self::pod(node), "SIGTERM");
-        }
-        let counts = self.nodes.iter().map(|node| self.counts(node)).collect();
-        Loaded { load: self, counts }
+    /// What a client has printed.
+    fn lines(&self, node: &Node) -> Option<Vec<Value>> {
+        let arguments = ["-n", &self.namespace, "logs", &self.pod(node)];
+        let output = self.cluster.try_kubectl(&arguments, None);
+        let text = String::from_utf8_lossy(&output.stdout);
+        let lines = text.lines().map(serde_json::from_str);
+        lines.collect::<Result<_, _>>().ok()
     }
 
-    fn counts(&self, node: &Node) -> Counts {
-        let pod = Self::pod(node);
-        let target = format!("pod/{pod}");
-        wait_for(&format!("the end of the load on {}", node.name()), || {
-            let pod = self.site.get(&["-n", &self.namespace, "get", &target]);
-            let phase = pod["status"]["phase"].as_str()?;
-            ["Succeeded", "Failed"].contains(&phase).then_some(())
+    /// What a client has counted so far, second by second.
+    fn reports(&self, node: &Node) -> Option<Vec<Tally>> {
+        let lines = self.lines(node)?;
+        lines.iter().map(Tally::of_report).collect()
+    }
+
+    /// Waits until everything that was begun before is counted, and then some; panics if a
+    /// connection has ever failed.
+    pub(crate) fn assert_goes_on(&self) {
+        let reports =
+            || -> Option<Vec<_>> { self.nodes.iter().map(|node| self.reports(node)).collect() };
+        let before = wait_for("reports", reports);
+        let reports = wait_for("more connections", || {
+            let reports = reports()?;
+            let mut both = reports.iter().zip(&before);
+            // The first report after this moment may be of connections before it.
+            if both.all(|(now, before)| now.len() >= before.len() + 2) {
+                return Some(reports);
+            }
+            thread::sleep(Duration::from_millis(200));
+            None
         });
-        let log = self.site.kubectl(&["-n", &self.namespace, "logs", &pod]);
-        let last = log.lines().last().unwrap_or_default();
-        let summary: Value = serde_json::from_str(last).expect("a summary in JSON");
-        assert_eq!(
-            summary["failed"],
-            0,
-            "on {} in {} s: {} answers, failures: {}, the first of them: {}",
-            node.name(),
-            summary["seconds"],
-            summary["identities"],
-            summary["errors"],
-            summary["failures"][0]
-        );
-        let identities = summary["identities"].as_object().expect("identities");
-        Counts {
-            identities: identities
-                .iter()
-                .map(|(identity, count)| (identity.clone(), count.as_u64().unwrap_or(0)))
-                .collect(),
-            ..Counts::default()
+        for (node, reports) in self.nodes.iter().zip(reports) {
+            let tally = Tally::sum(&reports);
+            assert_eq!(tally.failed(), 0, "on {}: {tally:?}", node.name());
+            assert!(tally.answered() > 0, "nobody answered");
+        }
+    }
+
+    /// Ends the clients, and returns what each counted.
+    pub(crate) fn finish(self) -> LoadResult<'a> {
+        // A pod that is past its deadline is told to end like one that is deleted, but stays, and
+        // with it what it has said.
+        let patch = json!({"spec": {"activeDeadlineSeconds": 1}}).to_string();
+        for node in self.nodes {
+            let pod = self.pod(node);
+            self.cluster
+                .kubectl(&["-n", &self.namespace, "patch", "pod", &pod, "-p", &patch]);
+        }
+        let nodes = self.nodes.iter().map(|node| self.result(node)).collect();
+        LoadResult { load: self, nodes }
+    }
+
+    fn result(&self, node: &Node) -> NodeResult {
+        let summary = wait_for(&format!("the end of the load on {}", node.name()), || {
+            // What a client prints last has the time that all of it took.
+            let last = self.lines(node)?.pop()?;
+            last["seconds"].is_number().then_some(last)
+        });
+        let failures = summary["failures"].as_array().into_iter().flatten();
+        let failures = failures
+            .filter_map(|failure| failure["at"].as_f64())
+            .map(|at| UNIX_EPOCH + Duration::from_secs_f64(at));
+        NodeResult {
+            tally: Tally::of_report(&summary).expect("a summary"),
+            failures: failures.collect(),
+            timeout: self.timeout,
+            summary,
         }
     }
 }
 
-impl Loaded<'_> {
-    /// Whether on every node the clients were answered in exactly these shares, which were programmed
-    /// all the time: the block of connections that the clients left unfinished is finished first.
+impl LoadResult<'_> {
+    /// Panics if a connection failed.
+    pub(crate) fn assert_none_failed(&self) {
+        for (node, NodeResult { tally, summary, .. }) in self.load.nodes.iter().zip(&self.nodes) {
+            assert_eq!(tally.failed(), 0, "on {}: {summary}", node.name());
+        }
+    }
+
+    /// Panics unless no connection failed and on every node the clients were answered in exactly
+    /// these shares, which were programmed all the time: the block of connections that the clients
+    /// left unfinished is finished first.
     pub(crate) fn assert_exact<const N: usize>(&self, shares: [(&str, u64); N]) {
-        let Load {
-            site, url, nodes, ..
-        } = &self.load;
+        self.assert_none_failed();
+        let Load { cluster, url, .. } = &self.load;
         let block: u64 = shares.iter().map(|(_, share)| share).sum();
-        for (node, counts) in nodes.iter().zip(&self.counts) {
-            let answered: u64 = counts.identities.values().sum();
-            assert!(answered > 5 * block, "hardly a load: {counts:?}");
+        for (node, NodeResult { tally, .. }) in self.load.nodes.iter().zip(&self.nodes) {
+            let answered = tally.answered();
+            assert!(answered > 5 * block, "hardly a load: {tally:?}");
             let missing = block - answered % block;
-            let rest = site.ask_from(node, url, missing);
+            let rest = cluster.ask_from(node, url, missing);
             assert_eq!(rest.failed(), 0, "on {}: {rest:?}", node.name());
             let blocks = (answered + missing) / block;
             for (identity, share) in shares {
                 assert_eq!(
-                    counts.count(identity) + rest.count(identity),
+                    tally.count(identity) + rest.count(identity),
                     share * blocks,
-                    "{identity} on {} of {}/{}: {counts:?} and {rest:?}",
+                    "{identity} on {} of {}/{}: {tally:?} and {rest:?}",
                     node.name(),
                     self.load.namespace,
-                    self.load.root,
+                    self.load.service,
                 );
             }
         }
+    }
+}
+
+impl NodeResult {
+    /// Panics if a connection failed that began when no node's maps had a pod any more: one that
+    /// began before fails until its time is up, or a moment later on a busy machine.
+    pub(crate) fn assert_none_failed_after(&self, gone: SystemTime) {
+        let last = gone + self.timeout + Duration::from_secs(1);
+        let late = self.failures.iter().filter(|at| **at > last).count();
+        assert_eq!(late, 0, "{}", self.summary);
+        eprintln!("{} failed before", self.tally.failed());
     }
 }

@@ -3,11 +3,10 @@
 //!
 //! All tests share one cluster and take turns on it: a cluster is up in seconds, but not in no
 //! time, and some tests stop parts of it. Whatever a test changes, the next one finds as
-//! [`Site::enter`](site::Site::enter) promises.
+//! [`TestCluster::enter`](cluster::TestCluster::enter) promises.
 
 mod access;
 mod canary;
-mod counts;
 mod crd;
 mod definition;
 mod garbage;
@@ -17,12 +16,11 @@ mod leaves;
 mod life;
 mod load;
 mod namespace;
+mod node;
 mod observe;
-mod on_node;
 mod outage;
 mod quota;
-mod site;
-mod traffic;
+mod test_cluster;
 mod uninstall;
 mod user;
 

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::thread;
 
 use serde_json::{Value, json};
+use testbed::fixtures::Tally;
+use testbed::fixtures::manifests::{self, traffic_split};
 
-use crate::counts::Counts;
-use crate::site::{Site, examples_image, wait_for};
+use crate::test_cluster::{TestCluster, examples_image, wait_for};
 
-impl Site {
+impl TestCluster {
     /// Makes an empty namespace that vanishes with the test.
     pub(crate) fn namespace(&self, name: &str) -> Namespace<'_> {
         // An earlier test's of the same name may still be on its way out.
@@ -16,7 +17,7 @@ impl Site {
         self.kubectl(&["wait", "--for=delete", &earlier, "--timeout=90s"]);
         self.kubectl(&["create", "namespace", name]);
         Namespace {
-            site: self,
+            cluster: self,
             name: name.to_owned(),
         }
     }
@@ -24,7 +25,7 @@ impl Site {
 
 /// A namespace that is deleted when this is dropped.
 pub(crate) struct Namespace<'a> {
-    site: &'a Site,
+    cluster: &'a TestCluster,
     name: String,
 }
 
@@ -35,11 +36,10 @@ impl Namespace<'_> {
 
     /// Applies a Service with one TCP port, which selects the pods with these labels.
     pub(crate) fn service(&self, name: &str, port: u16, selector: &Value) {
-        self.site.apply(&json!({
-            "apiVersion": "v1", "kind": "Service",
-            "metadata": {"name": name, "namespace": self.name},
-            "spec": {"selector": selector, "ports": [{"name": "http", "port": port, "targetPort": "http"}]},
-        }));
+        let ports = json!([{"name": "http", "port": port, "targetPort": "http"}]);
+        let spec = json!({"selector": selector, "ports": ports});
+        self.cluster
+            .apply(&manifests::service(&self.name, name, &spec));
     }
 
     /// Applies a Deployment of servers with the labels `app: shop` and `version`, which tell
@@ -58,7 +58,7 @@ impl Namespace<'_> {
 
     fn deployment(&self, version: &str, replicas: u32, grace_seconds: u32, variable: &Value) {
         let labels = json!({"app": "shop", "version": version});
-        self.site.apply(&json!({
+        self.cluster.apply(&json!({
             "apiVersion": "apps/v1", "kind": "Deployment",
             "metadata": {"name": version, "namespace": self.name},
             "spec": {
@@ -85,7 +85,7 @@ impl Namespace<'_> {
     /// Waits until a Deployment has all its pods ready and no others.
     pub(crate) fn wait_for_servers(&self, version: &str) {
         let target = format!("deployment/{version}");
-        self.site.kubectl(&[
+        self.cluster.kubectl(&[
             "-n",
             &self.name,
             "rollout",
@@ -124,7 +124,7 @@ impl Namespace<'_> {
         let selector = format!("kubernetes.io/service-name={service}");
         wait_for(&format!("{count} endpoints of {service}"), || {
             let get = ["-n", &self.name, "get", "endpointslices", "-l", &selector];
-            let slices = self.site.get(&get);
+            let slices = self.cluster.get(&get);
             let slices = slices["items"].as_array()?.iter();
             let endpoints = slices.filter_map(|slice| slice["endpoints"].as_array());
             let ready = endpoints
@@ -137,21 +137,16 @@ impl Namespace<'_> {
     /// Applies a TrafficSplit of `shop` over `shop-v1`, `shop-v2`, ... with these weights, and
     /// waits until every node has it.
     pub(crate) fn split(&self, weights: &[u64]) {
-        self.site.apply(&self.split_object("canary", weights));
-        self.site.wait_for_weights(&self.name, "shop", weights);
+        self.cluster.apply(&self.split_object("canary", weights));
+        self.cluster.wait_for_weights(&self.name, "shop", weights);
     }
 
     /// The same object, not applied.
     pub(crate) fn split_object(&self, name: &str, weights: &[u64]) -> Value {
-        let backends: Vec<Value> = (1..)
-            .zip(weights)
-            .map(|(number, weight)| json!({"service": format!("shop-v{number}"), "weight": weight}))
-            .collect();
-        json!({
-            "apiVersion": "split.smi-spec.io/v1alpha2", "kind": "TrafficSplit",
-            "metadata": {"name": name, "namespace": self.name},
-            "spec": {"service": "shop", "backends": backends},
-        })
+        let leaves: Vec<_> = (1..=weights.len()).map(|n| format!("shop-v{n}")).collect();
+        let leaves = leaves.iter().map(String::as_str);
+        let backends: Vec<_> = leaves.zip(weights.iter().copied()).collect();
+        traffic_split("v1alpha2", &self.name, name, "shop", &backends)
     }
 
     /// The URL of `shop`, by its name.
@@ -162,19 +157,19 @@ impl Namespace<'_> {
     /// Runs kubectl in this namespace.
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
         let arguments = [&["-n", &self.name], arguments].concat();
-        self.site.kubectl(&arguments)
+        self.cluster.kubectl(&arguments)
     }
 
     /// The cluster that it is in.
-    pub(crate) fn site(&self) -> &Site {
-        self.site
+    pub(crate) fn cluster(&self) -> &TestCluster {
+        self.cluster
     }
 
     /// The pods of a Deployment that are not about to go: names and addresses.
     pub(crate) fn pods_of(&self, version: &str) -> BTreeMap<String, String> {
         let selector = format!("version={version}");
         let pods = self
-            .site
+            .cluster
             .get(&["-n", &self.name, "get", "pods", "-l", &selector]);
         let pods = pods["items"].as_array().into_iter().flatten();
         pods.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
@@ -195,15 +190,15 @@ impl Namespace<'_> {
     /// shares, twice. A block that others have begun is finished first.
     pub(crate) fn assert_exact<const N: usize>(&self, shares: [(&str, u64); N]) {
         let block: u64 = shares.iter().map(|(_, share)| share).sum();
-        for node in self.site.nodes() {
-            let split = self.site.split_on(node, &self.name, "shop");
+        for node in self.cluster.nodes() {
+            let split = self.cluster.split_on(node, &self.name, "shop");
             let begun = split.and_then(|split| split["connections"].as_u64());
             let begun = begun.expect("a split") % block;
             if begun > 0 {
-                self.site.ask_from(node, &self.url(), block - begun);
+                self.cluster.ask_from(node, &self.url(), block - begun);
             }
-            let counts = self.site.ask_from(node, &self.url(), 2 * block);
-            let expected = Counts::of(shares.map(|(version, share)| (version, 2 * share)));
+            let counts = self.cluster.ask_from(node, &self.url(), 2 * block);
+            let expected = Tally::of(shares.map(|(version, share)| (version, 2 * share)));
             assert_eq!(counts.by_deployment(), expected, "on {}", node.name());
         }
     }
@@ -220,12 +215,12 @@ impl Drop for Namespace<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
             for what in ["pods,endpointslices,trafficsplits", "events"] {
-                self.site
+                self.cluster
                     .tell(&["-n", &self.name, "get", what, "-o", "wide"]);
             }
         }
         let arguments = ["delete", "namespace", &self.name, "--wait=false"];
         // A test may be on its way down because nothing works any more.
-        let _ = self.site.try_kubectl(&arguments, None);
+        let _ = self.cluster.try_kubectl(&arguments, None);
     }
 }

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use testbed::cluster::Node;
 
-use crate::site::{SYSTEM, Site};
+use crate::test_cluster::{Node, SYSTEM, TestCluster};
 
 /// What an agent's `/metrics` said.
 #[derive(Debug)]
@@ -47,7 +46,7 @@ fn value(line: &str, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
 /// often each was told.
 pub(crate) type Events = BTreeMap<String, BTreeMap<String, u64>>;
 
-impl Site {
+impl TestCluster {
     /// What a node's agent answers over the pod network, if it says that all is well.
     pub(crate) fn ask_agent(&self, node: &Node, path: &str) -> Option<String> {
         let pod = self.agent(node);

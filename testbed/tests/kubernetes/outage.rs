@@ -4,12 +4,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use testbed::cluster::{Component, Node};
+use testbed::cluster::Component;
+use testbed::fixtures::Tally;
+use testbed::fixtures::manifests::traffic_split;
 
-use crate::counts::Counts;
 use crate::load::Load;
-use crate::on_node::{agent_json_on, request_from, split_of};
-use crate::site::{SYSTEM, Site, wait_for};
+use crate::node::{agent_json_on, request_from, split_of};
+use crate::test_cluster::{Node, SYSTEM, TestCluster, wait_for};
 
 /// Longer than the self-tests of an agent are apart, and not so long that Kubernetes gives the
 /// nodes up.
@@ -17,19 +18,22 @@ const OUTAGE: Duration = Duration::from_secs(12);
 
 /// Parts of the control plane that are away until this is dropped.
 struct Outage<'a> {
-    site: &'a Site,
+    cluster: &'a TestCluster,
     components: &'static [Component],
 }
 
 impl<'a> Outage<'a> {
     /// Stops the components, in this order.
-    fn begin(site: &'a Site, components: &'static [Component]) -> Self {
+    fn begin(cluster: &'a TestCluster, components: &'static [Component]) -> Self {
         for component in components {
-            site.cluster.stop(*component).expect("a control plane");
+            cluster.local().stop(*component).expect("a control plane");
         }
-        let answer = site.try_kubectl(&["get", "--raw", "/livez", "--request-timeout=2s"], None);
+        let answer = cluster.try_kubectl(&["get", "--raw", "/livez", "--request-timeout=2s"], None);
         assert!(!answer.status.success(), "{answer:?}");
-        Self { site, components }
+        Self {
+            cluster,
+            components,
+        }
     }
 }
 
@@ -37,7 +41,7 @@ impl Drop for Outage<'_> {
     fn drop(&mut self) {
         for component in self.components.iter().rev() {
             // What does not come back here is put back for the next test, or fails that one.
-            if let Err(error) = self.site.cluster.start(*component) {
+            if let Err(error) = self.cluster.local().start(*component) {
                 eprintln!("{component:?} is still away: {error:#}");
             }
         }
@@ -47,26 +51,20 @@ impl Drop for Outage<'_> {
 /// A TrafficSplit of `mall`, another root than the one that is under load.
 fn mall(namespace: &str, weights: [u64; 2]) -> Value {
     let backends = [("shop-v1", weights[0]), ("shop-v3", weights[1])];
-    json!({
-        "apiVersion": "split.smi-spec.io/v1alpha2", "kind": "TrafficSplit",
-        "metadata": {"name": "mall", "namespace": namespace},
-        "spec": {"service": "mall", "backends": backends.map(|(service, weight)| {
-            json!({"service": service, "weight": weight})
-        })},
-    })
+    traffic_split("v1alpha2", namespace, "mall", "mall", &backends)
 }
 
-fn agent_urls(site: &Site) -> Vec<(&Node, String)> {
+fn agent_urls(cluster: &TestCluster) -> Vec<(&Node, String)> {
     let url = |node| {
-        let address = site.pod_ip(SYSTEM, &site.agent(node));
+        let address = cluster.pod_ip(SYSTEM, &cluster.agent(node));
         (node, format!("http://{address}:9464"))
     };
-    site.nodes().iter().map(url).collect()
+    cluster.nodes().iter().map(url).collect()
 }
 
 /// Waits until on every node `mall` has these weights, and its second leaf is in this state.
-fn wait_for_mall(site: &Site, namespace: &str, state: &str, weights: [u64; 2]) {
-    site.wait_for_split(
+fn wait_for_mall(cluster: &TestCluster, namespace: &str, state: &str, weights: [u64; 2]) {
+    cluster.wait_for_split(
         &format!("{state} {weights:?}"),
         namespace,
         "mall",
@@ -83,8 +81,10 @@ fn wait_for_mall(site: &Site, namespace: &str, state: &str, weights: [u64; 2]) {
 
 #[test]
 fn while_api_server_and_etcd_are_away_splits_go_on_and_then_they_catch_up() {
-    let site = Site::enter();
-    let shop = site.namespace("outage");
+    let Some(cluster) = TestCluster::enter_local() else {
+        return;
+    };
+    let shop = cluster.namespace("outage");
     let name = shop.name();
     shop.service("mall", 80, &json!({"version": "v3"}));
     shop.service("shop-v3", 80, &json!({"version": "v3"}));
@@ -92,18 +92,18 @@ fn while_api_server_and_etcd_are_away_splits_go_on_and_then_they_catch_up() {
     shop.shop(1);
     shop.wait_for_servers("v3");
     shop.split(&[9, 1]);
-    site.apply(&mall(name, [1, 1]));
-    wait_for_mall(&site, name, "ready", [1, 1]);
-    let v3 = site.get(&["-n", name, "get", "pods", "-l", "version=v3"]);
+    cluster.apply(&mall(name, [1, 1]));
+    wait_for_mall(&cluster, name, "ready", [1, 1]);
+    let v3 = cluster.get(&["-n", name, "get", "pods", "-l", "version=v3"]);
     let v3 = v3["items"][0]["status"]["podIP"].as_str().expect("a pod");
     let make_ready = |ready: bool| {
         let url = format!("http://{v3}:8080/ready?value={ready}");
-        assert_eq!(request_from(&site.nodes()[0], "PUT", &url).0, 200);
+        assert_eq!(request_from(&cluster.nodes()[0], "PUT", &url).0, 200);
     };
-    let agents = agent_urls(&site);
+    let agents = agent_urls(&cluster);
 
-    let load = Load::start(&site, name, "shop", site.nodes());
-    let outage = Outage::begin(&site, &[Component::ApiServer, Component::Etcd]);
+    let load = Load::on(&cluster, name, "shop").start();
+    let outage = Outage::begin(&cluster, &[Component::ApiServer, Component::Etcd]);
     // Its kubelet notices, and can tell nobody yet.
     make_ready(false);
     let start = Instant::now();
@@ -119,43 +119,50 @@ fn while_api_server_and_etcd_are_away_splits_go_on_and_then_they_catch_up() {
     drop(outage);
     let changed = mall(name, [3, 1]);
     wait_for("an API server that takes objects", || {
-        site.try_apply(&changed).status.success().then_some(())
+        cluster.try_apply(&changed).status.success().then_some(())
     });
-    wait_for_mall(&site, name, "no-ready-endpoints", [3, 1]);
-    let url = format!("http://{}/", site.cluster_ip(name, "mall"));
-    for node in site.nodes() {
-        assert_eq!(site.ask_from(node, &url, 20), Counts::of([("v1", 20)]));
+    wait_for_mall(&cluster, name, "no-ready-endpoints", [3, 1]);
+    let url = format!("http://{}/", cluster.cluster_ip(name, "mall"));
+    for node in cluster.nodes() {
+        assert_eq!(cluster.ask_from(node, &url, 20), Tally::of([("v1", 20)]));
     }
     make_ready(true);
-    wait_for_mall(&site, name, "ready", [3, 1]);
-    for node in site.nodes() {
-        let expected = Counts::of([("v1", 30), ("v3", 10)]);
-        assert_eq!(site.ask_from(node, &url, 40), expected, "{}", node.name());
+    wait_for_mall(&cluster, name, "ready", [3, 1]);
+    for node in cluster.nodes() {
+        let expected = Tally::of([("v1", 30), ("v3", 10)]);
+        assert_eq!(
+            cluster.ask_from(node, &url, 40),
+            expected,
+            "{}",
+            node.name()
+        );
     }
     load.finish().assert_exact([("v1", 9), ("v2", 1)]);
 }
 
 #[test]
 fn an_agent_that_restarts_while_the_api_server_is_away_leaves_splits_as_they_were() {
-    let site = Site::enter();
-    let shop = site.namespace("blind");
+    let Some(cluster) = TestCluster::enter_local() else {
+        return;
+    };
+    let shop = cluster.namespace("blind");
     shop.shop(1);
     shop.split(&[9, 1]);
-    let agents = agent_urls(&site);
+    let agents = agent_urls(&cluster);
     let (node, agent) = &agents[0];
-    site.copy_agent_to(node);
-    let container = site.container(SYSTEM, &site.agent(node));
+    cluster.copy_agent_to(node);
+    let container = cluster.container(SYSTEM, &cluster.agent(node));
 
-    let load = Load::start(&site, shop.name(), "shop", site.nodes());
-    let outage = Outage::begin(&site, &[Component::ApiServer]);
-    site.ctr(node, &["tasks", "kill", "--signal", "SIGKILL", &container]);
+    let load = Load::on(&cluster, shop.name(), "shop").start();
+    let outage = Outage::begin(&cluster, &[Component::ApiServer]);
+    cluster.ctr(node, &["tasks", "kill", "--signal", "SIGKILL", &container]);
     wait_for("the end of the agent", || {
-        site.process(node, &container).is_none().then_some(())
+        cluster.process(node, &container).is_none().then_some(())
     });
     wait_for("another agent that is alive", || {
         (request_from(node, "GET", &format!("{agent}/livez")).0 == 200).then_some(())
     });
-    // It knows that it does not know everything, and takes nothing retired for that.
+    // It knows that it does not know everything, and retires nothing for that.
     let (status, body) = request_from(node, "GET", &format!("{agent}/readyz"));
     assert_eq!(status, 503, "{body}");
     let health: Value = serde_json::from_str(&body).expect("JSON");

@@ -6,11 +6,10 @@ use serde_json::json;
 use testbed::cluster::Options;
 
 use crate::kustomization::Kustomization;
-use crate::site::{SYSTEM, Site, wait_for};
+use crate::test_cluster::{SYSTEM, TestCluster, wait_for};
 
 #[test]
 fn a_component_grants_the_quota_that_critical_pods_need_on_some_clusters() {
-    let _alone = Site::alone();
     let directory = tempfile::tempdir().expect("a directory");
     let configuration = directory.path().join("admission.json");
     // As Google Kubernetes Engine has it.
@@ -34,7 +33,7 @@ fn a_component_grants_the_quota_that_critical_pods_need_on_some_clusters() {
         }],
     });
     fs::write(&configuration, text.to_string()).expect("a file");
-    let site = Site::up(&Options {
+    let own = TestCluster::own(&Options {
         name: format!("quota-{}", std::process::id()),
         nodes: 1,
         api_server_arguments: vec![format!(
@@ -43,13 +42,16 @@ fn a_component_grants_the_quota_that_critical_pods_need_on_some_clusters() {
         )],
         ..Options::default()
     });
-    site.kubectl(&["create", "-k", "deploy/crd"]);
-    site.kubectl(&["apply", "-k", "deploy/"]);
+    let Some(cluster) = own else {
+        return;
+    };
+    cluster.kubectl(&["create", "-k", "deploy/crd"]);
+    cluster.kubectl(&["apply", "-k", "deploy/"]);
     wait_for("a refusal", || {
-        let events = site.kubectl(&["-n", SYSTEM, "get", "events"]);
+        let events = cluster.kubectl(&["-n", SYSTEM, "get", "events"]);
         events.contains("insufficient quota").then_some(())
     });
     let granted = Kustomization::new(&["gke"], None);
-    site.kubectl(&["apply", "-k", granted.path()]);
-    site.wait_for_agents();
+    cluster.kubectl(&["apply", "-k", granted.path()]);
+    cluster.wait_for_agents();
 }

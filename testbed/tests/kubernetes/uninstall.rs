@@ -5,14 +5,13 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use serde_json::Value;
-use testbed::cluster::{Node, Options};
-use testbed::fixtures::image;
+use testbed::cluster::Options;
+use testbed::fixtures::{Tally, image};
 
-use crate::counts::Counts;
 use crate::documented;
 use crate::load::Load;
-use crate::on_node::{agent_json_on, has_bpftool, run_on, split_of, try_run_on};
-use crate::site::{CLIENTS, SYSTEM, Site, wait_for};
+use crate::node::{agent_json_on, has_bpftool, run_on, split_of, try_run_on};
+use crate::test_cluster::{CLIENTS, Node, SYSTEM, TestCluster, wait_for};
 use crate::user::{self, User, hide_image, rename_image, restore_image};
 
 /// What a node has that splitter could leave behind.
@@ -113,7 +112,7 @@ struct Connection {
 
 impl Connection {
     /// Opens it from a pod on a node.
-    fn open(site: &Site, node: &Node, address: &str) -> Self {
+    fn open(cluster: &TestCluster, node: &Node, address: &str) -> Self {
         // Each line of the head is written in time for the server not to give up.
         const SCRIPT: &str = r#"
             set -e
@@ -125,12 +124,15 @@ impl Connection {
             printf '\r\n' >&3
             cat <&3
         "#;
-        let container = site.container(CLIENTS, site.client_on(node));
-        let process = site.process(node, &container).expect("a client runs");
+        let container = cluster.container(CLIENTS, cluster.client_on(node));
+        let process = cluster.process(node, &container).expect("a client runs");
         let groups = run_on(node, "cat", &[&format!("/proc/{process}/cgroup")]);
         let group = groups.lines().find_map(|line| line.strip_prefix("0::"));
         let group = unified_groups(node) + group.expect("a control group of version 2");
-        let mut command = node.command("nsenter").expect("a command on a node");
+        let mut command = node
+            .local()
+            .command("nsenter")
+            .expect("a command on a node");
         command
             .args(["--target", &process.to_string(), "--net", "--"])
             .args(["bash", "-c", SCRIPT, "client", &group, address])
@@ -168,61 +170,65 @@ impl Drop for Connection {
 }
 
 /// Follows the README, on nodes of which one cannot start the clean-up at first.
-fn uninstall(site: &Site, user: &User, image: &str) {
+fn uninstall(cluster: &TestCluster, user: &User, image: &str) {
     let commands = documented::commands("README.md", "### Uninstall", "delete -k");
-    let broken = &site.nodes()[1];
-    hide_image(site, broken, image);
+    let broken = &cluster.nodes()[1];
+    hide_image(cluster, broken, image);
     let said = user.fail(&commands.replace("--timeout=5m", "--timeout=15s"));
     assert!(said.contains("timed out"), "{said}");
     assert!(is_pinned(broken), "{said}");
     wait_for("a clean node", || {
-        (!is_pinned(&site.nodes()[0])).then_some(())
+        (!is_pinned(&cluster.nodes()[0])).then_some(())
     });
     // Nothing is deleted that is needed to try again.
-    site.kubectl(&["-n", SYSTEM, "get", "daemonset/splitter-agent"]);
-    restore_image(site, broken, image);
+    cluster.kubectl(&["-n", SYSTEM, "get", "daemonset/splitter-agent"]);
+    restore_image(cluster, broken, image);
     user.run(&commands);
 }
 
 #[test]
 fn what_was_installed_from_a_registry_is_uninstalled_from_every_node_and_cuts_no_connection() {
-    let _alone = Site::alone();
     // Of its own, so that there is a time before splitter.
-    let site = Site::up(&Options {
+    let own = TestCluster::own(&Options {
         name: format!("uninstall-{}", std::process::id()),
         ..Options::default()
     });
-    let shop = site.namespace("gone");
+    let Some(cluster) = own else {
+        return;
+    };
+    let shop = cluster.namespace("gone");
     shop.shop(1);
-    let before: Vec<_> = site.nodes().iter().map(Picture::of).collect();
+    let before: Vec<_> = cluster.nodes().iter().map(Picture::of).collect();
     let image = user::pushed("splitter-agent", "0.1.0-abc");
-    for node in site.nodes() {
-        rename_image(&site, node, &image);
+    for node in cluster.nodes() {
+        rename_image(&cluster, node, &image);
     }
-    let user = User::new(&site.cluster, "0.1.0-abc");
+    let user = User::new(cluster.local(), "0.1.0-abc");
     user.run(&documented::commands(
         "README.md",
         "## On a cluster",
         "apply -k",
     ));
     shop.split(&[0, 1]);
-    let installed: Vec<_> = site.nodes().iter().map(kernel_objects).collect();
-    for (node, before) in site.nodes().iter().zip(&before) {
+    let installed: Vec<_> = cluster.nodes().iter().map(kernel_objects).collect();
+    for (node, before) in cluster.nodes().iter().zip(&before) {
         let now = Picture::of(node);
         assert_ne!(now.pins, before.pins);
         assert_ne!(now.mounts, before.mounts);
         assert!(!has_bpftool() || now.programs != before.programs);
     }
-    let address = site.cluster_ip(shop.name(), "shop");
-    let open = |node| Connection::open(&site, node, &address);
-    let connections: Vec<_> = site.nodes().iter().map(open).collect();
-    for node in site.nodes() {
-        let split = site.split_on(node, shop.name(), "shop").expect("a split");
+    let address = cluster.cluster_ip(shop.name(), "shop");
+    let open = |node| Connection::open(&cluster, node, &address);
+    let connections: Vec<_> = cluster.nodes().iter().map(open).collect();
+    for node in cluster.nodes() {
+        let split = cluster
+            .split_on(node, shop.name(), "shop")
+            .expect("a split");
         assert_eq!(split["leaves"][1]["connections"], 1, "{split}");
     }
 
-    uninstall(&site, &user, &image);
-    for ((node, before), installed) in site.nodes().iter().zip(&before).zip(&installed) {
+    uninstall(&cluster, &user, &image);
+    for ((node, before), installed) in cluster.nodes().iter().zip(&before).zip(&installed) {
         wait_for_picture(node, before);
         for (kind, id) in installed {
             wait_for(&format!("the end of {kind} {id}"), || {
@@ -236,13 +242,13 @@ fn what_was_installed_from_a_registry_is_uninstalled_from_every_node_and_cuts_no
         assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
         assert!(answer.contains(r#""identity":"v2""#), "{answer}");
     }
-    for node in site.nodes() {
-        let counts = site.ask_from(node, &shop.url(), 100);
+    for node in cluster.nodes() {
+        let counts = cluster.ask_from(node, &shop.url(), 100);
         assert_eq!(counts.failed(), 0, "{counts:?}");
         // Where the split had sent nobody.
         assert!(counts.count("v1") > 0, "{counts:?}");
     }
-    let splits = site.kubectl(&["-n", shop.name(), "get", "trafficsplits"]);
+    let splits = cluster.kubectl(&["-n", shop.name(), "get", "trafficsplits"]);
     assert!(splits.contains("canary"), "{splits}");
 }
 
@@ -268,71 +274,75 @@ pub(crate) fn wait_for_picture(node: &Node, before: &Picture) {
 
 #[test]
 fn agents_that_are_just_deleted_leave_splits_at_work_and_others_take_over() {
-    let site = Site::enter();
-    let shop = site.namespace("deleted");
+    let Some(cluster) = TestCluster::enter_local() else {
+        return;
+    };
+    let shop = cluster.namespace("deleted");
     // On both nodes: whatever happens to one, it is not the agents' doing.
     shop.shop(2);
     shop.split(&[9, 1]);
-    for node in site.nodes() {
-        site.copy_agent_to(node);
+    for node in cluster.nodes() {
+        cluster.copy_agent_to(node);
     }
-    let load = Load::start(&site, shop.name(), "shop", site.nodes());
-    site.kubectl(&["delete", "-k", "deploy/"]);
-    let pods = site.try_kubectl(&["-n", SYSTEM, "get", "pods", "-o", "name"], None);
+    let load = Load::on(&cluster, shop.name(), "shop").start();
+    cluster.kubectl(&["delete", "-k", "deploy/"]);
+    let pods = cluster.try_kubectl(&["-n", SYSTEM, "get", "pods", "-o", "name"], None);
     assert_eq!(String::from_utf8_lossy(&pods.stdout), "");
     let mut before = Vec::new();
-    for node in site.nodes() {
+    for node in cluster.nodes() {
         let split = split_of(&agent_json_on(node, &["status"]), shop.name());
         before.push(split["connections"].as_u64().expect("a count"));
     }
-    for (node, before) in site.nodes().iter().zip(before) {
+    for (node, before) in cluster.nodes().iter().zip(before) {
         // Connections that no agent sees are counted as ever.
         wait_for("more connections", || {
             let split = split_of(&agent_json_on(node, &["status"]), shop.name());
             (split["connections"].as_u64()? > before + 10).then_some(())
         });
     }
-    site.kubectl(&["apply", "-k", "deploy/"]);
-    site.wait_for_agents();
+    cluster.kubectl(&["apply", "-k", "deploy/"]);
+    cluster.wait_for_agents();
     load.finish().assert_exact([("v1", 9), ("v2", 1)]);
     shop.split(&[1, 1]);
-    for node in site.nodes() {
-        let expected = Counts::of([("v1", 10), ("v2", 10)]);
-        assert_eq!(site.ask_from(node, &shop.url(), 20), expected);
+    for node in cluster.nodes() {
+        let expected = Tally::of([("v1", 10), ("v2", 10)]);
+        assert_eq!(cluster.ask_from(node, &shop.url(), 20), expected);
     }
 }
 
 #[test]
 fn one_node_is_cleaned_while_the_others_go_on() {
-    let site = Site::enter();
-    let shop = site.namespace("one-node");
+    let Some(cluster) = TestCluster::enter_local() else {
+        return;
+    };
+    let shop = cluster.namespace("one-node");
     shop.shop(1);
     shop.split(&[0, 1]);
-    let [cleaned, other] = site.nodes() else {
+    let [cleaned, other] = cluster.nodes() else {
         panic!("two nodes")
     };
-    let user = User::new(&site.cluster, image::VERSION);
+    let user = User::new(cluster.local(), image::VERSION);
     let commands = documented::commands("docs/operations.md", "## Cleaning one node", "cleanup");
     user.run(&commands.replace("NODE=node-1", &format!("NODE={}", cleaned.name())));
     wait_for("a clean node", || (!is_pinned(cleaned)).then_some(()));
-    let counts = site.ask_from(cleaned, &shop.url(), 100);
+    let counts = cluster.ask_from(cleaned, &shop.url(), 100);
     assert!(counts.count("v1") > 0, "{counts:?}");
     assert_eq!(
-        site.ask_from(other, &shop.url(), 10),
-        Counts::of([("v2", 10)])
+        cluster.ask_from(other, &shop.url(), 10),
+        Tally::of([("v2", 10)])
     );
     // The label has kept it away.
     assert!(!is_pinned(cleaned));
     let back = ["label", "node", cleaned.name(), "splitter.dev/agent-"];
-    site.kubectl(&back);
+    cluster.kubectl(&back);
     wait_for("the agent's return", || is_pinned(cleaned).then_some(()));
-    site.wait_for_agents();
+    cluster.wait_for_agents();
     shop.split(&[1, 0]);
     assert_eq!(
-        site.ask_from(cleaned, &shop.url(), 10),
-        Counts::of([("v1", 10)])
+        cluster.ask_from(cleaned, &shop.url(), 10),
+        Tally::of([("v1", 10)])
     );
-    site.kubectl(&[
+    cluster.kubectl(&[
         "-n",
         SYSTEM,
         "delete",

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
-use testbed::cluster::{Cluster, Node, tools};
+use testbed::cluster::{Cluster, tools};
 use testbed::fixtures::image;
 use testbed::workspace::root;
 
-use crate::site::Site;
+use crate::test_cluster::{Node, TestCluster};
 
 /// What the documents say in place of a registry.
 const EXAMPLE: &str = "registry.example.com/team";
@@ -91,21 +91,21 @@ pub(crate) fn pushed(name: &str, tag: &str) -> String {
 
 /// Gives the agent's image another name on a node, and takes away the one in `deploy`, so that
 /// only pods with the new name can start.
-pub(crate) fn rename_image(site: &Site, node: &Node, name: &str) {
+pub(crate) fn rename_image(cluster: &TestCluster, node: &Node, name: &str) {
     let built = format!("docker.io/library/splitter-agent:{}", image::VERSION);
-    site.ctr(node, &["images", "tag", "--force", &built, name]);
-    site.ctr(node, &["images", "remove", &built]);
+    cluster.ctr(node, &["images", "tag", "--force", &built, name]);
+    cluster.ctr(node, &["images", "remove", &built]);
 }
 
 /// Takes an image away from a node; containers that use it go on. It is kept under another name.
-pub(crate) fn hide_image(site: &Site, node: &Node, name: &str) {
-    site.ctr(node, &["images", "tag", "--force", name, HIDDEN]);
-    site.ctr(node, &["images", "remove", name]);
+pub(crate) fn hide_image(cluster: &TestCluster, node: &Node, name: &str) {
+    cluster.ctr(node, &["images", "tag", "--force", name, HIDDEN]);
+    cluster.ctr(node, &["images", "remove", name]);
 }
 
 /// Brings back what was hidden.
-pub(crate) fn restore_image(site: &Site, node: &Node, name: &str) {
-    site.ctr(node, &["images", "tag", "--force", HIDDEN, name]);
+pub(crate) fn restore_image(cluster: &TestCluster, node: &Node, name: &str) {
+    cluster.ctr(node, &["images", "tag", "--force", HIDDEN, name]);
 }
 
 const HIDDEN: &str = "registry.invalid/hidden:1";

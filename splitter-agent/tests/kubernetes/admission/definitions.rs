@@ -1,6 +1,7 @@
 //! Definitions of TrafficSplits: the project's, and such as other tools bring.
 
 use serde_json::{Value, json};
+use testbed::fixtures::manifests::{Version, definition};
 
 /// The project's own.
 pub(super) fn own() -> Value {
@@ -10,8 +11,8 @@ pub(super) fn own() -> Value {
 
 /// Whatever is called a TrafficSplit.
 pub(super) fn permissive() -> Value {
-    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-    definition(&super::VERSIONS.map(|version| (version, schema.clone())))
+    let stored = super::VERSIONS.last().expect("versions");
+    definition(&super::VERSIONS.map(Version::permissive), stored)
 }
 
 /// Those of others, with their names.
@@ -23,40 +24,26 @@ pub(super) fn strangers() -> Vec<(&'static str, Value)> {
         // Open Service Mesh, osm-edge, SMI SDK: any number.
         (
             "numbers",
-            definition(&["v1alpha2", "v1alpha3", "v1alpha4"].map(|it| (it, schema(&number)))),
+            with_schemas(&["v1alpha2", "v1alpha3", "v1alpha4"].map(|it| (it, schema(&number)))),
         ),
         // linkerd-smi: int or string in v1alpha1, beside numbers in v1alpha2.
         (
             "quantities",
-            definition(&[("v1alpha2", schema(&number)), ("v1alpha1", schema(&either))]),
+            with_schemas(&[("v1alpha2", schema(&number)), ("v1alpha1", schema(&either))]),
         ),
     ]
 }
 
 /// The last version is stored.
-fn definition(versions: &[(&str, Value)]) -> Value {
-    let last = versions.last().map(|(name, _)| *name);
-    let versions: Vec<Value> = versions
+fn with_schemas(schemas: &[(&str, Value)]) -> Value {
+    let versions: Vec<Version<'_>> = schemas
         .iter()
-        .map(|(name, schema)| {
-            json!({
-                "name": name, "served": true, "storage": Some(*name) == last,
-                "schema": {"openAPIV3Schema": schema},
-            })
+        .map(|(name, schema)| Version {
+            schema: schema.clone(),
+            ..Version::permissive(name)
         })
         .collect();
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": "trafficsplits.split.smi-spec.io"},
-        "spec": {
-            "group": "split.smi-spec.io", "scope": "Namespaced",
-            "names": {
-                "kind": "TrafficSplit", "listKind": "TrafficSplitList",
-                "plural": "trafficsplits", "singular": "trafficsplit",
-            },
-            "versions": versions,
-        },
-    })
+    definition(&versions, schemas.last().expect("versions").0)
 }
 
 /// With weights of this schema; a spec is not asked for, nor that a list has items.

@@ -1,10 +1,10 @@
 //! What people and tools write into splits, and what is to become of it.
 
 use serde_json::{Value, json};
-use testbed::cluster::Node;
+use testbed::fixtures::Tally;
+use testbed::fixtures::manifests::{self, traffic_split};
 
-use crate::counts::Counts;
-use crate::site::Site;
+use crate::test_cluster::{Node, TestCluster};
 
 /// A split that is odd, of a root Service of its own.
 pub(super) struct Case {
@@ -50,10 +50,8 @@ impl Case {
     }
 
     fn with_spec(name: &'static str, reason: &'static str, outcome: Outcome, spec: Value) -> Self {
-        let mut object = json!({
-            "apiVersion": "split.smi-spec.io/v1alpha4", "kind": "TrafficSplit",
-            "metadata": {"name": name, "namespace": "garbage", "labels": {"odd": "yes"}},
-        });
+        let mut object = traffic_split::<u64>("v1alpha4", "garbage", name, "", &[]);
+        object["metadata"]["labels"] = json!({"odd": "yes"});
         object["spec"] = spec;
         Self {
             name,
@@ -95,32 +93,29 @@ impl Case {
     }
 
     /// Asks the root from a node, and panics if something else comes of it than should.
-    pub(super) fn assert_outcome(&self, site: &Site, node: &Node) {
+    pub(super) fn assert_outcome(&self, cluster: &TestCluster, node: &Node) {
         if self.root == Root::Missing {
             return;
         }
         let (count, expected) = match self.outcome {
-            Outcome::AsWithout => (10, Counts::of([("v2", 10)])),
+            Outcome::AsWithout => (10, Tally::of([("v2", 10)])),
             Outcome::Shares(v1, v2) => {
-                let expected = Counts::of([("v1", 3 * v1), ("v2", 3 * v2)]);
+                let expected = Tally::of([("v1", 3 * v1), ("v2", 3 * v2)]);
                 (3 * (v1 + v2), expected)
             }
             Outcome::Refused => {
-                let mut expected = Counts::default();
+                let mut expected = Tally::default();
                 expected.errors.insert("refused".to_owned(), 10);
                 (10, expected)
             }
         };
-        let counts = site.ask_from(node, &self.url(), count);
+        let counts = cluster.ask_from(node, &self.url(), count);
         assert_eq!(counts, expected, "{} on {}", self.name, node.name());
     }
 }
 
 pub(super) fn service(name: &str, spec: &Value) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Service",
-        "metadata": {"name": name, "namespace": "garbage"}, "spec": spec,
-    })
+    manifests::service("garbage", name, spec)
 }
 
 pub(super) fn backend(service: &str, weight: impl Into<Value>) -> Value {
@@ -315,11 +310,7 @@ pub(super) fn accepted() -> Vec<Case> {
 /// Splits that are not in the namespace of their root, and that of the API server.
 pub(super) fn elsewhere() -> [Value; 2] {
     let split = |name: &str, namespace: &str, root: &str| {
-        json!({
-            "apiVersion": "split.smi-spec.io/v1alpha2", "kind": "TrafficSplit",
-            "metadata": {"name": name, "namespace": namespace},
-            "spec": {"service": root, "backends": [backend("shop-v1", 1)]},
-        })
+        traffic_split("v1alpha2", namespace, name, root, &[("shop-v1", 1)])
     };
     [
         split("api-server", "default", "kubernetes"),

@@ -1,39 +1,40 @@
 //! EndpointSlices that no controller would write.
 
 use serde_json::{Value, json};
+use testbed::fixtures::Tally;
+use testbed::fixtures::manifests::endpoint_slice;
 
 use super::cases::backend;
-use crate::counts::Counts;
-use crate::site::{Site, wait_for};
+use crate::test_cluster::{TestCluster, wait_for};
 
 #[test]
 fn endpoint_slices_with_garbage_never_get_a_connection() {
-    let site = Site::enter();
-    let namespace = site.namespace("slices");
+    let cluster = TestCluster::enter();
+    let namespace = cluster.namespace("slices");
     namespace.shop(1);
     namespace.service("manual", 80, &Value::Null);
     let pods = ["-n", "slices", "get", "pods", "-l", "version=v1"];
-    let address = site.get(&pods)["items"][0]["status"]["podIP"].clone();
-    site.apply(&json!({"apiVersion": "v1", "kind": "List", "items": slices(&address)}));
+    let address = cluster.get(&pods)["items"][0]["status"]["podIP"].clone();
+    cluster.apply(&json!({"apiVersion": "v1", "kind": "List", "items": slices(&address)}));
     let mut split = namespace.split_object("canary", &[]);
     split["spec"]["backends"] = json!([backend("manual", 1), backend("shop-v2", 1)]);
-    site.apply(&split);
+    cluster.apply(&split);
     let wait_for_manual = |endpoints: u64| {
-        site.wait_for_split("the good endpoint", "slices", "shop", |split| {
+        cluster.wait_for_split("the good endpoint", "slices", "shop", |split| {
             split.is_some_and(|split| split["leaves"][0]["endpoints"] == endpoints)
         });
     };
     wait_for_manual(1);
-    for node in site.nodes() {
-        let counts = site.ask_from(node, &namespace.url(), 20);
+    for node in cluster.nodes() {
+        let counts = cluster.ask_from(node, &namespace.url(), 20);
         assert_eq!(
             counts,
-            Counts::of([("v1", 10), ("v2", 10)]),
+            Tally::of([("v1", 10), ("v2", 10)]),
             "on {}",
             node.name()
         );
     }
-    for node in site.nodes() {
+    for node in cluster.nodes() {
         for (reason, count) in [
             ("SliceContentIgnored", 3),
             ("SlicePortUnknown", 2),
@@ -41,36 +42,36 @@ fn endpoint_slices_with_garbage_never_get_a_connection() {
         ] {
             wait_for(&format!("{count} findings of {reason}"), || {
                 let labels = [("kind", "EndpointSlice"), ("reason", reason)];
-                let found = site.metrics(node).sum("object_findings", &labels);
+                let found = cluster.metrics(node).sum("object_findings", &labels);
                 (found == Some(count)).then_some(())
             });
         }
     }
 
     // Without the good ones, all the others together are nobody.
-    site.kubectl(&["-n", "slices", "delete", "endpointslice", "good", "again"]);
+    cluster.kubectl(&["-n", "slices", "delete", "endpointslice", "good", "again"]);
     wait_for_manual(0);
-    for node in site.nodes() {
-        let counts = site.ask_from(node, &namespace.url(), 10);
-        assert_eq!(counts, Counts::of([("v2", 10)]), "on {}", node.name());
+    for node in cluster.nodes() {
+        let counts = cluster.ask_from(node, &namespace.url(), 10);
+        assert_eq!(counts, Tally::of([("v2", 10)]), "on {}", node.name());
     }
     wait_for("an Event on the split", || {
-        let events = site.described("slices", "trafficsplits");
+        let events = cluster.described("slices", "trafficsplits");
         events.get("canary")?.get("LeafNotReady").map(|_| ())
     });
 }
 
 #[test]
 fn endpoint_slices_with_garbage_are_told_of_once() {
-    let site = Site::enter();
-    let namespace = site.namespace("slices");
+    let cluster = TestCluster::enter();
+    let namespace = cluster.namespace("slices");
     namespace.service("shop", 80, &Value::Null);
     namespace.service("manual", 80, &Value::Null);
     let items = slices(&json!("10.244.250.251"));
-    site.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}));
+    cluster.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}));
     let mut split = namespace.split_object("canary", &[]);
     split["spec"]["backends"] = json!([backend("manual", 1)]);
-    site.apply(&split);
+    cluster.apply(&split);
     let told = [
         ("fqdn", "SliceContentIgnored"),
         ("every-port", "SliceContentIgnored"),
@@ -80,7 +81,7 @@ fn endpoint_slices_with_garbage_are_told_of_once() {
         ("nobodys", "SliceWithoutService"),
     ];
     wait_for("Events on the slices", || {
-        let events = site.described("slices", "endpointslices");
+        let events = cluster.described("slices", "endpointslices");
         let is_told = |(name, reason): (&str, &str)| events.get(name)?.get(reason).copied();
         let mut missing = told.to_vec();
         missing.retain(|case| is_told(*case) != Some(1));
@@ -94,16 +95,12 @@ fn endpoint_slices_with_garbage_are_told_of_once() {
 /// Slices of the Service `manual`: two with this address, and others that nobody can be sent to.
 fn slices(address: &Value) -> Vec<Value> {
     let slice = |name: &str, family: &str, addresses: Value, ports: Value| {
-        json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {
-                "name": name, "namespace": "slices",
-                "labels": {"kubernetes.io/service-name": "manual"},
-            },
+        let content = json!({
             "addressType": family,
             "endpoints": [{"addresses": addresses, "conditions": {"ready": true}}],
             "ports": ports,
-        })
+        });
+        endpoint_slice("slices", name, "manual", &content)
     };
     let http = || json!([{"name": "http", "port": 8080}]);
     let nowhere = || json!(["10.244.250.250"]);

@@ -4,16 +4,15 @@
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use testbed::cluster::Node;
 
-use crate::site::{SYSTEM, Site};
+use crate::test_cluster::{Node, SYSTEM, TestCluster};
 
 /// Where a node keeps a copy of the agent's program, to be run beside the agent.
 const PROGRAM: &str = "/run/splitter-agent";
 
 /// Runs a program on a node, whatever comes of it.
 pub(crate) fn try_run_on(node: &Node, program: &str, arguments: &[&str]) -> Output {
-    let mut command = node.command(program).expect("a command on a node");
+    let mut command = node.local().command(program).expect("a command on a node");
     command.args(arguments).output().expect("a program runs")
 }
 
@@ -38,7 +37,7 @@ pub(crate) fn has_bpftool() -> bool {
     found
 }
 
-/// What the node's copy of the agent's program prints as JSON. [`Site::copy_agent_to`] makes it.
+/// What the node's copy of the agent's program prints as JSON. [`TestCluster::copy_agent_to`] makes it.
 pub(crate) fn agent_json_on(node: &Node, arguments: &[&str]) -> Value {
     let output = try_run_on(node, PROGRAM, &[arguments, &["-o", "json"]].concat());
     // 1 says that no agent is at work.
@@ -74,7 +73,7 @@ pub(crate) fn request_from(node: &Node, method: &str, url: &str) -> (u16, String
     (status.parse().expect("a status"), body.to_owned())
 }
 
-impl Site {
+impl TestCluster {
     /// The address of a Service.
     pub(crate) fn cluster_ip(&self, namespace: &str, service: &str) -> String {
         let service = self.get(&["-n", namespace, "get", "service", service]);
@@ -99,7 +98,7 @@ impl Site {
 
     /// Runs containerd's own client on a node.
     pub(crate) fn ctr(&self, node: &Node, arguments: &[&str]) -> String {
-        let program = self.cluster.tools().program("ctr").expect("ctr");
+        let program = self.local().tools().program("ctr").expect("ctr");
         let program = program.to_str().expect("a path that is text");
         let arguments = [&["--namespace", "k8s.io"], arguments].concat();
         run_on(node, program, &arguments)

@@ -2,16 +2,17 @@
 //! there, and clients on every node.
 
 use std::collections::BTreeMap;
-use std::process::Output;
+use std::env;
+use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use testbed::cluster::{Cluster, Component, Node, NodeComponent, Options};
+use testbed::cluster::{self, Cluster, Component, NodeComponent, Options};
+use testbed::fixtures::Tally;
 use testbed::fixtures::image::Image;
-
-use crate::counts::Counts;
+use testbed::workspace;
 
 /// How long anything may take that takes seconds on an idle machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
@@ -22,27 +23,64 @@ pub(crate) const SYSTEM: &str = "splitter-system";
 /// The namespace of the clients: a pod on each node in which commands are run.
 pub(crate) const CLIENTS: &str = "clients";
 
-static SITE: Mutex<Option<Site>> = Mutex::new(None);
+/// Names the kubeconfig of a cluster to run the tests on instead of one that is made for them. Not
+/// `KUBECONFIG`: nobody shall run tests on a cluster by accident.
+const KUBECONFIG: &str = "SPLITTER_TEST_KUBECONFIG";
+
+const NOT_LOCAL: &str = "a test that needs a cluster of this machine asks for one";
+
+static SHARED: Mutex<Option<TestCluster>> = Mutex::new(None);
 
 /// The cluster that all tests of this program share.
-pub(crate) struct Site {
-    pub(crate) cluster: Cluster,
+pub(crate) struct TestCluster {
+    origin: Origin,
+    nodes: Vec<Node>,
     /// The pod in which commands are run, for each node.
     clients: BTreeMap<String, String>,
 }
 
-/// The turn of a test on the cluster.
-pub(crate) struct Turn(MutexGuard<'static, Option<Site>>);
+/// Where a cluster is from.
+enum Origin {
+    /// Made for the tests, on this machine.
+    Local(Cluster),
+    /// Somebody's, by its kubeconfig. The agents are there already.
+    Given(String),
+}
 
-impl std::ops::Deref for Turn {
-    type Target = Site;
+/// A node of a [`TestCluster`].
+pub(crate) struct Node {
+    name: String,
+    local: Option<cluster::Node>,
+}
 
-    fn deref(&self) -> &Site {
-        self.0.as_ref().expect("a site is there during a turn")
+impl Node {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it is of a cluster that was made for the tests.
+    pub(crate) fn is_local(&self) -> bool {
+        self.local.is_some()
+    }
+
+    /// The node itself, past Kubernetes. Only of a cluster that was made for the tests.
+    pub(crate) fn local(&self) -> &cluster::Node {
+        self.local.as_ref().expect(NOT_LOCAL)
     }
 }
 
-impl Drop for Turn {
+/// The turn of a test on the cluster.
+pub(crate) struct ClusterGuard(MutexGuard<'static, Option<TestCluster>>);
+
+impl std::ops::Deref for ClusterGuard {
+    type Target = TestCluster;
+
+    fn deref(&self) -> &TestCluster {
+        self.0.as_ref().expect("a cluster is there during a turn")
+    }
+}
+
+impl Drop for ClusterGuard {
     fn drop(&mut self) {
         if thread::panicking() {
             self.tell(&["get", "nodes,pods", "--all-namespaces", "-o", "wide"]);
@@ -53,48 +91,110 @@ impl Drop for Turn {
     }
 }
 
-impl Site {
+impl TestCluster {
     /// Waits for this test's turn. Then the control plane and all nodes are up, the CRD of
     /// `deploy/crd` is installed, every agent is ready, and there is a client on every node.
-    pub(crate) fn enter() -> Turn {
+    pub(crate) fn enter() -> ClusterGuard {
         // A test that failed has let go of the cluster in whatever state; that is mended below.
-        let mut site = SITE.lock().unwrap_or_else(PoisonError::into_inner);
-        let ready = site.get_or_insert_with(Self::new);
-        ready.mend();
-        Turn(site)
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        let ready = shared.get_or_insert_with(Self::new);
+        match ready.origin {
+            Origin::Local(_) => ready.mend(),
+            Origin::Given(_) => ready.wait_for_agents(),
+        }
+        ClusterGuard(shared)
     }
 
-    /// Waits for this test's turn without the shared cluster, for a test with one of its own.
-    pub(crate) fn alone() -> impl Drop {
-        SITE.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The same for a test that goes past Kubernetes to the nodes, breaks something, or changes
+    /// what the whole cluster has: `None` where the cluster is somebody's.
+    pub(crate) fn enter_local() -> Option<ClusterGuard> {
+        is_local().then(Self::enter)
     }
 
-    fn new() -> Self {
-        let name = format!("test-{}", std::process::id());
-        Self::up(&Options {
-            name,
-            ..Options::default()
+    /// Waits for this test's turn and makes a cluster of its own, for what cannot be tried on the
+    /// one that all share. `None` where tests use somebody's.
+    pub(crate) fn own(options: &Options) -> Option<ClusterOfOwn> {
+        is_local().then(|| {
+            let turn = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+            ClusterOfOwn {
+                cluster: Self::up(options),
+                _turn: turn,
+            }
         })
     }
 
-    /// A cluster of a test's own, for what cannot be tried on the one that all share.
-    pub(crate) fn up(options: &Options) -> Self {
+    fn new() -> Self {
+        match given() {
+            Some(kubeconfig) => Self::at(kubeconfig),
+            None => Self::up(&Options {
+                name: format!("test-{}", std::process::id()),
+                ..Options::default()
+            }),
+        }
+    }
+
+    fn up(options: &Options) -> Self {
         let cluster = Cluster::up(options).expect("a cluster");
         for image in Image::ALL {
             let archive = image.build().expect("an image");
             cluster.load(&archive).expect("an image on the nodes");
         }
-        let mut site = Self {
-            cluster,
+        let node = |node: &cluster::Node| Node {
+            name: node.name().to_owned(),
+            local: Some(node.clone()),
+        };
+        let nodes = cluster.nodes().iter().map(node).collect();
+        Self::with_clients(Origin::Local(cluster), nodes)
+    }
+
+    /// Somebody's cluster.
+    fn at(kubeconfig: String) -> Self {
+        eprintln!(
+            "{KUBECONFIG} is set: tests run on the cluster of {kubeconfig}. They use the agents \
+             that are there; make and delete namespaces (bookstore, bookbuyer, httpbin, garbage, \
+             leaves-*, ...); and leave the namespace {CLIENTS}. The nodes need the image {}.",
+            examples_image()
+        );
+        let cluster = Self {
+            origin: Origin::Given(kubeconfig),
+            nodes: Vec::new(),
             clients: BTreeMap::new(),
         };
-        site.start_clients();
+        cluster.wait_for_agents();
+        // Where an agent runs, so do clients.
+        let selector = "app.kubernetes.io/name=splitter-agent";
+        let pods = cluster.get(&["-n", SYSTEM, "get", "pods", "-l", selector]);
+        let pods = pods["items"].as_array().expect("pods").iter();
+        let names = pods.filter_map(|pod| pod["spec"]["nodeName"].as_str());
+        let node = |name: &str| Node {
+            name: name.to_owned(),
+            local: None,
+        };
+        let nodes = names.map(node).collect();
+        Self::with_clients(cluster.origin, nodes)
+    }
+
+    fn with_clients(origin: Origin, nodes: Vec<Node>) -> Self {
+        let mut cluster = Self {
+            origin,
+            nodes,
+            clients: BTreeMap::new(),
+        };
+        cluster.start_clients();
         let client = |node: &Node| {
-            let pod = site.pod_on(node, CLIENTS, "app=client");
+            let pod = cluster.pod_on(node, CLIENTS, "app=client");
             (node.name().to_owned(), pod)
         };
-        site.clients = site.nodes().iter().map(client).collect();
-        site
+        cluster.clients = cluster.nodes.iter().map(client).collect();
+        cluster
+    }
+
+    /// The cluster itself, past Kubernetes.
+    pub(crate) fn local(&self) -> &Cluster {
+        match &self.origin {
+            Origin::Local(cluster) => cluster,
+            Origin::Given(_) => panic!("{NOT_LOCAL}"),
+        }
     }
 
     /// Puts back what an earlier test may have taken away.
@@ -105,15 +205,15 @@ impl Site {
             Component::ControllerManager,
             Component::Scheduler,
         ] {
-            self.cluster.start(component).expect("a control plane");
+            self.local().start(component).expect("a control plane");
         }
-        for node in self.cluster.nodes() {
+        for node in &self.nodes {
             for component in [
                 NodeComponent::Containerd,
                 NodeComponent::Kubelet,
                 NodeComponent::KubeProxy,
             ] {
-                node.start(component).expect("a node");
+                node.local().start(component).expect("a node");
             }
         }
         wait_for("the API server", || {
@@ -194,9 +294,15 @@ impl Site {
 
     /// Runs kubectl, whatever comes of it.
     pub(crate) fn try_kubectl(&self, arguments: &[&str], input: Option<&str>) -> Output {
-        let output = self
-            .cluster
-            .run_kubectl(arguments, input.unwrap_or_default());
+        let input = input.unwrap_or_default();
+        let output = match &self.origin {
+            Origin::Local(cluster) => cluster.run_kubectl(arguments, input),
+            Origin::Given(kubeconfig) => {
+                let mut kubectl = Command::new("kubectl");
+                kubectl.env("KUBECONFIG", kubeconfig).args(arguments);
+                workspace::run_with_input(&mut kubectl, input)
+            }
+        };
         output.expect("kubectl runs")
     }
 
@@ -233,7 +339,7 @@ impl Site {
 
     /// The nodes.
     pub(crate) fn nodes(&self) -> &[Node] {
-        self.cluster.nodes()
+        &self.nodes
     }
 
     /// The name of the pod on a node that has a label.
@@ -323,7 +429,7 @@ impl Site {
     }
 
     /// Asks an URL a number of times from a pod on a node, each time over a new connection.
-    pub(crate) fn ask_from(&self, node: &Node, url: &str, count: u64) -> Counts {
+    pub(crate) fn ask_from(&self, node: &Node, url: &str, count: u64) -> Tally {
         let pod = self.client_on(node);
         let count = count.to_string();
         let output = self.try_kubectl(
@@ -334,7 +440,7 @@ impl Site {
             None,
         );
         let text = String::from_utf8_lossy(&output.stdout);
-        let mut counts = Counts::default();
+        let mut counts = Tally::default();
         let mut is_whole = false;
         for line in text.lines() {
             let line: Value = serde_json::from_str(line).expect("lines of JSON");
@@ -403,6 +509,36 @@ impl Site {
             events.any(is_it).then_some(())
         });
     }
+}
+
+/// A cluster that one test has for itself, during its turn.
+pub(crate) struct ClusterOfOwn {
+    // Before the turn is over, the cluster is down.
+    cluster: TestCluster,
+    _turn: MutexGuard<'static, Option<TestCluster>>,
+}
+
+impl std::ops::Deref for ClusterOfOwn {
+    type Target = TestCluster;
+
+    fn deref(&self) -> &TestCluster {
+        &self.cluster
+    }
+}
+
+/// The kubeconfig of the cluster that tests are to run on, if not on one that is made for them.
+fn given() -> Option<String> {
+    env::var(KUBECONFIG).ok().filter(|path| !path.is_empty())
+}
+
+/// Whether clusters are made for the tests; if not, says that this test is left out.
+fn is_local() -> bool {
+    let is_local = given().is_none();
+    if !is_local {
+        let name = thread::current().name().unwrap_or_default().to_owned();
+        eprintln!("{name} is left out: it needs a cluster of its own ({KUBECONFIG} is set)");
+    }
+    is_local
 }
 
 /// The image of the example servers and clients.
