@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use common::{Scene, leaf};
 use splitter_agent::compile::{Diagnostic, Severity};
 use splitter_agent::datapath::Capacity;
-use splitter_agent::objects::{ObjectName, ObjectReference};
+use splitter_agent::objects::{Kind, ObjectName, ObjectReference};
 use splitter_agent::plan::{Decision, Frontend, FrontendPlan, Origin};
 use splitter_agent::report::metrics::Metrics;
 use splitter_agent::report::{Board, Programmed, Progress, Standing, Telemetry};
@@ -49,7 +49,7 @@ fn main() {
             seen: 3,
             programmed: 3,
         };
-        (ObjectName::new(NAMESPACE, root(number)), Some(programmed))
+        (object(number), Some(programmed))
     }));
     board.update((0..splits).map(accepted));
     let metrics = Metrics::new(Telemetry::new(scene.pins.clone(), progress, board));
@@ -135,11 +135,15 @@ fn split(number: usize) -> (Frontend, FrontendPlan) {
     (frontend, split)
 }
 
+fn object(number: usize) -> ObjectReference {
+    ObjectReference::new(
+        Kind::TRAFFIC_SPLIT,
+        ObjectName::new(NAMESPACE, root(number)),
+    )
+}
+
 fn accepted(number: usize) -> (ObjectReference, Option<Standing>) {
-    let object = ObjectReference {
-        kind: "TrafficSplit".to_owned(),
-        name: ObjectName::new(NAMESPACE, root(number)),
-    };
+    let object = object(number);
     let diagnostic = Diagnostic {
         object: object.clone(),
         severity: Severity::Accepted,

@@ -3,10 +3,13 @@
 //!
 //! ```text
 //! source ──► objects ──► compile ──► plan ──► datapath ──► BPF maps
+//!               │           │
+//!             kinds       route
 //! ```
 //!
 //! - [`source`]: where objects come from (a watched directory of manifests);
-//! - [`objects`]: what the agent keeps of Services, EndpointSlices and TrafficSplits;
+//! - [`objects`]: what the agent reads of Kubernetes objects; [`kinds`] is the list of their kinds;
+//! - [`route`]: what objects ask for, whatever API they are of;
 //! - [`compile`]: the pure function from objects to a [`plan::Plan`] and diagnostics;
 //! - [`reason`]: every reason that is given, by its word;
 //! - [`datapath`]: programs and maps; everything `unsafe` is there;
@@ -19,10 +22,12 @@ pub mod cli;
 pub mod compile;
 pub mod datapath;
 pub mod judge;
+pub mod kinds;
 pub mod objects;
 pub mod plan;
 pub mod reason;
 pub mod report;
+pub mod route;
 pub mod source;
 
 /// Version of the agent: the package's, and in brackets the commit that it was built from, where

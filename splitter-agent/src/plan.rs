@@ -11,6 +11,8 @@ use std::net::SocketAddr;
 use splitter_common::address;
 use splitter_common::layout::{FrontendKey, LeafState, Protocol, Reason, Verdict};
 
+use crate::objects::{ObjectName, ObjectReference};
+
 /// What clients dial: address, port and protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Frontend {
@@ -104,6 +106,15 @@ impl Origin {
     /// The kind of the agent's own frontend, which its self-test connects to. No object asks
     /// for it, so reports about objects leave it out.
     pub const SELF_TEST: &'static str = "SelfTest";
+
+    /// The object, as reports name it.
+    #[must_use]
+    pub fn object(&self) -> ObjectReference {
+        ObjectReference {
+            kind: self.kind.to_owned(),
+            name: ObjectName::new(&*self.namespace, &*self.name),
+        }
+    }
 
     /// Whether this is the agent's own frontend.
     #[must_use]

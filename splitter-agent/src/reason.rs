@@ -116,6 +116,34 @@ pub const NOT_WATCHED: &str = "NotWatched";
 /// A frontend of the object could not be written to the maps.
 pub const NOT_PUBLISHED: &str = "NotPublished";
 
+/// Whether it is about a Service that the object names: that it does not exist, does not fit,
+/// or has no endpoints.
+#[must_use]
+pub fn is_about_references(reason: &str) -> bool {
+    matches!(
+        reason,
+        INVALID_ROOT
+            | ROOT_IN_OTHER_NAMESPACE
+            | ROOT_MISSING
+            | ROOT_HEADLESS
+            | ROOT_EXTERNAL_NAME
+            | ROOT_WITHOUT_CLUSTER_IP
+            | ROOT_WITHOUT_PORTS
+            | ROOT_PORT_MISSING
+            | NOT_KNOWN_YET
+            | INVALID_BACKEND_NAME
+            | BACKEND_IN_OTHER_NAMESPACE
+            | NO_LEAF_SERVICE
+            | NO_LEAF_PORT
+            | NO_LEAF_FAMILY
+            | NO_READY_ENDPOINTS
+            | LEAF_SERVICE_MISSING
+            | LEAF_PORT_MISSING
+            | LEAF_FAMILY_MISSING
+            | LEAF_NOT_READY
+    )
+}
+
 /// Whether a condition comes and goes by itself within seconds while pods are replaced or a
 /// controller catches up, so that it is a fault only once it has lasted. Those are marked as
 /// transient above.

@@ -49,8 +49,8 @@ impl Failures {
     }
 
     /// Whether something that an object asks for could not be brought to the maps.
-    pub(super) fn concern(&self, kind: &str, name: &ObjectName) -> bool {
-        self.by_object.contains_key(&reference(kind, name))
+    pub(super) fn concern(&self, object: &ObjectReference) -> bool {
+        self.by_object.contains_key(object)
     }
 
     /// What is to be said of an object.
@@ -76,15 +76,11 @@ impl Failures {
             failed.insert(*frontend);
             let object = plan.frontends.get(frontend).map_or_else(
                 // It is the removal that failed, and its object is gone.
-                || {
-                    let name = ObjectName::new("", frontend.to_string());
-                    reference("Frontend", &name)
+                || ObjectReference {
+                    kind: "Frontend".to_owned(),
+                    name: ObjectName::new("", frontend.to_string()),
                 },
-                |split| {
-                    let origin = &split.origin;
-                    let name = ObjectName::new(&*origin.namespace, &*origin.name);
-                    reference(origin.kind, &name)
-                },
+                |split| split.origin.object(),
             );
             let failure = Failure {
                 object,
@@ -145,13 +141,6 @@ impl From<&FrontendError> for Cause {
             },
             FrontendError::Map(error) => Self::Kernel(with_causes(error)),
         }
-    }
-}
-
-fn reference(kind: &str, name: &ObjectName) -> ObjectReference {
-    ObjectReference {
-        kind: kind.to_owned(),
-        name: name.clone(),
     }
 }
 

@@ -104,9 +104,8 @@ impl Findings {
                     api_version,
                     generation,
                     weights: compiler
-                        .traffic_split(&object.name)
-                        .filter(|_| object.kind == "TrafficSplit")
-                        .map_or_else(Box::default, |split| split.weights().into()),
+                        .route(&object)
+                        .map_or_else(Box::default, |route| route.weights.clone()),
                     diagnostics: Arc::clone(&found),
                 }
             });
@@ -130,11 +129,12 @@ impl Findings {
         failures: &Failures,
         object: &ObjectReference,
     ) -> BTreeSet<Diagnostic> {
-        let mut found: BTreeSet<Diagnostic> = compiler
-            .diagnostics(object)
-            .chain(self.refusals.get(object).map(|(_, diagnostic)| diagnostic))
-            .chain(self.problems.get(object).into_iter().flatten())
-            .cloned()
+        let compiled = compiler.diagnostics(object).into_iter();
+        let refusal = self.refusals.get(object).map(|(_, diagnostic)| diagnostic);
+        let problems = self.problems.get(object).into_iter().flatten();
+        let mut found: BTreeSet<Diagnostic> = compiled
+            .map(Arc::unwrap_or_clone)
+            .chain(refusal.into_iter().chain(problems).cloned())
             .collect();
         let mut failures = failures.of(object).peekable();
         if failures.peek().is_some() {

@@ -12,7 +12,7 @@ use std::time::Instant;
 use crate::causes::with_causes;
 use crate::compile::{Compiler, Delta, Kinds, Knowledge, Settings};
 use crate::datapath::{Extent, LoadError, PinDirectory, Programs, Publisher, Report};
-use crate::objects::{ObjectKind, ObjectName, ObjectReference};
+use crate::objects::{Kind, ObjectReference};
 use crate::plan::{Frontend, FrontendPlan, Plan};
 use crate::report::{Board, Programmed, Progress};
 use crate::source::Change;
@@ -66,7 +66,7 @@ impl Agent {
         progress: Progress,
     ) -> Self {
         let mut compiler = Compiler::new(settings);
-        for kind in ObjectKind::ALL {
+        for kind in Kind::followed() {
             compiler.know(kind, Knowledge::Incomplete);
             progress.set_knowledge(kind, Knowledge::Incomplete);
         }
@@ -138,14 +138,7 @@ impl Agent {
         let all = std::mem::take(&mut self.knows_more);
         let concerns = |frontend: &Frontend| {
             let split = self.publisher.split_at(frontend);
-            split.is_some_and(|split| {
-                let origin = &split.origin;
-                let object = ObjectReference {
-                    kind: origin.kind.to_owned(),
-                    name: ObjectName::new(&*origin.namespace, &*origin.name),
-                };
-                delta.objects.contains(&object)
-            })
+            split.is_some_and(|split| delta.objects.contains(&split.origin.object()))
         };
         let held = self.held.keys().copied();
         held.filter(|frontend| all || concerns(frontend)).collect()
@@ -198,7 +191,7 @@ impl Agent {
         match change {
             Change::Put(object) => {
                 self.findings.accept(&object.reference());
-                self.compiler.put(object);
+                self.compiler.apply(object);
             }
             Change::Refused(error) => {
                 self.compiler.refuse(error.object.clone());
@@ -207,7 +200,7 @@ impl Agent {
             Change::Unreadable(object) => self.compiler.refuse(object),
             Change::Deleted(object) => {
                 self.findings.accept(&object);
-                self.compiler.remove(&object);
+                self.compiler.delete(&object);
             }
             Change::Problems(problems) => self.findings.replace_problems(problems),
             Change::Known(kind, knowledge) => {
@@ -302,13 +295,11 @@ impl Agent {
         self.findings.note(&objects);
         self.findings.say(&self.compiler, &self.failures);
         let planned = self.held.keys().filter_map(|held| plan.frontends.get(held));
-        let held = planned
-            .map(|split| ObjectName::new(&*split.origin.namespace, &*split.origin.name))
-            .collect();
-        let splits = objects.iter();
-        let splits = splits.filter(|object| object.kind == "TrafficSplit");
+        let held = planned.map(|split| split.origin.object()).collect();
+        let routes = objects.iter();
+        let routes = routes.filter(|object| object.known_kind().is_some_and(Kind::is_route));
         self.progress
-            .set_programmed(splits.map(|object| self.programmed(&object.name, &held)));
+            .set_programmed(routes.map(|object| self.programmed(object, &held)));
         self.progress.set_held(self.held.values());
         self.progress.publish(start.elapsed(), self.failures.len());
         if is_complete {
@@ -316,23 +307,20 @@ impl Agent {
         }
     }
 
-    /// Which generation of a TrafficSplit is programmed; `held` are those that are held back.
+    /// Which generation of an object is programmed; `held` are those that are held back.
     fn programmed(
         &self,
-        name: &ObjectName,
-        held: &BTreeSet<ObjectName>,
-    ) -> (ObjectName, Option<Programmed>) {
-        let programmed = self.compiler.traffic_split(name).map(|split| {
-            let has_failed = self.failures.concern("TrafficSplit", name);
+        object: &ObjectReference,
+        held: &BTreeSet<ObjectReference>,
+    ) -> (ObjectReference, Option<Programmed>) {
+        let programmed = self.compiler.route(object).map(|route| {
+            let generation = route.identity.generation;
+            let is_held = self.failures.concern(object) || held.contains(object);
             Programmed {
-                seen: split.generation,
-                programmed: if has_failed || held.contains(name) {
-                    0
-                } else {
-                    split.generation
-                },
+                seen: generation,
+                programmed: if is_held { 0 } else { generation },
             }
         });
-        (name.clone(), programmed)
+        (object.clone(), programmed)
     }
 }

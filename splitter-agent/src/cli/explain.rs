@@ -125,17 +125,16 @@ fn diagnose(directory: PathBuf, args: &ExplainArgs) -> anyhow::Result<Vec<Diagno
         .frontends
         .iter()
         .filter(|(frontend, split)| args.target.matches(frontend, split))
-        .map(|(_, split)| (&split.origin.namespace, &split.origin.name))
+        .map(|(_, split)| split.origin.object())
         .collect();
     let concerns = |diagnostic: &Diagnostic| {
-        let name = &diagnostic.object.name;
-        origins.contains(&(&name.namespace, &name.name))
-            || snapshot
-                .objects
-                .traffic_splits
-                .get(name)
-                .and_then(|split| split.service.as_deref())
-                .is_some_and(|service| names(service, &name.namespace, &args.target))
+        let object = &diagnostic.object;
+        let route = snapshot.objects.routes.get(object);
+        let roots = route.into_iter().flat_map(|it| it.content.written_roots());
+        origins.contains(object)
+            || roots
+                .into_iter()
+                .any(|root| names(root, &object.name.namespace, &args.target))
     };
     Ok(snapshot
         .problems
@@ -144,7 +143,7 @@ fn diagnose(directory: PathBuf, args: &ExplainArgs) -> anyhow::Result<Vec<Diagno
         .collect())
 }
 
-/// Whether a split's `spec.service` names the target: as a Service of its own namespace, or of
+/// Whether the root that an object writes is the target: as a Service of its own namespace, or of
 /// the one that it writes (which is then refused, and that is worth saying).
 fn names(service: &str, namespace: &str, target: &Target) -> bool {
     let Target::Service {

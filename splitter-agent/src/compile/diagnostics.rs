@@ -7,8 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::few::Few;
-use super::split::reference;
-use crate::objects::{DecodeError, ObjectName, ObjectReference};
+use crate::objects::{DecodeError, ObjectReference};
 use crate::plan::Origin;
 use crate::reason;
 
@@ -82,15 +81,15 @@ impl From<DecodeError> for Diagnostic {
     }
 }
 
-/// What has been said so far.
+/// Diagnostics while they are gathered.
 #[derive(Debug, Default)]
-pub(super) struct Report {
-    diagnostics: Vec<Diagnostic>,
+pub struct Diagnostics {
+    gathered: Vec<Diagnostic>,
 }
 
-impl Report {
-    /// Says one thing about the object that a split comes from.
-    pub(super) fn say(
+impl Diagnostics {
+    /// Adds a diagnostic of the object that a claim comes from.
+    pub fn emit(
         &mut self,
         origin: &Origin,
         severity: Severity,
@@ -98,25 +97,20 @@ impl Report {
         field: impl Into<String>,
         message: impl Into<String>,
     ) {
-        let ObjectReference { kind, name } = reference(origin);
-        self.say_of(&kind, &name, severity, reason, field, message);
+        self.emit_for(origin.object(), severity, reason, field, message);
     }
 
-    /// Says one thing about any object.
-    pub(super) fn say_of(
+    /// Adds a diagnostic of any object.
+    pub fn emit_for(
         &mut self,
-        kind: &str,
-        name: &ObjectName,
+        object: ObjectReference,
         severity: Severity,
         reason: &'static str,
         field: impl Into<String>,
         message: impl Into<String>,
     ) {
-        self.diagnostics.push(Diagnostic {
-            object: ObjectReference {
-                kind: kind.to_owned(),
-                name: name.clone(),
-            },
+        self.gathered.push(Diagnostic {
+            object,
             severity,
             reason,
             field: field.into(),
@@ -124,24 +118,21 @@ impl Report {
         });
     }
 
-    /// Says of an object that nothing is wrong with it, unless more than notes was said of it.
-    pub(super) fn accept(&mut self, origin: &Origin) {
-        let object = reference(origin);
-        let is_wrong = |said: &Diagnostic| said.object == object && said.severity != Severity::Note;
-        if self.diagnostics.iter().any(is_wrong) {
-            return;
-        }
-        self.say(
-            origin,
-            Severity::Accepted,
-            reason::ACCEPTED,
-            "",
-            "accepted as written",
-        );
+    /// All of them, each once.
+    pub(super) fn into_set(self) -> Few<Arc<Diagnostic>> {
+        self.gathered.into_iter().map(Arc::new).collect()
     }
+}
 
-    /// Everything that was said.
-    pub(super) fn into_diagnostics(self) -> Few<Arc<Diagnostic>> {
-        self.diagnostics.into_iter().map(Arc::new).collect()
+impl Diagnostic {
+    /// That nothing is wrong with an object.
+    pub(super) fn accepted(object: ObjectReference) -> Self {
+        Self {
+            object,
+            severity: Severity::Accepted,
+            reason: reason::ACCEPTED,
+            field: String::new(),
+            message: "accepted as written".to_owned(),
+        }
     }
 }

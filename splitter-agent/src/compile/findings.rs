@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use splitter_common::layout::{LeafState, Protocol, Reason};
 
-use super::diagnostics::{Report, Severity};
-use super::split::{Claim, Leaf, OnNoEndpoints, Split};
+use super::diagnostics::{Diagnostics, Severity};
 use super::store::Store;
 use crate::objects::{AddressFamily, Service};
 use crate::plan::{Frontend, protocol_name};
 use crate::reason;
+use crate::route::{Claim, Leaf, OnNoEndpoints, Split};
 
 /// One thing that is true of a frontend.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,7 +63,13 @@ impl Findings {
     }
 
     /// Says all of it about the object that the claim comes from.
-    pub(super) fn say(self, store: &Store, claim: &Claim, split: &Split, report: &mut Report) {
+    pub(super) fn emit(
+        self,
+        store: &Store,
+        claim: &Claim,
+        split: &Split,
+        diagnostics: &mut Diagnostics,
+    ) {
         for (finding, ports) in &self.found {
             let why = finding.why.as_str();
             // What is wrong with a family is told of each, since it names the family.
@@ -85,7 +91,7 @@ impl Findings {
                         of_frontend(store, reason, &place, claim, split, why)
                     }
                     Subject::Overlap => Some(Said {
-                        field: split.leaves_field.to_owned(),
+                        field: split.leaves_field.clone(),
                         reason: reason::OVERLAPPING_BACKENDS,
                         message: format!(
                             "{why} ({}); let the Services of the backends select different pods",
@@ -107,7 +113,7 @@ impl Findings {
                     message,
                 }) = said
                 {
-                    report.say(&claim.origin, Severity::Warning, reason, field, message);
+                    diagnostics.emit(&claim.origin, Severity::Warning, reason, field, message);
                 }
             }
         }
@@ -196,7 +202,7 @@ fn of_frontend(
     let family_name = family.map_or("", AddressFamily::name);
     let (field, reason, message) = match cause {
         Reason::ProtocolNotSplit => (
-            claim.root_field,
+            &claim.root_field,
             reason::PROTOCOL_NOT_SPLIT,
             format!(
                 "{list} of Service {root} {} through unsplit, since only TCP is split; split a \
@@ -206,7 +212,7 @@ fn of_frontend(
             ),
         ),
         Reason::NoLeafService => (
-            split.leaves_field,
+            &split.leaves_field,
             reason::NO_LEAF_SERVICE,
             format!(
                 "{}, so connections to Service {root} pass through unsplit; {}",
@@ -215,7 +221,7 @@ fn of_frontend(
             ),
         ),
         Reason::NoLeafPort => (
-            claim.root_field,
+            &claim.root_field,
             reason::NO_LEAF_PORT,
             format!(
                 "{list} of Service {root} {} through unsplit; give the backends a port of the same \
@@ -227,7 +233,7 @@ fn of_frontend(
             ),
         ),
         Reason::NoLeafFamily => (
-            split.leaves_field,
+            &split.leaves_field,
             reason::NO_LEAF_FAMILY,
             format!(
                 "no backend has {family_name} addresses for {list}, so {family_name} connections to Service \
@@ -236,7 +242,7 @@ fn of_frontend(
             ),
         ),
         Reason::AllWeightsZero => (
-            split.leaves_field,
+            &split.leaves_field,
             reason::ALL_WEIGHTS_ZERO,
             format!(
                 "all weights are 0, so connections to Service {root} are refused; give a backend \
@@ -244,7 +250,7 @@ fn of_frontend(
             ),
         ),
         Reason::NoReadyEndpoints => (
-            split.leaves_field,
+            &split.leaves_field,
             reason::NO_READY_ENDPOINTS,
             format!(
                 "no backend with a weight above 0 has a ready endpoint for {list}, so connections \
@@ -257,7 +263,7 @@ fn of_frontend(
             ),
         ),
         Reason::NotKnownYet => (
-            split.leaves_field,
+            &split.leaves_field,
             reason::NOT_KNOWN_YET,
             format!(
                 "{why} at present; until they are, what is programmed for {list} of Service {root} \

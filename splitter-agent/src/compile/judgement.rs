@@ -7,9 +7,9 @@ use splitter_common::layout::{LeafState, Reason};
 use super::compiler::Compiler;
 use super::knowledge::Kinds;
 use super::resolve::{self, Waiting};
-use super::smi;
-use crate::objects::{ObjectKind, ObjectName};
+use crate::objects::{Kind, ObjectName};
 use crate::plan::{Decision, Frontend, FrontendPlan, PlannedLeaf};
+use crate::route::Claim;
 
 /// What becomes of a frontend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +34,8 @@ impl<'a> Judgement<'a> {
 enum Asks {
     Yes,
     No,
-    /// It was not heard of.
-    Unknown,
+    /// It was not heard of, and its kind is not followed.
+    Unknown(Kind),
 }
 
 impl Compiler {
@@ -94,10 +94,10 @@ impl Compiler {
 
     /// The kind that would have to be followed for a programmed split to go, though it is not
     /// planned; `None` if it may go.
-    fn may_not_go(&self, frontend: &Frontend, old: &FrontendPlan) -> Option<ObjectKind> {
+    fn may_not_go(&self, frontend: &Frontend, old: &FrontendPlan) -> Option<Kind> {
         let root = ObjectName::new(&*old.origin.namespace, &*old.root);
-        let is_root_known = self.store.service(&root).is_some()
-            || self.store.is_settled(ObjectKind::Service, &root);
+        let is_root_known =
+            self.store.service(&root).is_some() || self.store.is_settled(Kind::SERVICE, &root);
         let has_frontend = resolve::root(&self.store, &root)
             .is_ok_and(|service| resolve::frontends(service).any(|own| own == *frontend));
         if is_root_known && !has_frontend {
@@ -105,29 +105,30 @@ impl Compiler {
         }
         match self.asks(frontend, old) {
             Asks::No => None,
-            Asks::Unknown => Some(ObjectKind::TrafficSplit),
-            Asks::Yes => (!is_root_known).then_some(ObjectKind::Service),
+            Asks::Unknown(kind) => Some(kind),
+            Asks::Yes => (!is_root_known).then_some(Kind::SERVICE),
         }
     }
 
     fn asks(&self, frontend: &Frontend, old: &FrontendPlan) -> Asks {
-        if old.origin.kind != smi::KIND {
+        let object = old.origin.object();
+        let Some(kind) = object.known_kind().filter(|kind| kind.is_route()) else {
             return Asks::No;
-        }
-        let name = ObjectName::new(&*old.origin.namespace, &*old.origin.name);
-        match self.askers.get(&name) {
-            Some(asker) => {
-                let claim = asker.claim.as_ref();
-                let claim = claim.filter(|claim| claim.split.is_some());
+        };
+        match self.routes.get(&object) {
+            Some(route) => {
                 let port = frontend.address.port();
-                if claim.is_some_and(|it| it.root.name == old.root && it.ports.covers(port)) {
+                let asks = |claim: &Claim| {
+                    claim.split.is_some() && claim.root.name == old.root && claim.ports.covers(port)
+                };
+                if route.claims.iter().any(asks) {
                     Asks::Yes
                 } else {
                     Asks::No
                 }
             }
-            None if self.store.is_settled(ObjectKind::TrafficSplit, &name) => Asks::No,
-            None => Asks::Unknown,
+            None if self.store.is_settled(kind, &object.name) => Asks::No,
+            None => Asks::Unknown(kind),
         }
     }
 }
@@ -150,7 +151,7 @@ fn may_replace(planned: &FrontendPlan, waiting: &Waiting, old: &FrontendPlan) ->
         .filter(|leaf| leaf.state == LeafState::NotKnownYet);
     is_same_object
         && is_no_worse
-        && !waiting.kinds.contains(&ObjectKind::TrafficSplit)
+        && !waiting.kinds.iter().any(|kind| kind.is_route())
         && unknown.all(|leaf| {
             let old = old.leaves.iter().find(|old| old.service == leaf.service);
             old.is_some_and(|old| old.weight > 0 && is_left_out(old.state))

@@ -1,9 +1,9 @@
 //! How much is known of each kind of objects: what has not been heard of is absent only if it
 //! would have been heard of.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::objects::ObjectKind;
+use crate::objects::Kind;
 
 /// How much is known of a kind of objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,23 +22,23 @@ pub enum Knowledge {
 /// What is known of every kind. By default every kind is followed, as when objects are judged
 /// offline.
 #[derive(Clone, Debug, Default)]
-pub(super) struct KnownKinds([Knowledge; ObjectKind::ALL.len()]);
+pub(super) struct KnownKinds(BTreeMap<Kind, Knowledge>);
 
 /// Kinds that a decision waits for.
-pub type Kinds = BTreeSet<ObjectKind>;
+pub type Kinds = BTreeSet<Kind>;
 
 impl KnownKinds {
-    pub(super) const fn of(&self, kind: ObjectKind) -> Knowledge {
-        self.0[kind as usize]
+    pub(super) fn of(&self, kind: Kind) -> Knowledge {
+        self.0.get(&kind).copied().unwrap_or_default()
     }
 
     /// What was known of it before.
-    pub(super) const fn set(&mut self, kind: ObjectKind, knowledge: Knowledge) -> Knowledge {
-        std::mem::replace(&mut self.0[kind as usize], knowledge)
+    pub(super) fn set(&mut self, kind: Kind, knowledge: Knowledge) -> Knowledge {
+        self.0.insert(kind, knowledge).unwrap_or_default()
     }
 
     /// Whether an object that was not heard of does not exist.
-    pub(super) fn is_followed(&self, kind: ObjectKind) -> bool {
+    pub(super) fn is_followed(&self, kind: Kind) -> bool {
         self.of(kind) == Knowledge::Followed
     }
 }

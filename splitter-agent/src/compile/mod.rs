@@ -2,8 +2,8 @@
 //! argue about is made.
 //!
 //! ```text
-//! TrafficSplit ─► smi ─► split::Claim ─┐
-//! Service, EndpointSlice ──────────────┴─► resolve ─► Plan, diagnostics
+//! TrafficSplit, ... ─► translate ─► Route ─► index ─► conflict ─┐
+//! Service, EndpointSlice ───────────────────────────────────────┴─► resolve ─► Plan, diagnostics
 //! ```
 //!
 //! [`Compiler`] does so change by change, root by root; [`compile`] all at once.
@@ -13,32 +13,38 @@
 //! that kind was never heard of is planned as [`NotKnownYet`](splitter_common::layout::Reason),
 //! and [`Compiler::judge`] tells whether what is programmed stays.
 //!
-//! Each API that asks for splits has a translator of its own to the neutral form
-//! in `split`; `resolve` knows no API.
+//! Each API that asks for splits has a translator of its own, in `translate`, to the neutral form
+//! of [`route`](crate::route). Past that no API is known: `index` tells which roots a change
+//! affects, `conflict` which of several claims has a frontend, `resolve` and `decide` what becomes
+//! of it.
 
 mod compiler;
+mod conflict;
+mod decide;
 mod diagnostics;
 mod endpoints;
 mod few;
 mod findings;
-mod host;
+mod index;
 mod judgement;
 mod knowledge;
+mod ledger;
+mod notes;
 mod overlap;
-mod owners;
 mod resolve;
 mod shares;
 mod slices;
-mod smi;
-mod split;
 mod store;
+mod translate;
 mod waiting;
 
-use crate::objects::{ObjectName, Objects, TrafficSplit};
+use std::sync::Arc;
+
+use crate::objects::Objects;
 use crate::plan::Plan;
 
 pub use compiler::{Compiler, Delta};
-pub use diagnostics::{Diagnostic, Severity};
+pub use diagnostics::{Diagnostic, Diagnostics, Severity};
 pub use judgement::Judgement;
 pub use knowledge::{Kinds, Knowledge};
 pub use shares::shares;
@@ -79,13 +85,6 @@ pub struct Compiled {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// The Service that a TrafficSplit splits; `None` if it names none that it may.
-#[must_use]
-pub fn root_of(split: &TrafficSplit, settings: &Settings) -> Option<ObjectName> {
-    let mut report = diagnostics::Report::default();
-    smi::claim(split, &settings.cluster_domain, &mut report).map(|claim| claim.root)
-}
-
 /// Compiles objects to a plan. The same objects and settings give the same plan, and what is
 /// said of them is the same on every node.
 #[must_use]
@@ -95,11 +94,14 @@ pub fn compile(objects: &Objects, settings: &Settings) -> Compiled {
         compiler.refuse(object.clone());
     }
     for object in objects.iter() {
-        compiler.put(object);
+        compiler.apply(object);
     }
     compiler.compile();
     Compiled {
-        diagnostics: compiler.all_diagnostics().cloned().collect(),
+        diagnostics: compiler
+            .all_diagnostics()
+            .map(Arc::unwrap_or_clone)
+            .collect(),
         plan: compiler.plan().clone(),
     }
 }

@@ -5,18 +5,19 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::diagnostics::{Report, Severity};
+use super::diagnostics::{Diagnostics, Severity};
 use super::endpoints::is_same_port;
-use super::split::Claim;
 use super::store::Store;
 use crate::objects::{
-    AddressFamily, EndpointSlice, ObjectName, SERVICE_NAME, Service, ServicePort, SlicePort, shown,
+    AddressFamily, EndpointSlice, Kind, ObjectName, ObjectReference, SERVICE_NAME, Service,
+    ServicePort, SlicePort, shown,
 };
 use crate::reason;
+use crate::route::Claim;
 
 /// Says what is wrong with the slices of the leaves of these claims, and with slices of nobody
 /// beside them. Of other slices nobody asked.
-pub(super) fn judge(store: &Store, claims: &[&Claim], report: &mut Report) {
+pub(super) fn judge(store: &Store, claims: &[&Claim], diagnostics: &mut Diagnostics) {
     let leaves: BTreeSet<&ObjectName> = claims
         .iter()
         .filter_map(|claim| claim.split.as_ref())
@@ -29,30 +30,36 @@ pub(super) fn judge(store: &Store, claims: &[&Claim], report: &mut Report) {
         .flat_map(|namespace| store.stray_slices(namespace))
         .filter(|slice| !slice.is_managed)
     {
-        say(
+        emit(
             slice,
             reason::SLICE_WITHOUT_SERVICE,
             &format!("metadata.labels[{SERVICE_NAME}]"),
             "is missing, so the slice belongs to no Service; write the name of one there, or who \
              manages the slice in the label endpointslice.kubernetes.io/managed-by",
-            report,
+            diagnostics,
         );
     }
     for leaf in leaves {
         for slice in store.slices(leaf) {
             for ignored in &slice.ignored {
                 let (field, message) = (&ignored.field, &ignored.message);
-                say(slice, reason::SLICE_CONTENT_IGNORED, field, message, report);
+                emit(
+                    slice,
+                    reason::SLICE_CONTENT_IGNORED,
+                    field,
+                    message,
+                    diagnostics,
+                );
             }
             if let Some(service) = store.service(leaf) {
-                judge_ports(slice, service, report);
+                judge_ports(slice, service, diagnostics);
             }
         }
     }
 }
 
 /// A port that the Service does not have is a mistake if one that it has is not there.
-fn judge_ports(slice: &EndpointSlice, service: &Service, report: &mut Report) {
+fn judge_ports(slice: &EndpointSlice, service: &Service, diagnostics: &mut Diagnostics) {
     let lacking: Vec<&ServicePort> = service
         .ports
         .iter()
@@ -83,19 +90,24 @@ fn judge_ports(slice: &EndpointSlice, service: &Service, report: &mut Report) {
         service.name,
         names(lacking.iter().map(|port| port.name.as_str())),
     );
-    say(slice, reason::SLICE_PORT_UNKNOWN, "ports", &message, report);
+    emit(
+        slice,
+        reason::SLICE_PORT_UNKNOWN,
+        "ports",
+        &message,
+        diagnostics,
+    );
 }
 
-fn say(
+fn emit(
     slice: &EndpointSlice,
     reason: &'static str,
     field: &str,
     message: &str,
-    report: &mut Report,
+    diagnostics: &mut Diagnostics,
 ) {
-    report.say_of(
-        "EndpointSlice",
-        &slice.name,
+    diagnostics.emit_for(
+        ObjectReference::new(Kind::ENDPOINT_SLICE, slice.name.clone()),
         Severity::Warning,
         reason,
         field,

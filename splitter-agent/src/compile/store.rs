@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::endpoints::Offer;
 use super::knowledge::{Knowledge, KnownKinds};
-use crate::objects::{EndpointSlice, Node, ObjectKind, ObjectName, ObjectReference, Service};
+use crate::objects::{EndpointSlice, Kind, Node, ObjectName, ObjectReference, Service};
 
 /// Services and EndpointSlices, by what they are asked for.
 #[derive(Clone, Debug, Default)]
@@ -51,11 +51,11 @@ impl Here {
 #[derive(Clone, Debug, Default)]
 struct Slices(Vec<EndpointSlice>);
 
-/// Whose splits a change may concern.
+/// Which roots a change may affect.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Concern {
+pub(super) enum Affected {
     /// Those that name a Service.
-    Service(ObjectName),
+    UsersOf(ObjectName),
     /// All of a namespace.
     Namespace(String),
     /// All.
@@ -128,19 +128,17 @@ impl Store {
 
     /// Whether a Service of this name exists but cannot be read.
     pub(super) fn is_refused_service(&self, name: &ObjectName) -> bool {
-        self.refused.contains(&ObjectReference {
-            kind: "Service".to_owned(),
-            name: name.clone(),
-        })
+        let object = ObjectReference::new(Kind::SERVICE, name.clone());
+        self.refused.contains(&object)
     }
 
     /// How much is known of a kind.
-    pub(super) const fn knowledge(&self, kind: ObjectKind) -> Knowledge {
+    pub(super) fn knowledge(&self, kind: Kind) -> Knowledge {
         self.kinds.of(kind)
     }
 
     /// Takes note of how much is known of a kind; what was known before.
-    pub(super) fn know(&mut self, kind: ObjectKind, knowledge: Knowledge) -> Knowledge {
+    pub(super) fn know(&mut self, kind: Kind, knowledge: Knowledge) -> Knowledge {
         if knowledge == Knowledge::Followed {
             self.gone.retain(|object| object.kind != kind.name());
         }
@@ -149,62 +147,57 @@ impl Store {
 
     /// Whether it is known what there is to know of an object that is not in the store: that it
     /// does not exist, or cannot be read.
-    pub(super) fn is_settled(&self, kind: ObjectKind, name: &ObjectName) -> bool {
+    pub(super) fn is_settled(&self, kind: Kind, name: &ObjectName) -> bool {
         if self.kinds.is_followed(kind) {
             return true;
         }
-        let object = ObjectReference {
-            kind: kind.name().to_owned(),
-            name: name.clone(),
-        };
+        let object = ObjectReference::new(kind, name.clone());
         self.gone.contains(&object) || self.refused.contains(&object)
     }
 
     /// The kind of which an object that was not heard of, or changed since, could turn what a
     /// Service has to offer into endpoints, or into other endpoints.
-    pub(super) fn waits_for(&self, name: Option<&ObjectName>, offer: &Offer) -> Option<ObjectKind> {
+    pub(super) fn waits_for(&self, name: Option<&ObjectName>, offer: &Offer) -> Option<Kind> {
         // What can never be the name of a Service waits for none.
         name?;
         let unfollowed = |kind| (!self.kinds.is_followed(kind)).then_some(kind);
         match offer {
-            Offer::NoService | Offer::NoPort => unfollowed(ObjectKind::Service),
+            Offer::NoService | Offer::NoPort => unfollowed(Kind::SERVICE),
             // Once all slices were told of, those that are known are enough.
             Offer::Endpoints { .. }
                 if !offer.endpoints().is_empty()
-                    && self.knowledge(ObjectKind::EndpointSlice) >= Knowledge::Stale =>
+                    && self.knowledge(Kind::ENDPOINT_SLICE) >= Knowledge::Stale =>
             {
                 None
             }
             Offer::NoFamily => {
-                unfollowed(ObjectKind::EndpointSlice).or_else(|| unfollowed(ObjectKind::Service))
+                unfollowed(Kind::ENDPOINT_SLICE).or_else(|| unfollowed(Kind::SERVICE))
             }
-            Offer::Endpoints { .. } => unfollowed(ObjectKind::EndpointSlice),
+            Offer::Endpoints { .. } => unfollowed(Kind::ENDPOINT_SLICE),
         }
     }
 
     /// An EndpointSlice of a namespace that exists but cannot be read.
     pub(super) fn refused_slice(&self, namespace: &str) -> Option<&ObjectReference> {
-        let first = ObjectReference {
-            kind: "EndpointSlice".to_owned(),
-            name: ObjectName::new(namespace, ""),
-        };
+        let name = ObjectName::new(namespace, "");
+        let first = ObjectReference::new(Kind::ENDPOINT_SLICE, name);
         self.refused
             .range(&first..)
             .next()
             .filter(|object| object.kind == first.kind && object.name.namespace == namespace)
     }
 
-    pub(super) fn put_service(&mut self, service: Service) -> Vec<Concern> {
+    pub(super) fn put_service(&mut self, service: Service) -> Vec<Affected> {
         if self.services.get(&service.name) == Some(&service) {
             return Vec::new();
         }
-        let concern = Concern::Service(service.name.clone());
+        let affected = Affected::UsersOf(service.name.clone());
         self.services.insert(service.name.clone(), service);
-        vec![concern]
+        vec![affected]
     }
 
     /// Takes note of a Node; all but our own are ignored.
-    pub(super) fn put_node(&mut self, node: Node) -> Vec<Concern> {
+    pub(super) fn put_node(&mut self, node: Node) -> Vec<Affected> {
         if self.here.is_named(&node.name.name) {
             self.set_own_zone(node.zone)
         } else {
@@ -212,89 +205,84 @@ impl Store {
         }
     }
 
-    fn set_own_zone(&mut self, zone: Option<String>) -> Vec<Concern> {
+    fn set_own_zone(&mut self, zone: Option<String>) -> Vec<Affected> {
         let before = self.here.zone().map(str::to_owned);
         self.here.own_zone = zone;
         if self.here.zone() == before.as_deref() {
             Vec::new()
         } else {
-            vec![Concern::Everything]
+            vec![Affected::Everything]
         }
     }
 
-    pub(super) fn put_slice(&mut self, slice: EndpointSlice) -> Vec<Concern> {
+    pub(super) fn put_slice(&mut self, slice: EndpointSlice) -> Vec<Affected> {
         if self.slice(&slice.name) == Some(&slice) {
             return Vec::new();
         }
-        let mut concerns = self.remove_slice(&slice.name);
+        let mut affected = self.remove_slice(&slice.name);
         let namespace = slice.name.namespace.clone();
         self.owners
             .insert(slice.name.clone(), slice.service.clone());
-        let concern = match &slice.service {
+        let new = match &slice.service {
             Some(service) => {
                 let service = ObjectName::new(&*namespace, &**service);
                 self.slices
                     .entry(service.clone())
                     .or_default()
                     .insert(slice);
-                Concern::Service(service)
+                Affected::UsersOf(service)
             }
             None => {
                 self.stray
                     .entry(namespace.clone())
                     .or_default()
                     .insert(slice);
-                Concern::Namespace(namespace)
+                Affected::Namespace(namespace)
             }
         };
-        if !concerns.contains(&concern) {
-            concerns.push(concern);
+        if !affected.contains(&new) {
+            affected.push(new);
         }
-        concerns
+        affected
     }
 
     /// Notes that an object exists but cannot be read.
-    pub(super) fn refuse(&mut self, object: ObjectReference) -> Vec<Concern> {
-        let mut concerns = self.remove(&object);
+    pub(super) fn refuse(&mut self, object: ObjectReference) -> Vec<Affected> {
+        let mut affected = self.remove(&object);
         self.gone.remove(&object);
         if self.refused.insert(object.clone()) {
-            concerns.extend(refusal_concerns(object));
+            affected.extend(refusal_affected(object));
         }
-        concerns
+        affected
     }
 
     /// Forgets an object, and that it could not be read.
-    pub(super) fn remove(&mut self, object: &ObjectReference) -> Vec<Concern> {
-        let mut concerns = self.accept(object);
-        match object.kind.as_str() {
-            "Service" => {
-                let service = self.services.remove(&object.name);
-                concerns.extend(service.map(|service| Concern::Service(service.name)));
-            }
-            "EndpointSlice" => concerns.extend(self.remove_slice(&object.name)),
-            "Node" if self.here.is_named(&object.name.name) => {
-                concerns.extend(self.set_own_zone(None));
-            }
-            _ => {}
+    pub(super) fn remove(&mut self, object: &ObjectReference) -> Vec<Affected> {
+        let mut affected = self.accept(object);
+        let kind = object.known_kind();
+        if kind == Some(Kind::SERVICE) {
+            let service = self.services.remove(&object.name);
+            affected.extend(service.map(|service| Affected::UsersOf(service.name)));
+        } else if kind == Some(Kind::ENDPOINT_SLICE) {
+            affected.extend(self.remove_slice(&object.name));
+        } else if kind == Some(Kind::NODE) && self.here.is_named(&object.name.name) {
+            affected.extend(self.set_own_zone(None));
         }
-        let kind = ObjectKind::from_name(&object.kind);
         if kind.is_some_and(|kind| !self.kinds.is_followed(kind)) {
             self.gone.insert(object.clone());
-            if kind == Some(ObjectKind::Service) {
-                concerns.push(Concern::Service(object.name.clone()));
+            if kind == Some(Kind::SERVICE) {
+                affected.push(Affected::UsersOf(object.name.clone()));
             }
         }
-        concerns
+        affected
     }
 
     /// Forgets that an object could not be read.
-    pub(super) fn accept(&mut self, object: &ObjectReference) -> Vec<Concern> {
+    pub(super) fn accept(&mut self, object: &ObjectReference) -> Vec<Affected> {
         self.gone.remove(object);
-        if self.refused.remove(object) {
-            refusal_concerns(object.clone())
-        } else {
-            Vec::new()
-        }
+        let was_refused = self.refused.remove(object);
+        let affected = was_refused.then(|| refusal_affected(object.clone()));
+        affected.flatten().into_iter().collect()
     }
 
     /// An EndpointSlice by its name.
@@ -308,7 +296,7 @@ impl Store {
         }
     }
 
-    fn remove_slice(&mut self, name: &ObjectName) -> Vec<Concern> {
+    fn remove_slice(&mut self, name: &ObjectName) -> Vec<Affected> {
         let Some(owner) = self.owners.remove(name) else {
             return Vec::new();
         };
@@ -321,7 +309,7 @@ impl Store {
                         self.slices.remove(&service);
                     }
                 }
-                vec![Concern::Service(service)]
+                vec![Affected::UsersOf(service)]
             }
             None => {
                 if let Some(slices) = self.stray.get_mut(&name.namespace) {
@@ -330,17 +318,19 @@ impl Store {
                         self.stray.remove(&name.namespace);
                     }
                 }
-                vec![Concern::Namespace(name.namespace.clone())]
+                vec![Affected::Namespace(name.namespace.clone())]
             }
         }
     }
 }
 
 /// A slice that cannot be read might belong to any Service of its namespace.
-fn refusal_concerns(object: ObjectReference) -> Vec<Concern> {
-    match object.kind.as_str() {
-        "Service" => vec![Concern::Service(object.name)],
-        "EndpointSlice" => vec![Concern::Namespace(object.name.namespace)],
-        _ => Vec::new(),
+fn refusal_affected(object: ObjectReference) -> Option<Affected> {
+    if object.is(Kind::SERVICE) {
+        Some(Affected::UsersOf(object.name))
+    } else if object.is(Kind::ENDPOINT_SLICE) {
+        Some(Affected::Namespace(object.name.namespace))
+    } else {
+        None
     }
 }

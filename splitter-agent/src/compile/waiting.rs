@@ -1,8 +1,8 @@
 //! What people are told of a split that cannot be decided before more is known.
 
 use super::knowledge::Kinds;
-use super::split::Split;
-use crate::objects::{ObjectKind, ObjectName};
+use crate::objects::{Kind, ObjectName};
+use crate::route::Split;
 
 /// Of a root that was not heard of.
 pub(super) fn for_root(root: &ObjectName) -> String {
@@ -14,7 +14,7 @@ pub(super) fn for_root(root: &ObjectName) -> String {
 
 /// What is not known of a split's leaves, or of other claims on its root; `unknown` has the kind
 /// that each leaf waits for.
-pub(super) fn for_leaves(split: &Split, kinds: &Kinds, unknown: &[Option<ObjectKind>]) -> String {
+pub(super) fn for_leaves(split: &Split, kinds: &Kinds, unknown: &[Option<Kind>]) -> String {
     let clauses = kinds.iter().map(|kind| {
         let leaves = split.leaves.iter().zip(unknown);
         let names: Vec<&str> = leaves
@@ -22,15 +22,14 @@ pub(super) fn for_leaves(split: &Split, kinds: &Kinds, unknown: &[Option<ObjectK
             .map(|(leaf, _)| leaf.name.as_str())
             .collect();
         let names = shortened(&names);
-        match kind {
-            ObjectKind::Service if names.is_empty() => "Services are not followed".to_owned(),
-            ObjectKind::Service => format!("Services are not followed ({names} unknown)"),
-            ObjectKind::EndpointSlice => {
-                format!("EndpointSlices are not followed (endpoints of {names} unknown)")
-            }
-            ObjectKind::TrafficSplit => {
-                "TrafficSplits are not followed (others may split the same Service)".to_owned()
-            }
+        if *kind == Kind::ENDPOINT_SLICE {
+            format!("{kind}s are not followed (endpoints of {names} unknown)")
+        } else if kind.is_route() {
+            format!("{kind}s are not followed (others may split the same Service)")
+        } else if names.is_empty() {
+            format!("{kind}s are not followed")
+        } else {
+            format!("{kind}s are not followed ({names} unknown)")
         }
     });
     clauses.collect::<Vec<_>>().join(" and ")

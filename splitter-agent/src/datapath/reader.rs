@@ -15,6 +15,7 @@ use std::os::fd::AsFd;
 use aya::maps::MapInfo;
 use splitter_common::layout::{FrontendKey, FrontendValue, LeafState};
 
+use crate::objects::{ObjectName, ObjectReference};
 use crate::plan::Decision;
 
 use super::maps::{Access, KeyBytes, Maps, MapsError};
@@ -49,6 +50,8 @@ pub struct Reading {
 /// What a frontend does.
 #[derive(Debug)]
 pub struct FrontendReading {
+    /// Kind of the object that asks for it.
+    pub kind: &'static str,
     /// Namespace of the object that asks for it, and of the root.
     pub namespace: Box<str>,
     /// Name of that object.
@@ -61,6 +64,17 @@ pub struct FrontendReading {
     pub decision: Decision,
     /// The leaves, in their order.
     pub leaves: Box<[Leaf]>,
+}
+
+impl FrontendReading {
+    /// The object that asks for it.
+    #[must_use]
+    pub fn object(&self) -> ObjectReference {
+        ObjectReference {
+            kind: self.kind.to_owned(),
+            name: ObjectName::new(&*self.namespace, &*self.split),
+        }
+    }
 }
 
 /// A programmed leaf.
@@ -130,6 +144,7 @@ impl FrontendReading {
         let first = view.record.first_counter;
         let leaves = view.split.leaves.into_iter().zip(&view.leaves).zip(1..);
         Self {
+            kind: view.split.origin.kind,
             is_self_test: view.split.origin.is_self_test(),
             namespace: view.split.origin.namespace.into(),
             split: view.split.origin.name.into(),

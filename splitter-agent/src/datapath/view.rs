@@ -12,6 +12,7 @@ use splitter_common::layout::{
 };
 use splitter_common::pick::{self, Lattice};
 
+use crate::objects::Kind;
 use crate::plan::{Decision, Frontend, FrontendPlan, Origin, PlannedLeaf};
 
 use super::maps::{Access, KeyBytes, Maps, MapsError};
@@ -342,12 +343,10 @@ pub(crate) fn write_text<const N: usize>(value: &str) -> Text<N> {
     text
 }
 
-/// The kinds of objects that ask for splits.
-const KINDS: [&str; 2] = ["TrafficSplit", Origin::SELF_TEST];
-
+/// The name of a kind, as it is known to this program.
 fn known_kind(name: &str) -> &'static str {
-    KINDS
-        .into_iter()
-        .find(|kind| *kind == name)
-        .unwrap_or("unknown")
+    if name == Origin::SELF_TEST {
+        return Origin::SELF_TEST;
+    }
+    Kind::from_name(name).map_or("unknown", Kind::name)
 }

@@ -7,11 +7,13 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::written;
-use crate::compile::{Settings, root_of};
+use crate::compile::{Diagnostics, Settings};
 use crate::objects::{
-    AddressFamily, Object, ObjectName, ObjectReference, Objects, SERVICE_NAME, Service, ServiceKind,
+    AddressFamily, Kind, Object, ObjectName, ObjectReference, Objects, SERVICE_NAME, Service,
+    ServiceKind,
 };
 use crate::plan::protocol_name;
+use crate::route::{Claim, Context, Route};
 
 /// What was taken to be there although the manifests do not have it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -76,16 +78,11 @@ pub(super) fn complete(objects: &mut Objects, settings: &Settings) -> Assumed {
 /// Makes every root one that can be dialled, so that its leaves can be judged.
 pub(super) fn supply_roots(objects: &mut Objects, settings: &Settings) {
     let mut addresses = Addresses::from(1 << 16);
-    for split in objects.traffic_splits.clone().into_values() {
-        let Some(root) = root_of(&split, settings) else {
-            continue;
-        };
-        let leaves = split.spec.iter().flat_map(|spec| &spec.backends);
+    for claim in claims(objects, settings) {
+        let root = claim.root;
+        let leaves = claim.split.iter().flat_map(|split| &split.leaves);
         let leaf_ports: BTreeSet<u16> = leaves
-            .filter_map(|leaf| {
-                let leaf = ObjectName::new(&*root.namespace, &*leaf.service);
-                objects.services.get(&leaf)
-            })
+            .filter_map(|leaf| objects.services.get(leaf.service.as_ref()?))
             .flat_map(|leaf| leaf.ports.iter().map(|port| port.port))
             .collect();
         let ports = leaf_ports.into_iter().chain([80]).take(1);
@@ -111,9 +108,18 @@ pub(super) fn supply_roots(objects: &mut Objects, settings: &Settings) {
 }
 
 fn roots(objects: &Objects, settings: &Settings) -> BTreeSet<ObjectName> {
-    let splits = objects.traffic_splits.values();
-    splits
-        .filter_map(|split| root_of(split, settings))
+    let claims = claims(objects, settings).into_iter();
+    claims.map(|claim| claim.root).collect()
+}
+
+fn claims(objects: &Objects, settings: &Settings) -> Vec<Claim> {
+    let context = Context {
+        cluster_domain: &settings.cluster_domain,
+    };
+    let mut diagnostics = Diagnostics::default();
+    let routes = objects.routes.values();
+    routes
+        .flat_map(|object| Route::translate(object, context, &mut diagnostics).claims)
         .collect()
 }
 
@@ -132,7 +138,7 @@ fn family_of_slices(objects: &Objects) -> AddressFamily {
 /// Whether there is an EndpointSlice that cannot be read: it might be that of any Service.
 fn has_refused_slice(objects: &Objects, namespace: &str) -> bool {
     objects.refused.iter().any(|object: &ObjectReference| {
-        object.kind == "EndpointSlice" && object.name.namespace == namespace
+        object.is(Kind::ENDPOINT_SLICE) && object.name.namespace == namespace
     })
 }
 

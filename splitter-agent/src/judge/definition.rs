@@ -1,25 +1,27 @@
-//! What the project's own definition of TrafficSplits (`deploy/crd`) allows in each version, as
+//! What the definitions that the project comes with (`deploy/crd`) allow in each version, as
 //! an API server judges it (a structural schema of `apiextensions.k8s.io/v1`).
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use regex::Regex;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::objects::{Weight, shown};
+use crate::objects::{Kind, Weight, shown};
 
-/// The definition, as it is deployed.
-const DEFINITION: &str = include_str!("../../../deploy/crd/trafficsplits.yaml");
-
-static SCHEMAS: LazyLock<Map<String, Value>> = LazyLock::new(|| {
-    // A test reads it.
-    let definition: Value = serde_saphyr::from_str(DEFINITION).unwrap_or_default();
-    let versions = definition["spec"]["versions"].as_array();
-    let versions = versions.into_iter().flatten();
-    versions
-        .filter_map(|version| {
-            let name = version["name"].as_str()?.to_owned();
-            Some((name, version["schema"]["openAPIV3Schema"].clone()))
+/// The schema of each version of a kind.
+static SCHEMAS: LazyLock<HashMap<(Kind, String), Value>> = LazyLock::new(|| {
+    let definitions = Kind::all().filter_map(|kind| Some((kind, kind.definition?)));
+    definitions
+        .flat_map(|(kind, definition)| {
+            // A test reads it.
+            let definition: Value = serde_saphyr::from_str(definition).unwrap_or_default();
+            let versions = definition["spec"]["versions"].as_array();
+            let schemas = versions.into_iter().flatten().filter_map(|version| {
+                let name = version["name"].as_str()?.to_owned();
+                Some(((kind, name), version["schema"]["openAPIV3Schema"].clone()))
+            });
+            schemas.collect::<Vec<_>>()
         })
         .collect()
 });
@@ -33,20 +35,20 @@ pub(super) struct Violation {
     pub(super) message: String,
 }
 
-/// What the schema of the version that it is written in has against a TrafficSplit; nothing for a
-/// version that there is not. Fields that the schema does not know are dropped by an API server,
+/// What the schema of the version that it is written in has against an object; nothing for a kind
+/// or version without one. Fields that the schema does not know are dropped by an API server,
 /// and the status is not its author's.
-pub(super) fn violations(split: &Value) -> Vec<Violation> {
-    let version = split["apiVersion"].as_str().unwrap_or_default();
+pub(super) fn violations(kind: Kind, object: &Value) -> Vec<Violation> {
+    let version = object["apiVersion"].as_str().unwrap_or_default();
     let version = version.rsplit('/').next().unwrap_or_default();
-    let Some(schema) = SCHEMAS.get(version) else {
+    let Some(schema) = SCHEMAS.get(&(kind, version.to_owned())) else {
         return Vec::new();
     };
     let mut judge = Judge {
         version,
         violations: Vec::new(),
     };
-    judge.object(schema, split, "");
+    judge.object(schema, object, "");
     judge.violations
 }
 
@@ -196,8 +198,12 @@ mod tests {
 
     #[test]
     fn every_version_of_the_definition_is_read() {
-        let versions: Vec<&String> = SCHEMAS.keys().collect();
-        assert_eq!(versions, ["v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"]);
+        for kind in Kind::all().filter(|kind| kind.definition.is_some()) {
+            for version in kind.versions {
+                let schema = SCHEMAS.get(&(kind, (*version).to_owned()));
+                assert!(schema.is_some_and(Value::is_object), "{kind} {version}");
+            }
+        }
         for schema in SCHEMAS.values() {
             let weight = &schema["properties"]["spec"]["properties"]["backends"]["items"]["properties"]
                 ["weight"];
@@ -215,7 +221,7 @@ mod tests {
             })
         };
         let fields = |value: &Value| -> Vec<String> {
-            let violations = violations(value).into_iter();
+            let violations = violations(Kind::TRAFFIC_SPLIT, value).into_iter();
             violations.map(|violation| violation.field).collect()
         };
         let good = json!({"service": "a", "backends": [{"service": "b", "weight": 90}]});
@@ -244,10 +250,11 @@ mod tests {
 
     #[test]
     fn a_quantity_in_a_version_of_numbers_names_the_version_that_has_quantities() {
-        let violations = violations(&json!({
+        let split = json!({
             "apiVersion": "split.smi-spec.io/v1alpha4",
             "spec": {"service": "a", "backends": [{"service": "b", "weight": "900m"}]},
-        }));
+        });
+        let violations = violations(Kind::TRAFFIC_SPLIT, &split);
         assert_eq!(violations.len(), 1);
         assert_eq!(
             violations[0].message,

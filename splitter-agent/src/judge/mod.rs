@@ -15,11 +15,9 @@ use serde_json::Value;
 pub use completion::Assumed;
 
 use crate::compile::{Diagnostic, Settings, Severity, compile};
-use crate::objects::{
-    DecodeError, Object, ObjectReference, Objects, RefusedSpec, SplitSpec, decode,
-};
+use crate::objects::{DecodeError, Object, ObjectReference, Objects, decode};
 use crate::reason;
-use crate::source::manifests::{Reading, UnreadKind, WrittenSplit};
+use crate::source::manifests::{Reading, UnreadKind, WrittenRoute};
 
 /// What can be said of a leaf whatever becomes of its split.
 const OF_LEAVES: [&str; 7] = [
@@ -37,7 +35,7 @@ const OF_LEAVES: [&str; 7] = [
 pub struct Verdict {
     /// Whether anything is refused.
     pub refused: bool,
-    /// How many TrafficSplits there were, readable or not.
+    /// How many objects asked for splits, readable or not.
     pub splits: usize,
     /// Everything that is said, by object.
     pub diagnostics: Vec<Diagnostic>,
@@ -74,7 +72,7 @@ pub fn judge(reading: &Reading, settings: &Settings) -> Verdict {
     let assumed = completion::complete(&mut objects, settings);
     let mut diagnostics: BTreeSet<Diagnostic> = reading.snapshot.problems.iter().cloned().collect();
     diagnostics.extend(compile(&objects, settings).diagnostics);
-    let by_version: Vec<Diagnostic> = reading.splits.iter().flat_map(in_version).collect();
+    let by_version: Vec<Diagnostic> = reading.routes.iter().flat_map(in_version).collect();
     for diagnostic in by_version {
         let says_so = |other: &Diagnostic| {
             other.object == diagnostic.object
@@ -99,7 +97,7 @@ pub fn judge(reading: &Reading, settings: &Settings) -> Verdict {
         refused: diagnostics
             .iter()
             .any(|diagnostic| diagnostic.severity == Severity::Refused),
-        splits: reading.splits.len(),
+        splits: reading.routes.len(),
         diagnostics: diagnostics.into_iter().collect(),
         assumed,
         not_read: unread(&reading.unread),
@@ -116,14 +114,14 @@ fn unread(kinds: &BTreeMap<UnreadKind, usize>) -> Vec<Unread> {
         .collect()
 }
 
-/// What the definition of TrafficSplits says of one in the version that it is written in.
-fn in_version(split: &WrittenSplit) -> Vec<Diagnostic> {
-    let Ok(Some(object)) = decode(split.value.clone()) else {
+/// What the definition of its kind says of an object in the version that it is written in.
+fn in_version(route: &WrittenRoute) -> Vec<Diagnostic> {
+    let Ok(Some(object)) = decode(route.value.clone()) else {
         return Vec::new();
     };
     // What an API server gave out it also takes back, as long as the field stays as it is.
-    let is_stored = split.value.pointer("/metadata/resourceVersion").is_some();
-    definition::violations(&split.value)
+    let is_stored = route.value.pointer("/metadata/resourceVersion").is_some();
+    definition::violations(object.kind(), &route.value)
         .into_iter()
         .map(|violation| Diagnostic {
             object: object.reference(),
@@ -134,12 +132,12 @@ fn in_version(split: &WrittenSplit) -> Vec<Diagnostic> {
             },
             reason: reason::INVALID_IN_VERSION,
             field: violation.field,
-            message: format!("{} ({})", violation.message, split.place),
+            message: format!("{} ({})", violation.message, route.place),
         })
         .collect()
 }
 
-/// What is wrong with the leaves of TrafficSplits that are refused or wait for their root.
+/// What is wrong with the leaves of objects that are refused or wait for their root.
 fn judge_rest(
     mut objects: Objects,
     said: &BTreeSet<Diagnostic>,
@@ -150,13 +148,9 @@ fn judge_rest(
         .filter(|diagnostic| matches!(diagnostic.severity, Severity::Refused | Severity::Inactive))
         .map(|diagnostic| &diagnostic.object)
         .collect();
-    for split in objects.traffic_splits.values_mut() {
-        if let Err(RefusedSpec { backends, .. }) = &mut split.spec
-            && !backends.is_empty()
-        {
-            split.spec = Ok(SplitSpec {
-                backends: std::mem::take(backends),
-            });
+    for route in objects.routes.values_mut() {
+        if let Some(content) = route.content.without_refusals() {
+            route.content = content;
         }
     }
     completion::supply_roots(&mut objects, settings);

@@ -1,11 +1,13 @@
 //! From any Kubernetes object to what the agent keeps of it.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::field::{self, FieldError, Fields, shown};
-use super::{
-    EndpointSlice, Identity, Node, Object, ObjectName, ObjectReference, Service, TrafficSplit, dns,
-};
+use super::kind::{Kind, NameRule};
+use super::{Identity, Object, ObjectName, ObjectReference, Timestamp, dns};
+use crate::route::{RouteObject, Translate};
 
 /// An object that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,39 +23,33 @@ pub struct DecodeError {
     pub message: String,
 }
 
-/// The kinds that are read.
-#[derive(Clone, Copy)]
-enum Kind {
-    Service,
-    EndpointSlice,
-    TrafficSplit,
-    Node,
-}
-
-impl Kind {
-    /// Whether objects of it are in a namespace.
-    const fn is_namespaced(self) -> bool {
-        !matches!(self, Self::Node)
-    }
-}
-
 /// What every object carries.
-pub(super) struct Metadata<'a> {
+#[derive(Debug)]
+pub struct Metadata<'a> {
     /// Namespace and name.
-    pub(super) name: ObjectName,
+    pub name: ObjectName,
+    /// The kind of the object.
+    pub kind: Kind,
+    /// `apiVersion` as it is written.
+    pub api_version: &'a str,
     /// `metadata` itself, for what only some kinds need.
-    pub(super) fields: &'a Fields,
+    pub fields: &'a Fields,
 }
 
 impl Metadata<'_> {
     /// `uid`; empty where there is none.
-    pub(super) fn uid(&self) -> &str {
+    #[must_use]
+    pub fn uid(&self) -> &str {
         let uid = self.fields.get("uid").and_then(Value::as_str);
         uid.unwrap_or_default()
     }
 
     /// The value of a label.
-    pub(super) fn label(&self, key: &str) -> Result<Option<String>, FieldError> {
+    ///
+    /// # Errors
+    ///
+    /// If the labels, or this one, are not what Kubernetes allows.
+    pub fn label(&self, key: &str) -> Result<Option<String>, FieldError> {
         let Some(labels) = field::object(self.fields, "labels").map_err(in_metadata)? else {
             return Ok(None);
         };
@@ -62,11 +58,30 @@ impl Metadata<'_> {
     }
 
     /// The value of an annotation; what is not a string, as JSON.
-    pub(super) fn annotation(&self, key: &str) -> Option<String> {
+    #[must_use]
+    pub fn annotation(&self, key: &str) -> Option<String> {
         let annotations = self.fields.get("annotations")?.as_object()?;
         field::present(annotations, key).map(|value| match value {
             Value::String(text) => text.clone(),
             other => shown(other),
+        })
+    }
+
+    /// The object of this metadata, which asks for splits.
+    #[must_use]
+    pub fn into_route(self, content: impl Translate) -> Object {
+        let generation = field::present(self.fields, "generation").and_then(field::whole);
+        let created = self.fields.get("creationTimestamp").and_then(Value::as_str);
+        Object::Route(RouteObject {
+            kind: self.kind,
+            identity: Identity {
+                api_version: self.api_version.to_owned(),
+                uid: self.uid().to_owned(),
+                generation: generation.unwrap_or(0),
+            },
+            created: created.and_then(Timestamp::parse),
+            content: Arc::new(content),
+            name: self.name,
         })
     }
 }
@@ -79,9 +94,9 @@ impl Metadata<'_> {
 ///
 /// # Errors
 ///
-/// If the object is of a kind that splitting needs, and cannot be read. A TrafficSplit
-/// is only refused here if not even its name can be read: everything else that is wrong
-/// with it stands in [`TrafficSplit::spec`].
+/// If the object is of a kind that splitting needs, and cannot be read. One that asks for
+/// splits is only refused here if not even its name can be read: everything else that is wrong
+/// with it is told when it is translated.
 pub fn decode(value: Value) -> Result<Option<Object>, DecodeError> {
     let object = match value {
         Value::Null => return Ok(None),
@@ -98,54 +113,43 @@ pub fn decode(value: Value) -> Result<Option<Object>, DecodeError> {
 }
 
 fn read(object: &Fields) -> Result<Option<Object>, FieldError> {
-    let Some(kind) = kind_of(object)? else {
+    let Some((kind, api_version)) = kind_of(object)? else {
         return Ok(None);
     };
-    let metadata = metadata_of(object, kind)?;
-    Ok(Some(match kind {
-        Kind::Service => Object::Service(Service::read(metadata, object)?),
-        Kind::EndpointSlice => Object::EndpointSlice(EndpointSlice::read(&metadata, object)?),
-        Kind::TrafficSplit => Object::TrafficSplit(TrafficSplit::read(metadata, object)),
-        Kind::Node => Object::Node(Node::read(metadata)?),
-    }))
+    let metadata = metadata_of(object, kind, api_version)?;
+    (kind.read)(metadata, object).map(Some)
 }
 
-/// The kind of an object, if it is one that is read.
-fn kind_of(object: &Fields) -> Result<Option<Kind>, FieldError> {
+/// The kind of an object, if it is one that is read, and its `apiVersion`.
+fn kind_of(object: &Fields) -> Result<Option<(Kind, &str)>, FieldError> {
     let required = |name| {
         field::text(object, name)?.ok_or_else(|| {
             FieldError::new("is missing; every Kubernetes object has one").below(name)
         })
     };
     let api_version = required("apiVersion")?;
-    let kind = required("kind")?;
-    let group = api_version.split_once('/').map_or("", |(group, _)| group);
-    let (kind, versions): (_, &[&str]) = match (group, kind) {
-        ("", "Service") => (Kind::Service, &["v1"]),
-        ("", "Node") => (Kind::Node, &["v1"]),
-        ("discovery.k8s.io", "EndpointSlice") => (Kind::EndpointSlice, &["discovery.k8s.io/v1"]),
-        ("split.smi-spec.io", "TrafficSplit") => (
-            Kind::TrafficSplit,
-            &[
-                "split.smi-spec.io/v1alpha1",
-                "split.smi-spec.io/v1alpha2",
-                "split.smi-spec.io/v1alpha3",
-                "split.smi-spec.io/v1alpha4",
-            ],
-        ),
-        // The group has one kind only, so that this can only be a slip.
-        ("split.smi-spec.io", other) => {
-            return Err(FieldError::new(format!(
-                "{} is not a kind of group split.smi-spec.io; write TrafficSplit",
-                shown(&Value::from(other))
+    let name = required("kind")?;
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let mut of_group = Kind::all().filter(|kind| kind.resource.group == group);
+    let Some(kind) = of_group.clone().find(|kind| kind.name() == name) else {
+        return match of_group.find(|kind| kind.owns_group) {
+            Some(kind) => Err(FieldError::new(format!(
+                "{} is not a kind of group {group}; write {kind}",
+                shown(&Value::from(name))
             ))
-            .below("kind"));
-        }
-        _ => return Ok(None),
+            .below("kind")),
+            None => Ok(None),
+        };
     };
-    if versions.contains(&api_version) {
-        return Ok(Some(kind));
+    if kind.versions.contains(&version) {
+        return Ok(Some((kind, api_version)));
     }
+    let mut versions: Vec<String> = kind
+        .versions
+        .iter()
+        .map(|version| kind.api_version_of(version))
+        .collect();
+    versions.sort_unstable();
     Err(FieldError::new(format!(
         "{} is not a version that is read; use {}",
         shown(&Value::from(api_version)),
@@ -154,7 +158,11 @@ fn kind_of(object: &Fields) -> Result<Option<Kind>, FieldError> {
     .below("apiVersion"))
 }
 
-fn metadata_of(object: &Fields, kind: Kind) -> Result<Metadata<'_>, FieldError> {
+fn metadata_of<'a>(
+    object: &'a Fields,
+    kind: Kind,
+    api_version: &'a str,
+) -> Result<Metadata<'a>, FieldError> {
     let fields = field::object(object, "metadata")?.ok_or_else(|| {
         FieldError::new("is missing; write metadata with a name").below("metadata")
     })?;
@@ -166,21 +174,21 @@ fn metadata_of(object: &Fields, kind: Kind) -> Result<Metadata<'_>, FieldError> 
         .map_err(in_metadata)?
         .filter(|namespace| !namespace.is_empty())
         .unwrap_or(DEFAULT_NAMESPACE);
-    let namespace = if kind.is_namespaced() { namespace } else { "" };
-    let (valid, rule) = match kind {
-        Kind::Service => (dns::is_label(name), LABEL),
-        Kind::EndpointSlice | Kind::TrafficSplit | Kind::Node => {
-            (dns::is_subdomain(name), SUBDOMAIN)
-        }
+    let namespace = if kind.is_namespaced { namespace } else { "" };
+    let (valid, rule) = match kind.name_rule {
+        NameRule::Label => (dns::is_label(name), LABEL),
+        NameRule::Subdomain => (dns::is_subdomain(name), SUBDOMAIN),
     };
     if !valid {
         return Err(invalid_name("name", name, rule));
     }
-    if kind.is_namespaced() && !dns::is_label(namespace) {
+    if kind.is_namespaced && !dns::is_label(namespace) {
         return Err(invalid_name("namespace", namespace, LABEL));
     }
     Ok(Metadata {
         name: ObjectName::new(namespace, name),
+        kind,
+        api_version,
         fields,
     })
 }
@@ -222,6 +230,7 @@ fn failure(object: &Fields, error: FieldError) -> DecodeError {
         let value = fields.and_then(|fields| fields.get(name));
         value.and_then(Value::as_str).unwrap_or_default().to_owned()
     };
+    let kind = Kind::from_name(&text(Some(object), "kind"));
     DecodeError {
         identity: Box::new(Identity {
             api_version: text(Some(object), "apiVersion"),
@@ -231,7 +240,7 @@ fn failure(object: &Fields, error: FieldError) -> DecodeError {
         object: ObjectReference {
             kind: known(Some(object), "kind", "Object", is_kind),
             name: ObjectName::new(
-                if text(Some(object), "kind") == "Node" {
+                if kind.is_some_and(|kind| !kind.is_namespaced) {
                     String::new()
                 } else {
                     known(metadata, "namespace", DEFAULT_NAMESPACE, dns::is_label)

@@ -6,11 +6,29 @@ use std::net::IpAddr;
 use serde_json::Value;
 use splitter_common::layout::Protocol;
 
-use super::ObjectName;
-use super::decode::Metadata;
 use super::field::{self, FieldError, Fields, shown};
+use super::kind::{Availability, Entry, NameRule, Purpose, Resource};
 use super::placement::{self, Placement, Placements};
 use super::service::protocol;
+use super::{Metadata, Object, ObjectName};
+
+/// The kind of EndpointSlices.
+pub(crate) static ENTRY: Entry = Entry {
+    resource: Resource {
+        kind: "EndpointSlice",
+        plural: "endpointslices",
+        group: "discovery.k8s.io",
+    },
+    versions: &["v1"],
+    purpose: Purpose::Dependency,
+    availability: Availability::BuiltIn,
+    is_namespaced: true,
+    name_rule: NameRule::Subdomain,
+    has_status: false,
+    owns_group: false,
+    definition: None,
+    read: |metadata, object| EndpointSlice::read(&metadata, object).map(Object::EndpointSlice),
+};
 
 /// The label that names the Service of an EndpointSlice.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -122,7 +140,7 @@ impl AddressFamily {
 }
 
 impl EndpointSlice {
-    pub(super) fn read(metadata: &Metadata<'_>, object: &Fields) -> Result<Self, FieldError> {
+    fn read(metadata: &Metadata<'_>, object: &Fields) -> Result<Self, FieldError> {
         let address_family = address_family(object)?;
         let mut flaws = Flaws::default();
         let mut ports = Vec::new();

@@ -7,21 +7,21 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 /// A JSON object.
-pub(super) type Fields = Map<String, Value>;
+pub type Fields = Map<String, Value>;
 
 /// What is wrong with which field. The path grows from the inside out, so that reading
 /// what is right costs no text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct FieldError {
+pub struct FieldError {
     /// Path of the field; empty for the value itself.
-    pub(super) field: String,
+    pub field: String,
     /// What is the matter and what to do about it.
-    pub(super) message: String,
+    pub message: String,
 }
 
 impl FieldError {
     /// An error of the value itself.
-    pub(super) fn new(message: impl Into<String>) -> Self {
+    pub fn new(message: impl Into<String>) -> Self {
         Self {
             field: String::new(),
             message: message.into(),
@@ -29,7 +29,8 @@ impl FieldError {
     }
 
     /// The same error, seen from the object that holds the value as `name`.
-    pub(super) fn below(self, name: impl fmt::Display) -> Self {
+    #[must_use]
+    pub fn below(self, name: impl fmt::Display) -> Self {
         let field = if self.field.is_empty() {
             name.to_string()
         } else if self.field.starts_with('[') {
@@ -41,7 +42,8 @@ impl FieldError {
     }
 
     /// The same error, seen from the list that holds the value at `index`.
-    pub(super) fn at(self, index: usize) -> Self {
+    #[must_use]
+    pub fn at(self, index: usize) -> Self {
         self.below(format_args!("[{index}]"))
     }
 }

@@ -1,40 +1,195 @@
-//! The kinds of objects that splits depend on.
+//! Kinds of objects: what is to be known of each, in one entry.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
-/// A kind of objects that a source tells of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ObjectKind {
-    /// Service (`v1`).
-    Service,
-    /// EndpointSlice (`discovery.k8s.io/v1`).
-    EndpointSlice,
-    /// TrafficSplit (`split.smi-spec.io`, any version).
-    TrafficSplit,
+use super::field::{FieldError, Fields};
+use super::{Metadata, Object};
+use crate::kinds;
+
+/// How Kubernetes names a kind of objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Resource {
+    /// `kind` of its objects.
+    pub kind: &'static str,
+    /// Its name in URLs and access rules.
+    pub plural: &'static str,
+    /// Its group; empty for the core of Kubernetes.
+    pub group: &'static str,
 }
 
-impl ObjectKind {
-    /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Service, Self::EndpointSlice, Self::TrafficSplit];
+/// What the agent reads objects of a kind for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// They ask for splits. All are followed.
+    Route,
+    /// Splits depend on them. All are followed.
+    Dependency,
+    /// Only the one of the agent's own node is asked for.
+    OwnNode,
+}
+
+/// Whether a cluster has a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Availability {
+    /// Every cluster has it.
+    BuiltIn,
+    /// If its CustomResourceDefinition is installed, which may come late, change and go.
+    Optional,
+}
+
+/// What `metadata.name` of a kind may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameRule {
+    /// A DNS label (RFC 1123): at most 63 lower-case letters, digits and inner hyphens.
+    Label,
+    /// A DNS subdomain (RFC 1123): labels with dots between, at most 253 characters.
+    Subdomain,
+}
+
+/// What is to be known of a kind. To add one, write its type with its entry, and name the entry in
+/// the list of [`kinds`].
+#[derive(Debug)]
+pub struct Entry {
+    /// Its names.
+    pub resource: Resource,
+    /// The versions that are read, without the group, best first.
+    pub versions: &'static [&'static str],
+    /// What it is read for.
+    pub purpose: Purpose,
+    /// Whether every cluster has it.
+    pub availability: Availability,
+    /// Whether objects are in a namespace.
+    pub is_namespaced: bool,
+    /// What names of objects may be.
+    pub name_rule: NameRule,
+    /// Whether splitter writes a status, where the version has that subresource.
+    pub has_status: bool,
+    /// Whether the group has no other kind, so that another one in a manifest is a slip.
+    pub owns_group: bool,
+    /// The CustomResourceDefinition that splitter comes with, as YAML.
+    pub definition: Option<&'static str>,
+    /// Reads an object.
+    ///
+    /// # Errors
+    ///
+    /// If the object cannot be read. One that asks for a split and has a name is read whatever
+    /// else is wrong with it, so that the other faults are told with its root.
+    pub read: fn(Metadata<'_>, &Fields) -> Result<Object, FieldError>,
+}
+
+/// A kind of objects that is read: a handle to its [`Entry`]. Kinds are ordered as
+/// [`Kind::all`] lists them.
+#[derive(Clone, Copy)]
+pub struct Kind(&'static Entry);
+
+impl Kind {
+    /// The kind of an entry.
+    #[must_use]
+    pub const fn new(entry: &'static Entry) -> Self {
+        Self(entry)
+    }
+
+    /// Every kind that is read.
+    pub fn all() -> impl Iterator<Item = Self> + Clone {
+        kinds::all()
+    }
+
+    /// The kinds of which all objects are followed.
+    pub fn followed() -> impl Iterator<Item = Self> + Clone {
+        Self::all().filter(|kind| kind.purpose != Purpose::OwnNode)
+    }
+
+    /// The kinds that ask for splits.
+    pub fn routes() -> impl Iterator<Item = Self> + Clone {
+        Self::all().filter(|kind| kind.is_route())
+    }
+
+    /// The kind of a name, as in `kind` of its objects.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::all().find(|kind| kind.name() == name)
+    }
 
     /// Its name, as in `kind`.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Service => "Service",
-            Self::EndpointSlice => "EndpointSlice",
-            Self::TrafficSplit => "TrafficSplit",
+        self.0.resource.kind
+    }
+
+    /// Whether its objects ask for splits.
+    #[must_use]
+    pub fn is_route(self) -> bool {
+        self.0.purpose == Purpose::Route
+    }
+
+    /// Its best version as `apiVersion` has it, for example `discovery.k8s.io/v1`.
+    #[must_use]
+    pub fn api_version(self) -> String {
+        self.api_version_of(self.0.versions.first().copied().unwrap_or_default())
+    }
+
+    /// A version of it as `apiVersion` has it.
+    #[must_use]
+    pub fn api_version_of(self, version: &str) -> String {
+        match self.0.resource.group {
+            "" => version.to_owned(),
+            group => format!("{group}/{version}"),
         }
     }
 
-    /// The kind of a name.
+    /// The name of its CustomResourceDefinition.
     #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    pub fn definition_name(self) -> String {
+        let Resource { plural, group, .. } = self.0.resource;
+        format!("{plural}.{group}")
     }
 }
 
-impl fmt::Display for ObjectKind {
+impl std::ops::Deref for Kind {
+    type Target = Entry;
+
+    fn deref(&self) -> &Entry {
+        self.0
+    }
+}
+
+impl PartialEq for Kind {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.resource == other.0.resource
+    }
+}
+
+impl Eq for Kind {}
+
+impl Hash for Kind {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.resource.hash(state);
+    }
+}
+
+impl Ord for Kind {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let rank = |kind: &Self| Self::all().position(|candidate| candidate == *kind);
+        let name = |kind: &Self| (kind.0.resource.kind, kind.0.resource.group);
+        (rank(self).cmp(&rank(other))).then_with(|| name(self).cmp(&name(other)))
+    }
+}
+
+impl PartialOrd for Kind {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }

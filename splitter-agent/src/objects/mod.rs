@@ -7,14 +7,14 @@
 
 mod decode;
 pub(crate) mod dns;
-mod endpoint_slice;
+pub(crate) mod endpoint_slice;
 mod field;
 mod kind;
-mod node;
+pub(crate) mod node;
 mod placement;
-mod service;
+pub(crate) mod service;
 mod timestamp;
-mod traffic_split;
+pub(crate) mod traffic_split;
 mod unknown;
 mod weight;
 
@@ -23,11 +23,14 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub use decode::{DecodeError, decode};
+use crate::route::RouteObject;
+
+pub use decode::{DecodeError, Metadata, decode};
 pub use endpoint_slice::{
     AddressFamily, EndpointSlice, Ignored, SERVICE_NAME, SliceEndpoint, SlicePort,
 };
-pub use kind::ObjectKind;
+pub use field::{FieldError, Fields};
+pub use kind::{Availability, Entry, Kind, NameRule, Purpose, Resource};
 pub use node::{Node, ZONE};
 pub use placement::{Hints, Placement, Placements};
 pub use service::{Service, ServiceKind, ServicePort};
@@ -76,6 +79,29 @@ pub struct ObjectReference {
     pub name: ObjectName,
 }
 
+impl ObjectReference {
+    /// The object of a kind and name.
+    #[must_use]
+    pub fn new(kind: Kind, name: ObjectName) -> Self {
+        Self {
+            kind: kind.name().to_owned(),
+            name,
+        }
+    }
+
+    /// Its kind, if it is one that is read.
+    #[must_use]
+    pub fn known_kind(&self) -> Option<Kind> {
+        Kind::from_name(&self.kind)
+    }
+
+    /// Whether it is of a kind.
+    #[must_use]
+    pub fn is(&self, kind: Kind) -> bool {
+        self.kind == kind.name()
+    }
+}
+
 impl fmt::Display for ObjectReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind, self.name)
@@ -100,26 +126,39 @@ pub enum Object {
     Service(Service),
     /// An EndpointSlice (`discovery.k8s.io/v1`).
     EndpointSlice(EndpointSlice),
-    /// A TrafficSplit (`split.smi-spec.io`, any version).
-    TrafficSplit(TrafficSplit),
     /// A Node (`v1`).
     Node(Node),
+    /// An object that asks for splits, of any API.
+    Route(RouteObject),
 }
 
 impl Object {
+    /// Its kind.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Service(_) => Kind::SERVICE,
+            Self::EndpointSlice(_) => Kind::ENDPOINT_SLICE,
+            Self::Node(_) => Kind::NODE,
+            Self::Route(object) => object.kind,
+        }
+    }
+
+    /// Its namespace and name.
+    #[must_use]
+    pub const fn name(&self) -> &ObjectName {
+        match self {
+            Self::Service(object) => &object.name,
+            Self::EndpointSlice(object) => &object.name,
+            Self::Node(object) => &object.name,
+            Self::Route(object) => &object.name,
+        }
+    }
+
     /// Kind and name, for reports.
     #[must_use]
     pub fn reference(&self) -> ObjectReference {
-        let (kind, name) = match self {
-            Self::Service(object) => ("Service", &object.name),
-            Self::EndpointSlice(object) => ("EndpointSlice", &object.name),
-            Self::TrafficSplit(object) => ("TrafficSplit", &object.name),
-            Self::Node(object) => ("Node", &object.name),
-        };
-        ObjectReference {
-            kind: kind.to_owned(),
-            name: name.clone(),
-        }
+        ObjectReference::new(self.kind(), self.name().clone())
     }
 }
 
@@ -130,10 +169,10 @@ pub struct Objects {
     pub services: BTreeMap<ObjectName, Service>,
     /// EndpointSlices.
     pub endpoint_slices: BTreeMap<ObjectName, EndpointSlice>,
-    /// TrafficSplits.
-    pub traffic_splits: BTreeMap<ObjectName, TrafficSplit>,
     /// Nodes.
     pub nodes: BTreeMap<ObjectName, Node>,
+    /// Objects that ask for splits.
+    pub routes: BTreeMap<ObjectReference, RouteObject>,
     /// Objects that exist but cannot be read, as their authors have been told. Whoever
     /// refers to one is told that, not that it is missing.
     pub refused: BTreeSet<ObjectReference>,
@@ -149,52 +188,59 @@ impl Objects {
     /// Whether there is an object of this kind and name that could be read.
     #[must_use]
     pub fn contains_reference(&self, object: &ObjectReference) -> bool {
-        match object.kind.as_str() {
-            "Service" => self.services.contains_key(&object.name),
-            "EndpointSlice" => self.endpoint_slices.contains_key(&object.name),
-            "TrafficSplit" => self.traffic_splits.contains_key(&object.name),
-            "Node" => self.nodes.contains_key(&object.name),
-            _ => false,
+        let name = &object.name;
+        if object.is(Kind::SERVICE) {
+            self.services.contains_key(name)
+        } else if object.is(Kind::ENDPOINT_SLICE) {
+            self.endpoint_slices.contains_key(name)
+        } else if object.is(Kind::NODE) {
+            self.nodes.contains_key(name)
+        } else {
+            self.routes.contains_key(object)
         }
     }
 
     /// Every object that could be read.
     pub fn iter(&self) -> impl Iterator<Item = Object> {
-        let services = self.services.values().cloned().map(Object::Service);
+        let services = self.services.values().cloned();
         let slices = self.endpoint_slices.values().cloned();
-        let splits = self.traffic_splits.values().cloned();
         let nodes = self.nodes.values().cloned();
+        let routes = self.routes.values().cloned();
         services
+            .map(Object::Service)
             .chain(slices.map(Object::EndpointSlice))
-            .chain(splits.map(Object::TrafficSplit))
             .chain(nodes.map(Object::Node))
+            .chain(routes.map(Object::Route))
     }
 
     /// Takes out the object of a kind and name; whether it was there.
     pub fn remove(&mut self, object: &ObjectReference) -> bool {
-        match object.kind.as_str() {
-            "Service" => self.services.remove(&object.name).is_some(),
-            "EndpointSlice" => self.endpoint_slices.remove(&object.name).is_some(),
-            "TrafficSplit" => self.traffic_splits.remove(&object.name).is_some(),
-            "Node" => self.nodes.remove(&object.name).is_some(),
-            _ => false,
+        let name = &object.name;
+        if object.is(Kind::SERVICE) {
+            self.services.remove(name).is_some()
+        } else if object.is(Kind::ENDPOINT_SLICE) {
+            self.endpoint_slices.remove(name).is_some()
+        } else if object.is(Kind::NODE) {
+            self.nodes.remove(name).is_some()
+        } else {
+            self.routes.remove(object).is_some()
         }
     }
 
     /// Adds an object; gives back the one of the same kind and name that it replaces.
     pub fn insert(&mut self, object: Object) -> Option<Object> {
-        let name = object.reference().name;
+        let name = object.name().clone();
         match object {
             Object::Service(object) => self.services.insert(name, object).map(Object::Service),
             Object::EndpointSlice(object) => self
                 .endpoint_slices
                 .insert(name, object)
                 .map(Object::EndpointSlice),
-            Object::TrafficSplit(object) => self
-                .traffic_splits
-                .insert(name, object)
-                .map(Object::TrafficSplit),
             Object::Node(object) => self.nodes.insert(name, object).map(Object::Node),
+            Object::Route(object) => self
+                .routes
+                .insert(object.reference(), object)
+                .map(Object::Route),
         }
     }
 }

@@ -1,8 +1,26 @@
 //! Nodes: where clients are.
 
-use super::ObjectName;
-use super::decode::Metadata;
 use super::field::FieldError;
+use super::kind::{Availability, Entry, NameRule, Purpose, Resource};
+use super::{Metadata, Object, ObjectName};
+
+/// The kind of Nodes.
+pub(crate) static ENTRY: Entry = Entry {
+    resource: Resource {
+        kind: "Node",
+        plural: "nodes",
+        group: "",
+    },
+    versions: &["v1"],
+    purpose: Purpose::OwnNode,
+    availability: Availability::BuiltIn,
+    is_namespaced: false,
+    name_rule: NameRule::Subdomain,
+    has_status: false,
+    owns_group: false,
+    definition: None,
+    read: |metadata, _| Node::read(metadata).map(Object::Node),
+};
 
 /// The label that says in which zone a node is.
 pub const ZONE: &str = "topology.kubernetes.io/zone";
@@ -17,7 +35,7 @@ pub struct Node {
 }
 
 impl Node {
-    pub(super) fn read(metadata: Metadata<'_>) -> Result<Self, FieldError> {
+    fn read(metadata: Metadata<'_>) -> Result<Self, FieldError> {
         let zone = metadata.label(ZONE)?.filter(|zone| !zone.is_empty());
         Ok(Self {
             name: metadata.name,

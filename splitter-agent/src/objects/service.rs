@@ -5,9 +5,27 @@ use std::net::IpAddr;
 use serde_json::Value;
 use splitter_common::layout::Protocol;
 
-use super::ObjectName;
-use super::decode::Metadata;
 use super::field::{self, FieldError, Fields, shown};
+use super::kind::{Availability, Entry, NameRule, Purpose, Resource};
+use super::{Metadata, Object, ObjectName};
+
+/// The kind of Services.
+pub(crate) static ENTRY: Entry = Entry {
+    resource: Resource {
+        kind: "Service",
+        plural: "services",
+        group: "",
+    },
+    versions: &["v1"],
+    purpose: Purpose::Dependency,
+    availability: Availability::BuiltIn,
+    is_namespaced: true,
+    name_rule: NameRule::Label,
+    has_status: false,
+    owns_group: false,
+    definition: None,
+    read: |metadata, object| Service::read(metadata, object).map(Object::Service),
+};
 
 /// What the agent keeps of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +79,7 @@ impl Service {
             .find(|candidate| candidate.port == port && candidate.protocol == protocol)
     }
 
-    pub(super) fn read(metadata: Metadata<'_>, object: &Fields) -> Result<Self, FieldError> {
+    fn read(metadata: Metadata<'_>, object: &Fields) -> Result<Self, FieldError> {
         let none = Fields::new();
         let spec = field::object(object, "spec")?.unwrap_or(&none);
         Self::read_spec(metadata.name, spec).map_err(|error| error.below("spec"))

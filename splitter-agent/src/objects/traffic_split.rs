@@ -3,11 +3,33 @@
 
 use serde_json::Value;
 
-use super::decode::Metadata;
 use super::field::{self, FieldError, Fields, inert, shown};
+use super::kind::{Availability, Entry, NameRule, Purpose, Resource};
 use super::unknown::{self, Unknown};
-use super::{ObjectName, Timestamp, Weight, WeightError};
+use super::{Metadata, Weight, WeightError};
 use crate::reason;
+
+/// The kind of TrafficSplits. Schemas of older versions lack `matches`, so that reading through
+/// them would hide that a split asks for what cannot be done: the newest is best.
+pub(crate) static ENTRY: Entry = Entry {
+    resource: Resource {
+        kind: "TrafficSplit",
+        plural: "trafficsplits",
+        group: "split.smi-spec.io",
+    },
+    versions: &["v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"],
+    purpose: Purpose::Route,
+    availability: Availability::Optional,
+    is_namespaced: true,
+    name_rule: NameRule::Subdomain,
+    has_status: true,
+    owns_group: true,
+    definition: Some(include_str!("../../../deploy/crd/trafficsplits.yaml")),
+    read: |metadata, object| {
+        let split = TrafficSplit::read(&metadata, object);
+        Ok(metadata.into_route(split))
+    },
+};
 
 /// The annotation that says what becomes of connections while no backend has a ready
 /// endpoint.
@@ -16,19 +38,9 @@ pub const ON_NO_ENDPOINTS: &str = "splitter.dev/on-no-endpoints";
 /// What the keys of our annotations begin with.
 const OUR_PREFIX: &str = "splitter.dev/";
 
-/// What the agent keeps of a TrafficSplit.
+/// What the agent reads of a TrafficSplit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrafficSplit {
-    /// Namespace and name.
-    pub name: ObjectName,
-    /// `apiVersion` as it is written.
-    pub api_version: String,
-    /// `metadata.uid`; empty where there is none.
-    pub uid: String,
-    /// `metadata.generation`, 0 where there is none.
-    pub generation: i64,
-    /// When it was created; `None` where a manifest does not say so.
-    pub created: Option<Timestamp>,
     /// The root as it is written, if it is text.
     pub service: Option<String>,
     /// Value of the annotation [`ON_NO_ENDPOINTS`], as it is written.
@@ -91,22 +103,9 @@ impl Refusal {
 }
 
 impl TrafficSplit {
-    pub(super) fn read(metadata: Metadata<'_>, object: &Fields) -> Self {
+    fn read(metadata: &Metadata<'_>, object: &Fields) -> Self {
         let (unknown, restrictions) = unknown::judge(object, &metadata.name.namespace);
-        let text = |fields: &Fields, name: &str| {
-            let value = fields.get(name).and_then(Value::as_str);
-            value.unwrap_or_default().to_owned()
-        };
         Self {
-            api_version: text(object, "apiVersion"),
-            uid: text(metadata.fields, "uid"),
-            generation: field::present(metadata.fields, "generation")
-                .and_then(field::whole)
-                .unwrap_or(0),
-            created: metadata
-                .fields
-                .get("creationTimestamp")
-                .and_then(|value| Timestamp::parse(value.as_str()?)),
             service: object
                 .get("spec")
                 .and_then(|spec| spec.get("service"))
@@ -115,15 +114,13 @@ impl TrafficSplit {
             mistaken: mistaken(metadata.fields),
             spec: SplitSpec::read(object, restrictions),
             unknown,
-            name: metadata.name,
         }
     }
 }
 
 impl TrafficSplit {
     /// Its weights for a line, for example `web-v1:90,web-v2:10`; empty if they cannot be read.
-    #[must_use]
-    pub fn weights(&self) -> String {
+    pub(crate) fn weights(&self) -> String {
         const MOST: usize = 4;
         let Ok(spec) = &self.spec else {
             return String::new();
@@ -275,13 +272,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::objects::{Object, decode};
+    use crate::objects::{Object, ObjectName, Timestamp, decode};
+    use crate::route::RouteObject;
 
-    fn split(value: Value) -> TrafficSplit {
+    fn route(value: Value) -> RouteObject {
         match decode(value) {
-            Ok(Some(Object::TrafficSplit(split))) => split,
+            Ok(Some(Object::Route(route))) => route,
             other => panic!("{other:?}"),
         }
+    }
+
+    fn split(value: Value) -> TrafficSplit {
+        route(value).content_as::<TrafficSplit>().unwrap().clone()
     }
 
     fn refused(spec: &Value) -> RefusedSpec {
@@ -326,7 +328,7 @@ mod tests {
     #[test]
     fn every_version_is_read_alike() {
         for version in ["v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"] {
-            let split = split(json!({
+            let value = json!({
                 "apiVersion": format!("split.smi-spec.io/{version}"), "kind": "TrafficSplit",
                 "metadata": {
                     "name": "web", "namespace": "shop", "generation": 3,
@@ -336,10 +338,12 @@ mod tests {
                 "spec": {"service": "web", "matches": [], "backends": [
                     {"service": "web-1", "weight": "500m"}, {"service": "web-2", "weight": 1},
                 ]},
-            }));
-            assert_eq!(split.name, ObjectName::new("shop", "web"));
-            assert_eq!(split.generation, 3);
-            assert_eq!(split.created, Timestamp::parse("2026-01-01T00:00:00Z"));
+            });
+            let route = route(value.clone());
+            assert_eq!(route.name, ObjectName::new("shop", "web"));
+            assert_eq!(route.identity.generation, 3);
+            assert_eq!(route.created, Timestamp::parse("2026-01-01T00:00:00Z"));
+            let split = split(value);
             assert_eq!(split.service.as_deref(), Some("web"));
             assert_eq!(split.on_no_endpoints.as_deref(), Some("passthrough"));
             let weights: Vec<_> = split.spec.unwrap().backends.into_iter().collect();

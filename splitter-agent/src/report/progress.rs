@@ -8,7 +8,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::watch;
 
 use crate::compile::{Kinds, Knowledge};
-use crate::objects::{ObjectKind, ObjectName};
+use crate::objects::{Kind, ObjectReference};
 
 use super::places::Places;
 
@@ -40,12 +40,12 @@ struct Inner {
     /// Since when the programs are not in every place where they should be.
     misplaced: Option<Instant>,
     synced: bool,
-    knowledge: BTreeMap<ObjectKind, Knowledge>,
-    held: BTreeMap<ObjectKind, usize>,
-    programmed: BTreeMap<ObjectName, Programmed>,
+    knowledge: BTreeMap<Kind, Knowledge>,
+    held: BTreeMap<Kind, usize>,
+    programmed: BTreeMap<ObjectReference, Programmed>,
 }
 
-/// Which generation of a TrafficSplit is programmed on this node.
+/// Which generation of an object that asks for splits is programmed on this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Programmed {
     /// The generation that the source tells.
@@ -55,15 +55,15 @@ pub struct Programmed {
     pub programmed: i64,
 }
 
-/// The generations of TrafficSplits at one moment.
+/// The generations of objects that ask for splits at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Generations {
-    /// How many TrafficSplits there are.
+    /// How many objects there are.
     pub splits: usize,
     /// How many of them are not programmed as they were last seen.
     pub stale: usize,
     /// Those, and the ones that were asked for, by name.
-    pub chosen: Vec<(ObjectName, Programmed)>,
+    pub chosen: Vec<(ObjectReference, Programmed)>,
 }
 
 /// What [`Progress`] says at one moment.
@@ -103,7 +103,7 @@ pub struct Status {
     /// Kinds of objects that are not followed at present.
     pub unfollowed: Kinds,
     /// Frontends that are held back until a kind is followed, by kind; every kind is there.
-    pub held: BTreeMap<ObjectKind, usize>,
+    pub held: BTreeMap<Kind, usize>,
 }
 
 impl Default for Progress {
@@ -126,7 +126,7 @@ impl Default for Progress {
                 misplaced: None,
                 synced: false,
                 knowledge: BTreeMap::new(),
-                held: ObjectKind::ALL.map(|kind| (kind, 0)).into(),
+                held: no_frontends(),
                 programmed: BTreeMap::new(),
             }),
             attached: watch::Sender::new(false),
@@ -215,26 +215,26 @@ impl Progress {
     }
 
     /// From now on this much is known of a kind of objects; `true` if that is more than before.
-    pub fn set_knowledge(&self, kind: ObjectKind, knowledge: Knowledge) -> bool {
+    pub fn set_knowledge(&self, kind: Kind, knowledge: Knowledge) -> bool {
         let before = self.lock().knowledge.insert(kind, knowledge);
         before.is_some_and(|before| knowledge > before)
     }
 
     /// What the frontends that are held back wait for, each for one kind or more.
     pub fn set_held<'a>(&self, waits_for: impl Iterator<Item = &'a Kinds>) {
-        let mut held: BTreeMap<_, _> = ObjectKind::ALL.map(|kind| (kind, 0)).into();
+        let mut held = no_frontends();
         for kind in waits_for.flatten() {
             *held.entry(*kind).or_default() += 1;
         }
         self.lock().held = held;
     }
 
-    /// Replaces what is known of some TrafficSplits; `None` for those that are gone. Where
+    /// Replaces what is known of some objects; `None` for those that are gone. Where
     /// `programmed` is 0, the seen generation could not be brought to the maps, and
     /// what was programmed before still is.
     pub fn set_programmed(
         &self,
-        splits: impl IntoIterator<Item = (ObjectName, Option<Programmed>)>,
+        splits: impl IntoIterator<Item = (ObjectReference, Option<Programmed>)>,
     ) {
         let mut inner = self.lock();
         for (name, programmed) in splits {
@@ -288,9 +288,9 @@ impl Progress {
         self.0.durations.clone()
     }
 
-    /// The generations of the TrafficSplits that are chosen by their names, and of all that are not
-    /// programmed as they were last seen; no publication waits for long, so be quick.
-    pub fn programmed(&self, is_chosen: impl Fn(&ObjectName) -> bool) -> Generations {
+    /// The generations of the objects that are chosen, and of all that are not
+    /// in force as they were last seen; no publication waits for long, so be quick.
+    pub fn programmed(&self, is_chosen: impl Fn(&ObjectReference) -> bool) -> Generations {
         let inner = self.lock();
         let mut generations = Generations {
             splits: inner.programmed.len(),
@@ -310,4 +310,9 @@ impl Progress {
         // Every write is whole.
         self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Every kind that frontends may wait for, with no frontend.
+fn no_frontends() -> BTreeMap<Kind, usize> {
+    Kind::followed().map(|kind| (kind, 0)).collect()
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub use feed::{Ended, Feed};
 
 use crate::compile::{Diagnostic, Knowledge};
-use crate::objects::{DecodeError, Object, ObjectKind, ObjectReference, Objects};
+use crate::objects::{DecodeError, Kind, Object, ObjectReference, Objects};
 
 /// What a source of manifests knows at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct Snapshot {
 /// One thing that changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// An object is there, or is another than before.
+    /// An object was added or changed.
     Put(Object),
     /// An object is there but cannot be read.
     Refused(DecodeError),
@@ -40,7 +40,7 @@ pub enum Change {
     Problems(Vec<Diagnostic>),
     /// From now on this much is known of a kind. Until a source says so, a kind is
     /// [`Knowledge::Incomplete`].
-    Known(ObjectKind, Knowledge),
+    Known(Kind, Knowledge),
     /// From now on what has been told may be published, although not everything that exists
     /// could be read.
     Partial,

@@ -13,8 +13,10 @@ use kube::{Api, Client};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use splitter_agent::compile::{Diagnostic, Severity};
-use splitter_agent::objects::{ObjectName, ObjectReference};
-use splitter_agent::report::cluster::{self, Metrics, Pace, ServedVersion, Settings};
+use splitter_agent::objects::{Kind, ObjectName, ObjectReference};
+use splitter_agent::report::cluster::{
+    self, Metrics, Pace, ServedVersion, ServedVersions, Settings,
+};
 use splitter_agent::report::{Board, Standing};
 use splitter_agent::source::kubernetes;
 use testbed::fixtures::manifests::{Version, definition};
@@ -47,7 +49,7 @@ pub(crate) struct Agent {
     registry: Registry,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
-    _served: watch::Sender<Option<ServedVersion>>,
+    _served: watch::Sender<ServedVersions>,
 }
 
 impl Scene {
@@ -132,10 +134,11 @@ impl Scene {
         let metrics = Metrics::default();
         let mut registry = Registry::default();
         metrics.register(&mut registry);
-        let (served, is_served) = watch::channel(Some(ServedVersion {
+        let version = ServedVersion {
             version: version.to_owned(),
             has_status: version == WITH_STATUS,
-        }));
+        };
+        let (served, is_served) = watch::channel([(Kind::TRAFFIC_SPLIT, version)].into());
         let (stop, is_stopped) = oneshot::channel();
         let task = tokio::spawn(cluster::run(
             client,

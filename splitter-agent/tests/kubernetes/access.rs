@@ -1,5 +1,6 @@
 //! What the account of the source may do: taken away, given back, or not all of it.
 
+use splitter_agent::objects::Kind;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -141,8 +142,8 @@ async fn without_the_definition_the_server_is_asked_what_it_serves() {
             it.names("TrafficSplit") == ["web"]
         })
         .await;
-    let version = observer.watch.traffic_split_version().borrow().clone();
-    let version = version.expect("a version");
+    let versions = observer.watch.served_versions().borrow().clone();
+    let version = &versions[&Kind::TRAFFIC_SPLIT];
     assert_eq!(
         (version.version.as_str(), version.has_status),
         ("v1alpha4", true)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use splitter_agent::objects::Object;
+use splitter_agent::objects::{Kind, Object, TrafficSplit};
 use testbed::fixtures::manifests::{self, Version, traffic_split};
 
 use super::observer::Observer;
@@ -82,12 +82,12 @@ async fn another_version_is_switched_to_without_a_deletion() {
     observer.until_complete().await;
     assert_eq!(observer.version().as_deref(), Some("v1alpha2"));
     let version = |it: &Observer| match &it.known["TrafficSplit default/web"] {
-        Ok(Object::TrafficSplit(split)) => split.api_version.clone(),
+        Ok(Object::Route(route)) => route.identity.api_version.clone(),
         other => panic!("{other:?}"),
     };
     assert_eq!(version(&observer), "split.smi-spec.io/v1alpha2");
 
-    let mut versions = observer.watch.traffic_split_version();
+    let mut versions = observer.watch.served_versions();
     for (served, best, has_status) in [
         (&["v1alpha1", "v1alpha2", "v1alpha4"][..], "v1alpha4", true),
         (&["v1alpha1"][..], "v1alpha1", false),
@@ -96,7 +96,7 @@ async fn another_version_is_switched_to_without_a_deletion() {
         versions.mark_unchanged();
         server.apply(&definition(served)).await;
         observer.until(best, |it| version(it).ends_with(best)).await;
-        let in_use = versions.borrow_and_update().clone().expect("a version");
+        let in_use = versions.borrow_and_update()[&Kind::TRAFFIC_SPLIT].clone();
         assert_eq!(
             (in_use.version.as_str(), in_use.has_status),
             (best, has_status)
@@ -123,9 +123,10 @@ async fn weights_may_be_text() {
     let mut observer = Observer::of(server.client.clone());
     observer.until_complete().await;
     let split = match &observer.known["TrafficSplit default/web"] {
-        Ok(Object::TrafficSplit(split)) => split.spec.as_ref().expect("a spec that can be read"),
+        Ok(Object::Route(route)) => route.content_as::<TrafficSplit>().expect("a TrafficSplit"),
         other => panic!("{other:?}"),
     };
+    let split = split.spec.as_ref().expect("a spec that can be read");
     let weights: Vec<_> = split
         .backends
         .iter()
@@ -175,7 +176,10 @@ async fn bad_splits_leave_good_ones_alone() {
         let splits = splits.filter(|(name, _)| name.starts_with("TrafficSplit"));
         splits
             .map(|(_, object)| match object {
-                Ok(Object::TrafficSplit(split)) => split.spec.is_ok(),
+                Ok(Object::Route(route)) => {
+                    let split = route.content_as::<TrafficSplit>().expect("a TrafficSplit");
+                    split.spec.is_ok()
+                }
                 other => panic!("{other:?}"),
             })
             .collect()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use splitter_agent::compile::Knowledge::{Followed, Stale};
-use splitter_agent::objects::ObjectKind;
+use splitter_agent::objects::Kind;
 use splitter_agent::plan::Decision;
 use splitter_common::layout::Reason;
 use testbed::fixtures::CuttableProxy;
@@ -82,7 +82,7 @@ async fn until_decided(observer: &mut Observer, root: &str, decision: Option<Dec
 
 async fn until_known(
     observer: &mut Observer,
-    kind: ObjectKind,
+    kind: Kind,
     knowledge: splitter_agent::compile::Knowledge,
 ) {
     let what = format!("{kind} is {knowledge:?}");
@@ -100,7 +100,7 @@ async fn a_split_made_without_the_right_to_slices_is_not_refused() {
     allow(&server, &without_slices()).await;
     // A watch that has begun is not asked again for its rights.
     proxy.cut();
-    until_known(&mut observer, ObjectKind::EndpointSlice, Stale).await;
+    until_known(&mut observer, Kind::ENDPOINT_SLICE, Stale).await;
     make_split(&server, "late").await;
     until_decided(&mut observer, "late", NOT_KNOWN_YET).await;
     assert_eq!(observer.names("EndpointSlice"), ["kubernetes"]);
@@ -110,7 +110,7 @@ async fn a_split_made_without_the_right_to_slices_is_not_refused() {
 
     allow(&server, &all_rights()).await;
     until_decided(&mut observer, "late", Some(Decision::Split)).await;
-    until_known(&mut observer, ObjectKind::EndpointSlice, Followed).await;
+    until_known(&mut observer, Kind::ENDPOINT_SLICE, Followed).await;
     assert!(!observer.has_refused);
     assert_eq!(observer.completes, 1);
 }
@@ -122,14 +122,14 @@ async fn kinds_that_come_back_one_by_one_refuse_nothing_and_wake_each_other() {
     observer.until_complete().await;
 
     proxy.refuse();
-    for kind in ObjectKind::ALL {
+    for kind in Kind::followed() {
         until_known(&mut observer, kind, Stale).await;
     }
     allow(&server, &without_slices()).await;
     make_split(&server, "late").await;
     proxy.carry();
     until_decided(&mut observer, "late", NOT_KNOWN_YET).await;
-    for kind in [ObjectKind::Service, ObjectKind::TrafficSplit] {
+    for kind in [Kind::SERVICE, Kind::TRAFFIC_SPLIT] {
         until_known(&mut observer, kind, Followed).await;
     }
     // Its pause is then between 6.4 s and 12.8 s.
@@ -157,7 +157,7 @@ async fn an_agent_that_may_never_list_slices_says_so_and_lets_splits_pass() {
         .await;
     assert_eq!(observer.completes, 0);
     until_decided(&mut observer, "web", NOT_KNOWN_YET).await;
-    assert_eq!(observer.knowledge.get(&ObjectKind::EndpointSlice), None);
+    assert_eq!(observer.knowledge.get(&Kind::ENDPOINT_SLICE), None);
 
     allow(&server, &all_rights()).await;
     observer.until_complete().await;

@@ -7,7 +7,7 @@ use kube::Client;
 use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 use splitter_agent::compile::{Compiler, Knowledge};
-use splitter_agent::objects::{DecodeError, Object, ObjectKind};
+use splitter_agent::objects::{DecodeError, Kind, Object};
 use splitter_agent::plan::Decision;
 use splitter_agent::source::Change;
 use splitter_agent::source::kubernetes::{self, OwnNode, Settings, Watch};
@@ -27,7 +27,7 @@ pub(crate) struct Observer {
     pub(crate) completes: usize,
     /// How often it was told that not everything is known.
     pub(crate) partials: usize,
-    pub(crate) knowledge: BTreeMap<ObjectKind, Knowledge>,
+    pub(crate) knowledge: BTreeMap<Kind, Knowledge>,
     compiler: Compiler,
     /// Whether connections to anything were ever to be refused.
     pub(crate) has_refused: bool,
@@ -121,9 +121,10 @@ impl Observer {
 
     /// The version that TrafficSplits are followed in.
     pub(crate) fn version(&self) -> Option<String> {
-        let version = self.watch.traffic_split_version();
+        let version = self.watch.served_versions();
         let version = version.borrow();
-        version.as_ref().map(|served| served.version.clone())
+        let served = version.get(&Kind::TRAFFIC_SPLIT)?;
+        Some(served.version.clone())
     }
 
     /// Ends the source; whether its tasks end, too.
@@ -144,9 +145,9 @@ impl Observer {
 
     fn note(&mut self, change: Change) {
         match &change {
-            Change::Put(object) => self.compiler.put(object.clone()),
+            Change::Put(object) => self.compiler.apply(object.clone()),
             Change::Refused(error) => self.compiler.refuse(error.object.clone()),
-            Change::Deleted(object) => self.compiler.remove(object),
+            Change::Deleted(object) => self.compiler.delete(object),
             Change::Known(kind, knowledge) => self.compiler.know(*kind, *knowledge),
             _ => {}
         }
@@ -172,11 +173,7 @@ impl Observer {
             }
             Change::Partial => self.partials += 1,
             Change::Complete => {
-                assert!(
-                    ObjectKind::ALL
-                        .iter()
-                        .all(|kind| self.knowledge.contains_key(kind))
-                );
+                assert!(Kind::followed().all(|kind| self.knowledge.contains_key(&kind)));
                 self.completes += 1;
             }
             other => panic!("only a directory of manifests tells {other:?}"),
@@ -187,7 +184,7 @@ impl Observer {
 /// A compiler that knows that it knows nothing, as an agent has at first.
 fn ignorant() -> Compiler {
     let mut compiler = Compiler::new(splitter_agent::compile::Settings::default());
-    for kind in ObjectKind::ALL {
+    for kind in Kind::followed() {
         compiler.know(kind, Knowledge::Incomplete);
     }
     compiler

@@ -306,7 +306,7 @@ fn the_zone_is_learnt_from_the_own_node_and_followed() {
     };
     let mut compiler = Compiler::new(settings.clone());
     for object in read(objects()).iter() {
-        compiler.put(object);
+        compiler.apply(object);
     }
     let endpoints = |compiler: &mut Compiler| {
         compiler.compile();
@@ -318,7 +318,7 @@ fn the_zone_is_learnt_from_the_own_node_and_followed() {
         Outcome(compiled).endpoints(VIP, 0)
     };
     let put = |compiler: &mut Compiler, node: Value| {
-        compiler.put(decode(node).unwrap().unwrap());
+        compiler.apply(decode(node).unwrap().unwrap());
     };
     assert_eq!(endpoints(&mut compiler).len(), 2);
     put(&mut compiler, node("n2", json!("b")));
@@ -327,7 +327,7 @@ fn the_zone_is_learnt_from_the_own_node_and_followed() {
     assert_eq!(endpoints(&mut compiler), ["10.0.1.1:8080"]);
     put(&mut compiler, node("n1", json!("b")));
     assert_eq!(endpoints(&mut compiler), ["10.0.1.3:8080"]);
-    compiler.remove(&ObjectReference {
+    compiler.delete(&ObjectReference {
         kind: "Node".to_owned(),
         name: ObjectName::new("", "n1"),
     });

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use splitter_agent::compile::{Compiled, Compiler, Diagnostic, Settings, Severity, compile};
+use splitter_agent::compile::{Compiled, Compiler, Settings, Severity, compile};
 use splitter_agent::objects::{Objects, decode};
 use splitter_agent::plan::Decision;
 use splitter_common::layout::{LeafState, Protocol};
@@ -222,10 +222,10 @@ proptest! {
             objects.refused.remove(&reference);
             match step {
                 Step::Put => {
-                    compiler.put(object.clone());
+                    compiler.apply(object.clone());
                     objects.insert(object);
                 }
-                Step::Remove => compiler.remove(&reference),
+                Step::Remove => compiler.delete(&reference),
                 Step::Refuse => {
                     compiler.refuse(reference.clone());
                     objects.refused.insert(reference);
@@ -239,16 +239,13 @@ proptest! {
             let expected = compiled(&objects);
             prop_assert_eq!(compiler.plan(), &expected.plan);
             for diagnostic in &expected.diagnostics {
-                prop_assert!(compiler.diagnostics(&diagnostic.object).any(|said| said == diagnostic));
+                let said = compiler.diagnostics(&diagnostic.object);
+                prop_assert!(said.iter().any(|said| **said == *diagnostic));
             }
-            for name in objects.traffic_splits.keys() {
-                let said: Vec<&Diagnostic> = expected
-                    .diagnostics
-                    .iter()
-                    .filter(|said| said.object.kind == "TrafficSplit" && said.object.name == *name)
-                    .collect();
-                let object = &said[0].object;
-                prop_assert!(compiler.diagnostics(object).eq(said.iter().copied()));
+            for object in objects.routes.keys() {
+                let said = expected.diagnostics.iter().filter(|said| said.object == *object);
+                let found = compiler.diagnostics(object);
+                prop_assert!(found.iter().map(|found| &**found).eq(said));
             }
             for frontend in before.frontends.keys().chain(expected.plan.frontends.keys()) {
                 let is_other =
@@ -304,8 +301,8 @@ proptest! {
         let objects = objects(&values);
         let diagnostics = compiled(&objects).diagnostics;
         prop_assert!(diagnostics.is_sorted());
-        for name in objects.traffic_splits.keys() {
-            let said: Vec<_> = diagnostics.iter().filter(|said| said.object.name == *name).collect();
+        for object in objects.routes.keys() {
+            let said: Vec<_> = diagnostics.iter().filter(|said| said.object == *object).collect();
             prop_assert!(!said.is_empty());
             let accepted = said.iter().filter(|said| said.severity == Severity::Accepted).count();
             let wrong = said.iter().any(|said| said.severity > Severity::Note);

@@ -113,7 +113,7 @@ impl Source {
             let writing = cluster::run(
                 client,
                 board.clone(),
-                watch.traffic_split_version(),
+                watch.served_versions(),
                 cluster::Settings::new(lease_namespace, identity),
                 metrics.clone(),
                 async {

@@ -17,7 +17,7 @@ use super::event;
 use super::lanes::{Lane, Turns};
 use super::limit::TokenBucket;
 use crate::compile::{Diagnostic, Severity};
-use crate::objects::{ObjectName, ObjectReference};
+use crate::objects::{Kind, ObjectName, ObjectReference};
 use crate::reason;
 use crate::report::Standing;
 
@@ -243,7 +243,9 @@ impl Reconciler {
         }
         for diagnostic in &*standing.diagnostics {
             // Others are not ours to accept.
-            if diagnostic.severity == Severity::Accepted && object.kind != super::SPLIT_KIND {
+            if diagnostic.severity == Severity::Accepted
+                && !object.known_kind().is_some_and(Kind::is_route)
+            {
                 continue;
             }
             let name = event::name(standing, diagnostic);

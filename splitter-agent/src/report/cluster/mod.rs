@@ -5,6 +5,7 @@
 //! about objects follows from the objects alone, so it is the same whoever writes it.
 
 mod candidate;
+mod conditions;
 mod election;
 mod event;
 mod findings;
@@ -31,13 +32,10 @@ use self::candidate::Candidate;
 use self::limit::Jitter;
 use self::writer::Writer;
 use super::Board;
-pub use crate::source::kubernetes::ServedVersion;
+pub use crate::source::kubernetes::{ServedVersion, ServedVersions};
 
 /// Who writes: the reporting controller of Events, and the field manager of statuses.
 pub const REPORTER: &str = "splitter.dev/agent";
-
-/// The kind of the objects that are accepted, and that may have a status.
-const SPLIT_KIND: &str = "TrafficSplit";
 
 /// How feedback is written.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,7 +78,7 @@ impl Settings {
 pub async fn run(
     client: Client,
     board: Board,
-    served: watch::Receiver<Option<ServedVersion>>,
+    served: watch::Receiver<ServedVersions>,
     mut settings: Settings,
     metrics: Metrics,
     shutdown: impl Future<Output = ()> + Send,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::compile::{Diagnostic, Severity};
-use crate::objects::{ObjectName, ObjectReference};
+use crate::objects::{Kind, ObjectName, ObjectReference};
 use crate::report::Standing;
 
 /// How a TrafficSplit stands of which these things are said.
@@ -12,10 +12,7 @@ pub(super) fn standing(
     generation: i64,
     reasons: &[&'static str],
 ) -> (ObjectReference, Standing) {
-    let object = ObjectReference {
-        kind: super::SPLIT_KIND.to_owned(),
-        name: ObjectName::new("shop", name),
-    };
+    let object = ObjectReference::new(Kind::TRAFFIC_SPLIT, ObjectName::new("shop", name));
     let diagnostics: BTreeSet<Diagnostic> = reasons
         .iter()
         .map(|reason| Diagnostic {

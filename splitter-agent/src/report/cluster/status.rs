@@ -1,4 +1,4 @@
-//! What the status of a TrafficSplit says, where it has one, and which are to be written;
+//! What the status of an object says, where it has one, and which are to be written;
 //! without I/O.
 
 use std::collections::BTreeMap;
@@ -8,13 +8,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::conditions;
 use super::event::cut;
 use super::findings::{OLD, Pace};
 use super::lanes::{Lane, Turns};
 use super::limit::TokenBucket;
-use crate::compile::{Diagnostic, Severity};
-use crate::objects::{ObjectName, ObjectReference};
-use crate::reason;
+use crate::objects::{Kind, ObjectReference};
 use crate::report::Standing;
 
 /// Most bytes of a message in a condition, as other APIs have it.
@@ -40,7 +39,7 @@ pub(super) struct Status {
 /// One request about one TrafficSplit.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Action {
-    pub(super) object: ObjectName,
+    pub(super) object: ObjectReference,
     pub(super) uid: String,
     /// What to write; `None` asks for what is written, since this process has not led for
     /// long enough to know.
@@ -60,7 +59,7 @@ pub(super) enum Outcome {
 /// Keeps statuses in step with what is said about TrafficSplits.
 #[derive(Debug)]
 pub(super) struct Statuses {
-    splits: BTreeMap<ObjectName, Split>,
+    splits: BTreeMap<ObjectReference, Split>,
     bucket: TokenBucket,
     turns: Turns,
     /// Whether anything was noted yet: what is noted first was there before this process.
@@ -113,10 +112,10 @@ impl Statuses {
         };
         for (object, standing) in settled {
             self.has_begun = true;
-            if object.kind != super::SPLIT_KIND {
+            if !object.known_kind().is_some_and(|kind| kind.has_status) {
                 continue;
             }
-            let before = self.splits.remove(&object.name);
+            let before = self.splits.remove(object);
             let Some(standing) = standing
                 .as_ref()
                 .filter(|standing| !standing.uid.is_empty())
@@ -127,7 +126,7 @@ impl Statuses {
                 .filter(|before| before.standing.uid == standing.uid)
                 .and_then(|before| before.known);
             self.splits.insert(
-                object.name.clone(),
+                object.clone(),
                 Split {
                     standing: standing.clone(),
                     since: now,
@@ -140,13 +139,21 @@ impl Statuses {
         }
     }
 
-    /// What to ask the API server now; `at` is the time of transitions.
-    pub(super) fn step(&mut self, now: Instant, at: Timestamp) -> Vec<Action> {
-        let mut due: Vec<(&ObjectName, &mut Split)> = self
+    /// What to ask the API server now, about objects of the kinds that can be written; `at` is the
+    /// time of transitions.
+    pub(super) fn step(
+        &mut self,
+        now: Instant,
+        at: Timestamp,
+        can_be_written: impl Fn(Kind) -> bool,
+    ) -> Vec<Action> {
+        let mut due: Vec<(&ObjectReference, &mut Split)> = self
             .splits
             .iter_mut()
-            .filter(|(_, split)| {
-                !split.is_done && split.rests_until.is_none_or(|until| until <= now)
+            .filter(|(object, split)| {
+                !split.is_done
+                    && split.rests_until.is_none_or(|until| until <= now)
+                    && object.known_kind().is_some_and(&can_be_written)
             })
             .collect();
         due.sort_by_key(|(_, split)| (split.lane, split.since));
@@ -198,72 +205,30 @@ impl Statuses {
     }
 }
 
-/// The status of an object that stands so, and had these conditions.
+/// The status of an object, given its diagnostics and the conditions that it had.
 fn status(standing: &Standing, before: &[Condition], at: Timestamp) -> Status {
     let generation = (standing.generation > 0).then_some(standing.generation);
-    let worst = |severities: &[Severity]| {
-        standing
-            .diagnostics
-            .iter()
-            .filter(|diagnostic| severities.contains(&diagnostic.severity))
-            .max_by_key(|diagnostic| {
-                severities
-                    .iter()
-                    .position(|severity| *severity == diagnostic.severity)
-            })
-    };
-    let condition = |name: &str, good: &str, severities: &[Severity], fault: bool| {
-        let (reason, message) = match worst(severities) {
-            Some(worst) => (worst.reason, messages(standing, severities)),
-            None => (good, String::new()),
-        };
-        let holds = worst(severities).is_none() != fault;
-        let status = if holds { "True" } else { "False" };
+    let conditions = conditions::of(&standing.diagnostics).into_iter();
+    let conditions = conditions.map(|condition| {
+        let status = condition.status.name();
         let since = before
             .iter()
-            .find(|before| before.type_ == name && before.status == status)
+            .find(|before| before.type_ == condition.name && before.status == status)
             .map_or(Time(at), |before| before.last_transition_time.clone());
         Condition {
-            type_: name.to_owned(),
+            type_: condition.name.to_owned(),
             status: status.to_owned(),
-            reason: reason.to_owned(),
-            message,
+            reason: condition.reason.to_owned(),
+            message: cut(&condition.message, MOST_MESSAGE).to_owned(),
             observed_generation: generation,
             last_transition_time: since,
         }
-    };
+    });
     Status {
         observed_generation: generation,
         weights: standing.weights.to_string(),
-        conditions: vec![
-            condition("Accepted", reason::ACCEPTED, &[Severity::Refused], false),
-            condition(
-                "Programmed",
-                "Programmed",
-                &[Severity::Inactive, Severity::Refused],
-                false,
-            ),
-            condition("Impaired", "AsWritten", &[Severity::Warning], true),
-        ],
+        conditions: conditions.collect(),
     }
-}
-
-/// Everything of these severities, for people.
-fn messages(standing: &Standing, severities: &[Severity]) -> String {
-    let text = standing
-        .diagnostics
-        .iter()
-        .filter(|diagnostic| severities.contains(&diagnostic.severity))
-        .map(|Diagnostic { field, message, .. }| {
-            if field.is_empty() {
-                message.clone()
-            } else {
-                format!("{field}: {message}")
-            }
-        })
-        .collect::<Vec<_>>()
-        .join("; ");
-    cut(&text, MOST_MESSAGE).to_owned()
 }
 
 #[cfg(test)]
@@ -301,8 +266,8 @@ mod tests {
             summary(&first),
             [
                 ("Accepted", "True", "Accepted", 10),
+                ("ResolvedRefs", "True", "ResolvedRefs", 10),
                 ("Programmed", "True", "Programmed", 10),
-                ("Impaired", "False", "AsWritten", 10),
             ]
         );
         let second = status(&warned, &first.conditions, at(20));
@@ -310,8 +275,8 @@ mod tests {
             summary(&second),
             [
                 ("Accepted", "True", "Accepted", 10),
+                ("ResolvedRefs", "False", "LeafNotReady", 20),
                 ("Programmed", "True", "Programmed", 10),
-                ("Impaired", "True", "LeafNotReady", 20),
             ]
         );
         let third = status(&refused, &second.conditions, at(30));
@@ -319,8 +284,8 @@ mod tests {
             summary(&third),
             [
                 ("Accepted", "False", "InvalidWeight", 30),
+                ("ResolvedRefs", "False", "LeafNotReady", 20),
                 ("Programmed", "False", "InvalidWeight", 30),
-                ("Impaired", "True", "LeafNotReady", 20),
             ]
         );
         assert_eq!(third.observed_generation, Some(3));
@@ -333,45 +298,49 @@ mod tests {
         let mut statuses = Statuses::new(Pace::default());
         let (object, standing) = sample::standing("books", 1, &["Accepted"]);
         statuses.note(&[(object.clone(), Some(standing))], now);
-        let asked = statuses.step(now, at(10));
+        let asked = statuses.step(now, at(10), |_| true);
         assert_eq!(asked.len(), 1);
         assert_eq!(asked[0].write, None);
         statuses.done(&asked[0], Outcome::Known(Status::default()), now);
-        let written = statuses.step(now, at(10));
+        let written = statuses.step(now, at(10), |_| true);
         let status = written[0].write.clone().expect("a status");
         statuses.done(&written[0], Outcome::Known(status.clone()), now);
-        assert!(statuses.step(now, at(20)).is_empty());
+        assert!(statuses.step(now, at(20), |_| true).is_empty());
 
         // A new leader finds what the one before has written.
         statuses.lead(now);
-        let asked = statuses.step(now, at(30));
+        let asked = statuses.step(now, at(30), |_| true);
         statuses.done(&asked[0], Outcome::Known(status), now);
-        assert!(statuses.step(now, at(30)).is_empty());
+        assert!(statuses.step(now, at(30), |_| true).is_empty());
 
         let (_, standing) = sample::standing("books", 2, &["Accepted"]);
         statuses.note(&[(object.clone(), Some(standing))], now);
-        let written = statuses.step(now, at(40));
+        let written = statuses.step(now, at(40), |_| true);
         let status = written[0].write.clone().expect("a status");
         assert_eq!(status.observed_generation, Some(2));
         assert_eq!(summary(&status)[0].3, 10);
 
         statuses.done(&written[0], Outcome::Stale, now);
-        assert!(statuses.step(now, at(50)).is_empty());
+        assert!(statuses.step(now, at(50), |_| true).is_empty());
         let later = now + RESTS;
-        assert_eq!(statuses.step(later, at(50)).len(), 1, "it is not lost");
+        assert_eq!(
+            statuses.step(later, at(50), |_| true).len(),
+            1,
+            "it is not lost"
+        );
         statuses.note(&[(object, None)], now);
         assert!(statuses.splits.is_empty());
     }
 
     /// Everything that is due at a moment, each answered as if it were as it should be.
     fn asked(statuses: &mut Statuses, now: Instant) -> Vec<String> {
-        let actions = statuses.step(now, at(10));
+        let actions = statuses.step(now, at(10), |_| true);
         for action in &actions {
             let split = &statuses.splits[&action.object];
             let status = status(&split.standing, &[], at(10));
             statuses.done(action, Outcome::Known(status), now);
         }
-        let names = actions.into_iter().map(|action| action.object.name);
+        let names = actions.into_iter().map(|action| action.object.name.name);
         names.collect()
     }
 

@@ -1,12 +1,12 @@
 //! Writes what is due, while this process is the leader.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
-use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use serde::Deserialize;
 use serde_json::json;
@@ -20,8 +20,8 @@ use super::metrics::{Failure, Metrics};
 use super::request::{Meaning, RequestError, send};
 use super::settle::Settler;
 use super::status::{self, Status, Statuses};
-use super::{REPORTER, SPLIT_KIND, ServedVersion, Settings};
-use crate::objects::ObjectName;
+use super::{REPORTER, ServedVersions, Settings};
+use crate::objects::{Kind, ObjectName};
 use crate::report::{Board, Follower};
 
 /// How often the leader looks for what is due.
@@ -34,7 +34,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Writer {
     client: Client,
     board: Follower,
-    served: watch::Receiver<Option<ServedVersion>>,
+    served: watch::Receiver<ServedVersions>,
     term: watch::Receiver<Term>,
     settings: Settings,
     metrics: Metrics,
@@ -43,15 +43,16 @@ pub(super) struct Writer {
     statuses: Statuses,
     jitter: Jitter,
     events: Lane,
-    splits: Lane,
+    /// By kind.
+    status_lanes: BTreeMap<Kind, Lane>,
     leads: bool,
 }
 
 /// One kind of requests: a failure of one makes the others of its kind wait.
 #[derive(Debug)]
 struct Lane {
-    what: &'static str,
-    remedy: &'static str,
+    what: String,
+    remedy: String,
     backoff: Backoff,
     rests_until: Option<Instant>,
     /// Whether its present failure is logged.
@@ -62,7 +63,7 @@ impl Writer {
     pub(super) fn new(
         client: Client,
         board: &Board,
-        served: watch::Receiver<Option<ServedVersion>>,
+        served: watch::Receiver<ServedVersions>,
         term: watch::Receiver<Term>,
         settings: Settings,
         metrics: Metrics,
@@ -78,15 +79,15 @@ impl Writer {
             statuses: Statuses::new(settings.pace),
             jitter: Jitter::new(),
             events: Lane::new(
-                "Events",
-                "allow the agent to create and patch `events.events.k8s.io` in all namespaces",
+                "Events".to_owned(),
+                "allow the agent to create and patch `events.events.k8s.io` in all namespaces"
+                    .to_owned(),
                 settings.longest_pause,
             ),
-            splits: Lane::new(
-                "statuses of TrafficSplits",
-                "allow the agent to patch `trafficsplits.split.smi-spec.io/status`",
-                settings.longest_pause,
-            ),
+            status_lanes: Kind::routes()
+                .filter(|kind| kind.has_status)
+                .map(|kind| (kind, Lane::of_statuses(kind, settings.longest_pause)))
+                .collect(),
             settings,
             leads: false,
         }
@@ -266,25 +267,39 @@ impl Writer {
     }
 
     async fn write_statuses(&mut self) {
-        let version = match &*self.served.borrow() {
-            Some(served) if served.has_status => served.version.clone(),
-            _ => return,
-        };
-        if self.splits.rests(Instant::now()) {
-            return;
-        }
-        for action in self.statuses.step(Instant::now(), Timestamp::now()) {
+        let served: ServedVersions = self.served.borrow().clone();
+        let now = Instant::now();
+        let lanes = &self.status_lanes;
+        let actions = self.statuses.step(now, Timestamp::now(), |kind| {
+            served.get(&kind).is_some_and(|served| served.has_status)
+                && lanes.get(&kind).is_some_and(|lane| !lane.rests(now))
+        });
+        for action in actions {
             let left = self.left();
             if left.is_zero() {
                 return;
             }
-            match self.write_status(&version, &action, left).await {
+            let Some(kind) = action.object.known_kind() else {
+                continue;
+            };
+            let Some((served, lane)) = served.get(&kind).zip(self.status_lanes.get(&kind)) else {
+                continue;
+            };
+            if lane.rests(Instant::now()) {
+                continue;
+            }
+            let resource = served.resource(kind);
+            let answer = self.write_status(&resource, &action, left).await;
+            let Some(lane) = self.status_lanes.get_mut(&kind) else {
+                continue;
+            };
+            match answer {
                 Ok(outcome) => {
                     if action.write.is_some() && outcome != status::Outcome::Stale {
-                        tracing::debug!(split = %action.object, "wrote a status");
+                        tracing::debug!(object = %action.object, "wrote a status");
                         self.metrics.statuses_written.inc();
                     }
-                    self.splits.succeed();
+                    lane.succeed();
                     self.statuses.done(&action, outcome, Instant::now());
                 }
                 Err(error) => {
@@ -293,13 +308,12 @@ impl Writer {
                         .get_or_create(&Failure { code: error.code() })
                         .inc();
                     if error.meaning() == Meaning::Rejected {
-                        tracing::warn!(split = %action.object, %error, "the status is rejected");
+                        tracing::warn!(object = %action.object, %error, "the status is rejected");
                         self.statuses
                             .done(&action, status::Outcome::Stale, Instant::now());
                         continue;
                     }
-                    self.splits.fail(&error, Instant::now(), &mut self.jitter);
-                    return;
+                    lane.fail(&error, Instant::now(), &mut self.jitter);
                 }
             }
         }
@@ -307,22 +321,20 @@ impl Writer {
 
     async fn write_status(
         &self,
-        version: &str,
+        resource: &ApiResource,
         action: &status::Action,
         left: Duration,
     ) -> Result<status::Outcome, RequestError> {
-        let kind = GroupVersionKind::gvk("split.smi-spec.io", version, SPLIT_KIND);
-        let resource = ApiResource::from_gvk_with_plural(&kind, "trafficsplits");
+        let ObjectName { namespace, name } = &action.object.name;
         let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), &action.object.namespace, &resource);
-        let name = &action.object.name;
+            Api::namespaced_with(self.client.clone(), namespace, resource);
         // An object of the same name that is another has another uid, which is a conflict.
         let metadata = json!({ "name": name, "uid": action.uid });
         let answer = match &action.write {
             Some(status) => {
                 let patch = json!({
                     "apiVersion": resource.api_version,
-                    "kind": SPLIT_KIND,
+                    "kind": resource.kind,
                     "metadata": metadata,
                     "status": status,
                 });
@@ -374,7 +386,14 @@ async fn wait_for_term(term: &mut watch::Receiver<Term>) -> Result<(), watch::er
 }
 
 impl Lane {
-    fn new(what: &'static str, remedy: &'static str, longest: Duration) -> Self {
+    fn of_statuses(kind: Kind, longest: Duration) -> Self {
+        let what = format!("statuses of {kind}s");
+        let definition = kind.definition_name();
+        let remedy = format!("allow the agent to patch `{definition}/status`");
+        Self::new(what, remedy, longest)
+    }
+
+    fn new(what: String, remedy: String, longest: Duration) -> Self {
         Self {
             what,
             remedy,

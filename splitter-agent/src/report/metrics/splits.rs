@@ -9,6 +9,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use splitter_common::layout::{LeafState, Reason};
 
 use crate::datapath::{FrontendReading, PinDirectory, Reader, Reading};
+use crate::objects::ObjectReference;
 use crate::plan::Decision;
 use crate::reason;
 use crate::report::progress::{Generations, Progress};
@@ -59,9 +60,9 @@ impl Splits {
         let tells_all = self.detail == Detail::All
             || self.detail == Detail::Active
                 && self.feedback.as_ref().is_none_or(cluster::Metrics::leads);
-        let mut generations = self.progress.programmed(|name| {
-            tells_all || active.names.contains(&(&*name.namespace, &*name.name))
-        });
+        let mut generations = self
+            .progress
+            .programmed(|object| tells_all || active.objects.contains(object));
         if self.detail == Detail::None {
             generations.chosen.clear();
         }
@@ -102,8 +103,8 @@ fn objects(reading: &Reading) -> impl Iterator<Item = &FrontendReading> {
 struct Active<'a> {
     /// How many roots are split, and have had connections here.
     roots: usize,
-    /// Namespaces and names of their objects.
-    names: HashSet<(&'a str, &'a str)>,
+    /// Their objects.
+    objects: HashSet<ObjectReference>,
     /// A row for each leaf of each frontend, in the order of their names.
     rows: Vec<Row<'a>>,
 }
@@ -137,7 +138,7 @@ impl<'a> Active<'a> {
             Detail::All => true,
         };
         let chosen = || objects(reading).filter(is_chosen);
-        let names = chosen().map(|split| (&*split.namespace, &*split.split));
+        let objects = chosen().map(FrontendReading::object);
         let rows = chosen().flat_map(|split| {
             split.leaves.iter().map(|leaf| Row {
                 namespace: &split.namespace,
@@ -152,7 +153,7 @@ impl<'a> Active<'a> {
         let mut rows: Vec<Row<'a>> = rows.collect();
         rows.sort_unstable_by_key(Row::key);
         Self {
-            names: names.collect(),
+            objects: objects.collect(),
             roots: roots.len(),
             rows,
         }
@@ -230,10 +231,11 @@ fn encode_generations(
     generations: &Generations,
     active: usize,
 ) -> fmt::Result {
-    let series = generations.chosen.iter().map(|(name, programmed)| {
+    let series = generations.chosen.iter().map(|(object, programmed)| {
         let labels = [
-            ("destination_namespace", name.namespace.as_str()),
-            ("split", name.name.as_str()),
+            ("kind", object.kind.as_str()),
+            ("destination_namespace", object.name.namespace.as_str()),
+            ("split", object.name.name.as_str()),
         ];
         (labels, programmed)
     });

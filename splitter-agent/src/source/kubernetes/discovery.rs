@@ -1,5 +1,5 @@
-//! Asking every now and then whether the cluster knows TrafficSplits, for an agent that
-//! may not read their definition. What an API server serves, every account may ask.
+//! Asking every now and then whether the cluster knows an optional kind, for an agent that
+//! may not read its definition. What an API server serves, every account may ask.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,10 +12,11 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::backoff::{Backoff, up_to};
-use super::crd::{Definition, ServedVersion};
+use super::definition::{Definition, ServedVersion};
 use super::failure::{Code, Failure};
 use super::feed::{Server, pause};
-use super::kind::Kind;
+use super::resource::CUSTOM_RESOURCE_DEFINITION;
+use crate::objects::Kind;
 
 /// Time between two questions, and how much of it is random.
 const INTERVAL: Duration = Duration::from_secs(27);
@@ -26,6 +27,7 @@ const CONFIRMATION: Duration = Duration::from_secs(2);
 /// Asks the server's discovery.
 pub(super) struct Discovery {
     server: Server,
+    kind: Kind,
     next: Instant,
     reached: Option<watch::Receiver<()>>,
     backoff: Backoff,
@@ -55,9 +57,10 @@ struct Resource {
 
 impl Discovery {
     /// Asks for the first time at once.
-    pub(super) fn new(server: Server) -> Self {
+    pub(super) fn new(server: Server, kind: Kind) -> Self {
         Self {
             server,
+            kind,
             next: Instant::now(),
             reached: None,
             backoff: Backoff::new(),
@@ -86,9 +89,9 @@ impl Discovery {
                     self.backoff.reset();
                     // What is asked for is followed as well as what is watched, if more slowly.
                     let metrics = &self.server.metrics;
-                    metrics.set_synced(Kind::CustomResourceDefinition, true);
+                    metrics.set_definition_synced(self.kind, true);
                     if std::mem::take(&mut self.failing) {
-                        info!("asking for the versions of TrafficSplits again");
+                        info!(kind = %self.kind, "asking for the versions of a kind again");
                         self.server.reached.send_replace(());
                     }
                     return Ok(definition);
@@ -96,17 +99,19 @@ impl Discovery {
                 Err(failure) => {
                     self.next = now + self.backoff.after_failure(now, failure.asked_for);
                     self.reached = Some(self.server.reached.subscribe());
-                    let kind = Kind::CustomResourceDefinition;
-                    self.server.metrics.failed(kind, failure.code);
-                    self.server.metrics.set_synced(kind, false);
+                    let metrics = &self.server.metrics;
+                    metrics.failed(CUSTOM_RESOURCE_DEFINITION.kind, failure.code);
+                    metrics.set_definition_synced(self.kind, false);
+                    let kind = self.kind;
                     let error = failure.message.as_str();
                     if std::mem::replace(&mut self.failing, true) {
-                        debug!(error, "still cannot ask for the versions of TrafficSplits");
+                        debug!(%kind, error, "still cannot ask for the versions of a kind");
                     } else {
                         warn!(
+                            %kind,
                             error,
-                            "cannot ask for the versions of TrafficSplits; what is known stays in effect, and \
-                             it is tried again"
+                            "cannot ask for the versions of a kind; what is known stays in effect, and it is \
+                             tried again"
                         );
                     }
                     return Err(failure);
@@ -116,7 +121,7 @@ impl Discovery {
     }
 
     async fn ask(&self) -> Result<Definition, Failure> {
-        let group = format!("/apis/{}", Kind::TrafficSplit.group());
+        let group = format!("/apis/{}", self.kind.resource.group);
         let Some(found) = self.get::<Group>(&group).await? else {
             return Ok(Definition::Absent);
         };
@@ -127,7 +132,7 @@ impl Discovery {
                 resources.insert(version, names.map(|resource| resource.name).collect());
             }
         }
-        Ok(judge(&resources))
+        Ok(evaluate(self.kind, &resources))
     }
 
     /// What is at a path; `None` if nothing is.
@@ -147,10 +152,10 @@ impl Discovery {
 }
 
 /// From the resources of each version to what is served.
-fn judge(resources: &BTreeMap<String, Vec<String>>) -> Definition {
-    let plural = Kind::TrafficSplit.plural();
+fn evaluate(kind: Kind, resources: &BTreeMap<String, Vec<String>>) -> Definition {
+    let plural = kind.resource.plural;
     let status = format!("{plural}/status");
-    let served: Vec<_> = resources
+    let versions: Vec<_> = resources
         .iter()
         .filter(|(_, names)| names.iter().any(|name| name == plural))
         .map(|(version, names)| ServedVersion {
@@ -158,47 +163,51 @@ fn judge(resources: &BTreeMap<String, Vec<String>>) -> Definition {
             has_status: names.contains(&status),
         })
         .collect();
-    if served.is_empty() {
+    if versions.is_empty() {
         return Definition::Absent;
     }
-    // Discovery does not tell which definition it is.
-    Definition::best("", served)
+    Definition::Served {
+        // Discovery does not tell which definition it is.
+        uid: String::new(),
+        versions,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn judged(resources: &[(&str, &[&str])]) -> Definition {
+    fn evaluated(resources: &[(&str, &[&str])]) -> Definition {
         let resources = resources.iter().map(|(version, names)| {
             let names = names.iter().map(|name| (*name).to_owned());
             ((*version).to_owned(), names.collect())
         });
-        judge(&resources.collect())
+        evaluate(Kind::TRAFFIC_SPLIT, &resources.collect())
     }
 
     #[test]
-    fn the_best_version_that_has_the_resource_is_served() {
+    fn versions_that_have_the_resource_are_served() {
         let splits = ["trafficsplits", "trafficsplits/status"];
+        let version = |version: &str, has_status| ServedVersion {
+            version: version.to_owned(),
+            has_status,
+        };
         assert_eq!(
-            judged(&[
+            evaluated(&[
                 ("v1alpha1", &splits),
                 ("v1alpha3", &splits[..1]),
                 ("v1alpha4", &["x"])
             ]),
             Definition::Served {
                 uid: String::new(),
-                version: ServedVersion {
-                    version: "v1alpha3".to_owned(),
-                    has_status: false,
-                },
+                versions: vec![version("v1alpha1", true), version("v1alpha3", false)],
             }
         );
     }
 
     #[test]
     fn a_group_without_the_resource_is_as_none() {
-        assert_eq!(judged(&[]), Definition::Absent);
-        assert_eq!(judged(&[("v1alpha4", &["x"])]), Definition::Absent);
+        assert_eq!(evaluated(&[]), Definition::Absent);
+        assert_eq!(evaluated(&[("v1alpha4", &["x"])]), Definition::Absent);
     }
 }

@@ -6,18 +6,19 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use kube::Client;
 use kube::core::ApiResource;
-use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::backoff::{Backoff, up_to};
 use super::failure::{Failure, Remedy};
-use super::kind::Kind;
 use super::metrics::SourceMetrics;
+use super::resource::api_resource;
 use super::row::{Content, Row};
 use super::steps::{self, Request, Step};
+use crate::objects::Resource;
 
 /// How long after a broken watch was accepted again everything that was missed has arrived: the
 /// server sends it first.
@@ -107,9 +108,10 @@ enum Link {
 /// Everything that happens to one kind of objects.
 pub(super) struct Feed<C> {
     server: Server,
-    kind: Kind,
+    /// What the metrics call the kind.
+    kind: &'static str,
     resource: ApiResource,
-    fields: Option<&'static str>,
+    fields: Option<String>,
     steps: Option<BoxStream<'static, Result<Step<C>, steps::Error>>>,
     link: Link,
     streaming: bool,
@@ -139,15 +141,15 @@ impl<C: Content> Feed<C> {
     /// All objects of a kind, or those that a field selector chooses.
     pub(super) fn new(
         server: Server,
-        kind: Kind,
+        resource: Resource,
         version: &str,
-        fields: Option<&'static str>,
+        fields: Option<String>,
     ) -> Self {
         let not_before = Instant::now() + up_to(server.jitter);
         Self {
             server,
-            kind,
-            resource: kind.resource(version),
+            kind: resource.kind,
+            resource: api_resource(resource, version),
             fields,
             steps: None,
             link: Link::Down,
@@ -210,8 +212,9 @@ impl<C: Content> Feed<C> {
     fn begin(&mut self) -> BoxStream<'static, Result<Step<C>, steps::Error>> {
         self.streaming = !self.without_stream && self.server.streams_lists();
         steps::steps(Request {
-            api: Api::all_with(self.server.client.clone(), &self.resource),
-            fields: self.fields,
+            client: self.server.client.clone(),
+            resource: self.resource.clone(),
+            fields: self.fields.clone(),
             streaming: self.streaming,
             not_older_than: self.version.clone(),
         })
@@ -325,7 +328,7 @@ impl<C: Content> Feed<C> {
         };
         self.server.metrics.restarted(self.kind);
         info!(
-            kind = self.kind.name(),
+            kind = self.kind,
             failures = failing.times,
             seconds = failing.since.elapsed().as_secs(),
             "following objects again"
@@ -352,7 +355,7 @@ impl<C: Content> Feed<C> {
                 self.steps = None;
                 if self.server.does_not_stream_lists() {
                     info!(
-                        kind = self.kind.name(),
+                        kind = self.kind,
                         answer = failure.message,
                         "the API server does not stream lists; asking for whole ones instead"
                     );
@@ -363,7 +366,7 @@ impl<C: Content> Feed<C> {
                 self.steps = None;
                 self.without_stream = true;
                 info!(
-                    kind = self.kind.name(),
+                    kind = self.kind,
                     answer = failure.message,
                     "a streamed list failed; asking for a whole one instead"
                 );
@@ -390,7 +393,7 @@ impl<C: Content> Feed<C> {
 
     /// The first failure is told to everybody, those after it to whoever looks closely.
     fn tell(&self, failure: &Failure, delay: Duration, first: bool) {
-        let kind = self.kind.name();
+        let kind = self.kind;
         let error = failure.message.as_str();
         let retry_in_seconds = delay.as_secs_f32();
         if !first {
@@ -408,8 +411,8 @@ impl<C: Content> Feed<C> {
                 error,
                 "may not list and watch objects; what is known stays in effect: grant list and watch of \
                  {} in group {:?} to the account of the agent",
-                self.kind.plural(),
-                self.kind.group(),
+                self.resource.plural,
+                self.resource.group,
             );
         } else {
             warn!(

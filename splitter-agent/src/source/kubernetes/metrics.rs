@@ -1,5 +1,8 @@
 //! What can be measured of the connection to the API server.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -7,7 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::failure::Code;
-use super::kind::Kind;
+use super::resource::CUSTOM_RESOURCE_DEFINITION;
+use crate::objects::Kind;
 
 /// Metrics of the Kubernetes source. Clones count together.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +20,8 @@ pub struct SourceMetrics {
     errors: Family<OfCode, Counter>,
     synced: Family<OfKind, Gauge>,
     objects: Family<OfKind, Gauge>,
+    /// Whether the definition of each optional kind is followed; they share one series.
+    definitions: Arc<Mutex<BTreeMap<Kind, bool>>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -61,30 +67,38 @@ impl SourceMetrics {
     }
 
     /// Makes a kind visible before anything is known of it.
-    pub(super) fn begin(&self, kind: Kind) {
+    pub(super) fn begin(&self, kind: &'static str) {
         drop(self.restarts.get_or_create(&of(kind)));
         self.set_synced(kind, false);
     }
 
-    pub(super) fn restarted(&self, kind: Kind) {
+    pub(super) fn restarted(&self, kind: &'static str) {
         self.restarts.get_or_create(&of(kind)).inc();
     }
 
-    pub(super) fn failed(&self, kind: Kind, code: Code) {
-        let kind = kind.name();
+    pub(super) fn failed(&self, kind: &'static str, code: Code) {
         self.errors.get_or_create(&OfCode { kind, code }).inc();
     }
 
-    pub(super) fn set_synced(&self, kind: Kind, synced: bool) {
+    pub(super) fn set_synced(&self, kind: &'static str, synced: bool) {
         self.synced.get_or_create(&of(kind)).set(synced.into());
     }
 
-    pub(super) fn set_objects(&self, kind: Kind, count: usize) {
+    /// Whether it is followed how a kind is defined.
+    pub(super) fn set_definition_synced(&self, kind: Kind, synced: bool) {
+        let definitions = self.definitions.lock();
+        let mut definitions = definitions.unwrap_or_else(PoisonError::into_inner);
+        definitions.insert(kind, synced);
+        let all = definitions.values().all(|synced| *synced);
+        self.set_synced(CUSTOM_RESOURCE_DEFINITION.kind, all);
+    }
+
+    pub(super) fn set_objects(&self, kind: &'static str, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         self.objects.get_or_create(&of(kind)).set(count);
     }
 }
 
-const fn of(kind: Kind) -> OfKind {
-    OfKind { kind: kind.name() }
+const fn of(kind: &'static str) -> OfKind {
+    OfKind { kind }
 }

@@ -1,6 +1,6 @@
 //! Objects from the Kubernetes API.
 //!
-//! [`watch()`] follows Services, EndpointSlices and TrafficSplits for as long as its handle
+//! [`watch()`] follows every kind that splitting needs for as long as its handle
 //! lives, and sends a [`Change`] for each thing that happens. What it promises:
 //!
 //! - Whatever the API server does, nothing is taken away but what it says is gone: by a
@@ -16,11 +16,11 @@
 //! - It costs a server little: one watch per kind, no question that was answered with "no"
 //!   repeated more often than twice a minute, and a random delay before the first list.
 //!
-//! TrafficSplits need a definition, which may come late, change and go. It is watched,
-//! too, or asked for where that is not allowed; [`Watch::traffic_split_version`] tells of it.
+//! Optional kinds, such as TrafficSplits, need a definition, which may come late, change and go. It is
+//! watched, too, or asked for where that is not allowed; [`Watch::served_versions`] tells of it.
 //!
 //! ```text
-//!            crd ──► splits ──┐
+//!   definition ──► optional ──┐
 //! API ──► feed ──► row ──► tracker ──► Change
 //!          │                  │
 //!   steps, failure,         names
@@ -29,17 +29,18 @@
 
 mod backoff;
 mod client;
-mod crd;
+mod definition;
 mod discovery;
 mod failure;
 mod feed;
 mod json;
-mod kind;
+mod list;
 mod metrics;
 mod names;
+mod optional;
 mod own_node;
+mod resource;
 mod row;
-mod splits;
 mod steps;
 mod tracker;
 
@@ -50,14 +51,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use client::{ClientError, client};
-pub use crd::ServedVersion;
+pub use definition::ServedVersion;
 pub use metrics::SourceMetrics;
+pub use optional::ServedVersions;
 pub use own_node::OwnNode;
 
 use super::Change;
-use crate::objects::ObjectKind;
+use crate::objects::{Availability, Kind};
 use feed::{Feed, Server};
-use row::{Decoded, EndpointSliceRow, ServiceRow};
+use row::Decoded;
 use tracker::{Outlet, Tracker};
 
 /// Directives for a log filter. The libraries below log every failure each time it is
@@ -91,7 +93,7 @@ impl Default for Settings {
 #[derive(Debug)]
 pub struct Watch {
     metrics: SourceMetrics,
-    version: watch::Receiver<Option<ServedVersion>>,
+    served: watch::Receiver<ServedVersions>,
     // Dropping it aborts the tasks.
     _tasks: JoinSet<()>,
 }
@@ -103,10 +105,10 @@ impl Watch {
         &self.metrics
     }
 
-    /// The version in which TrafficSplits are followed; `None` while there is none.
+    /// The version in which each optional kind is followed; none for those that are not.
     #[must_use]
-    pub fn traffic_split_version(&self) -> watch::Receiver<Option<ServedVersion>> {
-        self.version.clone()
+    pub fn served_versions(&self) -> watch::Receiver<ServedVersions> {
+        self.served.clone()
     }
 }
 
@@ -120,7 +122,7 @@ impl Watch {
 #[must_use]
 pub fn watch(client: Client, settings: Settings) -> (mpsc::Receiver<Change>, Watch) {
     let (sender, changes) = mpsc::channel(WAITING);
-    let (in_use, version) = watch::channel(None);
+    let (sender_of_versions, served) = watch::channel(ServedVersions::new());
     let metrics = SourceMetrics::default();
     let server = Server::new(client, metrics.clone(), settings.jitter);
     let mut tasks = JoinSet::new();
@@ -132,29 +134,29 @@ pub fn watch(client: Client, settings: Settings) -> (mpsc::Receiver<Change>, Wat
         ));
     }
     let outlet = Outlet::new(sender);
-    tasks.spawn(follow::<ServiceRow>(
-        server.clone(),
-        outlet.clone(),
-        ObjectKind::Service,
-    ));
-    tasks.spawn(follow::<EndpointSliceRow>(
-        server.clone(),
-        outlet.clone(),
-        ObjectKind::EndpointSlice,
-    ));
-    tasks.spawn(splits::follow(server, outlet, in_use));
+    for kind in Kind::followed() {
+        let (server, outlet) = (server.clone(), outlet.clone());
+        match kind.availability {
+            Availability::BuiltIn => tasks.spawn(follow(server, kind, outlet)),
+            Availability::Optional => {
+                let served = sender_of_versions.clone();
+                tasks.spawn(optional::follow(server, kind, outlet, served))
+            }
+        };
+    }
     let watch = Watch {
         metrics,
-        version,
+        served,
         _tasks: tasks,
     };
     (changes, watch)
 }
 
 /// Follows a kind that every cluster knows, until nobody wants to be told any more.
-async fn follow<C: Decoded>(server: Server, outlet: Outlet, kind: ObjectKind) {
+async fn follow(server: Server, kind: Kind, outlet: Outlet) {
     let mut tracker = Tracker::new(kind, outlet, server.metrics.clone());
-    let mut feed = Feed::<C>::new(server, kind.into(), "v1", None);
+    let version = kind.versions.first().copied().unwrap_or_default();
+    let mut feed = Feed::<Decoded>::new(server, kind.resource, version, None);
     loop {
         let result = match feed.next().await {
             Ok(told) => tracker.apply(told).await,

@@ -8,7 +8,6 @@
 use std::time::Duration;
 
 use kube::api::GetParams;
-use kube::core::ApiResource;
 use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
@@ -16,8 +15,9 @@ use tracing::{debug, info, warn};
 
 use super::backoff::{Backoff, up_to};
 use super::failure::{Code, Failure};
-use super::row::{Decoded, NodeRow, Row};
-use crate::objects::Object;
+use super::resource::api_resource;
+use super::row::{Decoded, Row};
+use crate::objects::{Kind, Object};
 use crate::source::Change;
 
 /// Which Node that is.
@@ -43,14 +43,8 @@ impl OwnNode {
 
 /// Tells of the Node until nobody wants to be told any more.
 pub(super) async fn follow(client: Client, node: OwnNode, changes: mpsc::Sender<Change>) {
-    let resource = ApiResource {
-        group: String::new(),
-        version: "v1".to_owned(),
-        api_version: "v1".to_owned(),
-        kind: "Node".to_owned(),
-        plural: "nodes".to_owned(),
-    };
-    let nodes = Api::<Row<NodeRow>>::all_with(client, &resource);
+    let resource = api_resource(Kind::NODE.resource, "v1");
+    let nodes = Api::<Row<Decoded>>::all_with(client, &resource);
     let mut backoff = Backoff::new();
     let mut known = None;
     // What was last told people; each thing is told once.

@@ -8,9 +8,9 @@ use kube::core::{ApiResource, DynamicResourceScope, ObjectMeta};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::crd::Definition;
+use super::definition::Definition;
 use super::json;
-use crate::objects::{self, DecodeError, Object, ObjectReference};
+use crate::objects::{self, DecodeError, Object, ObjectName, ObjectReference, inert};
 
 /// What is made of an object.
 pub(super) trait Content: Clone + fmt::Debug + Send + 'static {
@@ -35,14 +35,13 @@ impl<C> Row<C> {
     }
 }
 
-impl<'de, C: Content> Deserialize<'de> for Row<C> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = json::read(deserializer)?;
+impl<C: Content> Row<C> {
+    pub(super) fn new(value: Value) -> Self {
         let text = |name: &str| {
             let text = value.get("metadata")?.get(name)?.as_str()?;
             Some(text.to_owned())
         };
-        Ok(Self {
+        Self {
             meta: ObjectMeta {
                 name: text("name"),
                 namespace: text("namespace"),
@@ -50,7 +49,13 @@ impl<'de, C: Content> Deserialize<'de> for Row<C> {
                 ..ObjectMeta::default()
             },
             content: C::read(value),
-        })
+        }
+    }
+}
+
+impl<'de, C: Content> Deserialize<'de> for Row<C> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        json::read(deserializer).map(Self::new)
     }
 }
 
@@ -88,84 +93,41 @@ impl<C> Resource for Row<C> {
 }
 
 /// An object that splitting needs, or why it cannot be read.
-pub(super) trait Decoded: Content {
+#[derive(Clone, Debug)]
+pub(super) struct Decoded(Result<Object, DecodeError>);
+
+impl Content for Decoded {
+    fn read(value: Value) -> Self {
+        let name = |field: &str, otherwise: &str| {
+            let text = value.pointer(field).and_then(Value::as_str);
+            inert(text.unwrap_or(otherwise)).into_owned()
+        };
+        let (kind, namespace) = (name("/kind", "Object"), name("/metadata/namespace", ""));
+        let name = ObjectName::new(namespace, name("/metadata/name", "(unnamed)"));
+        Self(objects::decode(value).and_then(|object| {
+            object.ok_or_else(|| DecodeError {
+                message: format!("the API server gave a {kind}, which was not asked for"),
+                object: ObjectReference { kind, name },
+                identity: Box::default(),
+                field: "kind".into(),
+            })
+        }))
+    }
+}
+
+impl Decoded {
     /// Kind and name of the object.
-    fn reference(&self) -> ObjectReference;
-    /// The object itself.
-    fn into_object(self) -> Result<Object, DecodeError>;
-}
-
-/// Declares a [`Decoded`] of one kind. The kind is known by type, because the items of a
-/// list do not name it: only the list as a whole does.
-macro_rules! decoded {
-    ($(#[$documentation:meta])* $name:ident, $api_version:literal, $kind:literal) => {
-        $(#[$documentation])*
-        #[derive(Clone, Debug)]
-        pub(super) struct $name(Result<Object, DecodeError>);
-
-        impl Content for $name {
-            fn read(value: Value) -> Self {
-                Self(decode(value, $api_version, $kind))
-            }
-        }
-
-        impl Decoded for $name {
-            fn reference(&self) -> ObjectReference {
-                match &self.0 {
-                    Ok(object) => object.reference(),
-                    Err(error) => error.object.clone(),
-                }
-            }
-
-            fn into_object(self) -> Result<Object, DecodeError> {
-                self.0
-            }
-        }
-    };
-}
-
-decoded!(
-    /// A Service.
-    ServiceRow,
-    "v1",
-    "Service"
-);
-decoded!(
-    /// An EndpointSlice.
-    EndpointSliceRow,
-    "discovery.k8s.io/v1",
-    "EndpointSlice"
-);
-decoded!(
-    /// A TrafficSplit. Custom resources name their version themselves, in lists as well.
-    TrafficSplitRow,
-    "split.smi-spec.io/v1alpha4",
-    "TrafficSplit"
-);
-
-decoded!(
-    /// A Node.
-    NodeRow,
-    "v1",
-    "Node"
-);
-
-fn decode(mut value: Value, api_version: &str, kind: &str) -> Result<Object, DecodeError> {
-    if let Value::Object(fields) = &mut value {
-        for (name, text) in [("apiVersion", api_version), ("kind", kind)] {
-            fields.entry(name).or_insert_with(|| text.into());
+    pub(super) fn reference(&self) -> ObjectReference {
+        match &self.0 {
+            Ok(object) => object.reference(),
+            Err(error) => error.object.clone(),
         }
     }
-    let object = objects::decode(value)?;
-    object.ok_or_else(|| DecodeError {
-        object: ObjectReference {
-            kind: kind.to_owned(),
-            name: objects::ObjectName::new("(unknown)", "(unnamed)"),
-        },
-        identity: Box::default(),
-        field: "kind".into(),
-        message: format!("the server gave something else than a {kind}"),
-    })
+
+    /// The object itself.
+    pub(super) fn into_object(self) -> Result<Object, DecodeError> {
+        self.0
+    }
 }
 
 impl Content for Definition {
@@ -176,30 +138,15 @@ impl Content for Definition {
 
 #[cfg(test)]
 mod tests {
-    use kube::ResourceExt;
     use kube::api::WatchEvent;
-    use kube::core::ObjectList;
 
     use super::*;
 
     #[test]
-    fn items_of_a_list_are_of_the_kind_of_the_list() {
-        let list: ObjectList<Row<ServiceRow>> = serde_json::from_str(
-            r#"{"kind": "ServiceList", "apiVersion": "v1", "metadata": {"resourceVersion": "7"},
-                "items": [{"metadata": {"name": "web", "namespace": "shop", "resourceVersion": "5",
-                           "managedFields": [{"x": 1}]}, "spec": {"ports": null}}]}"#,
-        )
-        .unwrap();
-        let row = list.items[0].clone();
-        assert_eq!(row.resource_version().as_deref(), Some("5"));
-        assert_eq!(row.content.reference().to_string(), "Service shop/web");
-        assert!(matches!(row.content.into_object(), Ok(Object::Service(_))));
-    }
-
-    #[test]
     fn empty_lists_may_be_null() {
-        let row: Row<EndpointSliceRow> = serde_json::from_str(
-            r#"{"metadata": {"name": "web-x", "namespace": "shop", "resourceVersion": "5"},
+        let row: Row<Decoded> = serde_json::from_str(
+            r#"{"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+                "metadata": {"name": "web-x", "namespace": "shop", "resourceVersion": "5"},
                 "addressType": "IPv4", "endpoints": null, "ports": null}"#,
         )
         .unwrap();
@@ -207,23 +154,9 @@ mod tests {
     }
 
     #[test]
-    fn one_bad_object_leaves_its_neighbours_alone() {
+    fn an_object_that_is_too_deep_does_not_end_the_watch() {
         let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
-        let list: ObjectList<Row<TrafficSplitRow>> = serde_json::from_str(&format!(
-            r#"{{"kind": "TrafficSplitList", "apiVersion": "split.smi-spec.io/v1alpha2",
-                "metadata": {{"resourceVersion": "7"}}, "items": [
-                {{"metadata": {{"name": "good", "namespace": "shop"}}}}, 7, null,
-                {{"metadata": [], "spec": {{}}}}, {{"kind": "Other", "apiVersion": "x/v1"}},
-                {{"metadata": {{"name": "deep", "namespace": "shop"}}, "spec": {{"matches": {deep}}}}}]}}"#,
-        ))
-        .unwrap();
-        let read: Vec<_> = list
-            .items
-            .into_iter()
-            .map(|row| row.content.into_object().is_ok())
-            .collect();
-        assert_eq!(read, [true, false, false, false, false, true]);
-        let event: WatchEvent<Row<TrafficSplitRow>> = serde_json::from_str(&format!(
+        let event: WatchEvent<Row<Decoded>> = serde_json::from_str(&format!(
             r#"{{"type": "ADDED", "object": {{"metadata": {{"name": "deep"}}, "spec": {deep}}}}}"#,
         ))
         .unwrap();

@@ -8,11 +8,13 @@ use std::vec;
 
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use kube::Api;
 use kube::api::{ListParams, VersionMatch, WatchEvent, WatchParams};
-use kube::core::Status;
+use kube::core::{ApiResource, Status};
+use kube::{Api, Client};
 use tokio::time::{Duration, Instant};
 
+use super::definition::Definition;
+use super::list::{self, List};
 use super::row::{Content, Row};
 
 /// Marks the end of a list in a watch.
@@ -67,10 +69,11 @@ pub(super) enum Error {
 }
 
 /// What to ask for.
-#[derive(Debug)]
-pub(super) struct Request<C> {
-    pub(super) api: Api<Row<C>>,
-    pub(super) fields: Option<&'static str>,
+pub(super) struct Request {
+    pub(super) client: Client,
+    pub(super) resource: ApiResource,
+    /// A field selector, for some of the objects.
+    pub(super) fields: Option<String>,
     /// Whether the list is streamed.
     pub(super) streaming: bool,
     /// The resource version that the list must not be older than, if something is known already.
@@ -97,7 +100,7 @@ type Events<C> = BoxStream<'static, kube::Result<WatchEvent<Row<C>>>>;
 
 /// Lists and then watches, for ever. After an error it goes on from where it was; whoever polls
 /// it decides when. Dropping it ends what it does.
-pub(super) fn steps<C: Content>(request: Request<C>) -> BoxStream<'static, Result<Step<C>, Error>> {
+pub(super) fn steps<C: Content>(request: Request) -> BoxStream<'static, Result<Step<C>, Error>> {
     stream::unfold((request, State::Start), |(request, mut state)| async move {
         loop {
             let (step, next) = step(&request, state).await;
@@ -112,20 +115,18 @@ pub(super) fn steps<C: Content>(request: Request<C>) -> BoxStream<'static, Resul
 
 type Outcome<C> = (Option<Result<Step<C>, Error>>, State<C>);
 
-async fn step<C: Content>(request: &Request<C>, state: State<C>) -> Outcome<C> {
+async fn step<C: Content>(request: &Request, state: State<C>) -> Outcome<C> {
     match state {
         State::Start if request.streaming => match request.watch(None).await {
             Ok(events) => (Some(Ok(Step::ListBegins)), State::Streamed(events)),
             Err(error) => (Some(Err(Error::Start(error))), State::Start),
         },
         State::Start => match request.list().await {
-            Ok(list) => match list.metadata.resource_version {
-                Some(version) if !version.is_empty() => (
-                    Some(Ok(Step::ListBegins)),
-                    State::Whole(list.items.into_iter(), version),
-                ),
-                _ => (Some(Err(Error::NoVersion)), State::Start),
-            },
+            Ok(list) if list.version.is_empty() => (Some(Err(Error::NoVersion)), State::Start),
+            Ok(List { version, rows }) => (
+                Some(Ok(Step::ListBegins)),
+                State::Whole(rows.into_iter(), version),
+            ),
             Err(error) => (Some(Err(Error::List(error))), State::Start),
         },
         State::Whole(mut rows, version) => match rows.next() {
@@ -221,29 +222,38 @@ fn watched<C: Content>(
     (Some(Ok(step)), watching)
 }
 
-impl<C: Content> Request<C> {
+impl Request {
     /// The whole list, from the server's cache. A limit would have the server read it from etcd,
     /// since its cache has no pages; kube-rs leaves the version out then.
-    async fn list(&self) -> kube::Result<kube::core::ObjectList<Row<C>>> {
+    async fn list<C: Content>(&self) -> kube::Result<List<C>> {
         let parameters = ListParams {
-            field_selector: self.fields.map(ToOwned::to_owned),
+            field_selector: self.fields.clone(),
             resource_version: Some(self.not_older_than().to_owned()),
             version_match: Some(VersionMatch::NotOlderThan),
             ..ListParams::default()
         };
-        self.api.list(&parameters).await
+        let request = kube::core::Request::new(self.resource_path())
+            .list(&parameters)
+            .map_err(kube::Error::BuildRequest)?;
+        let text = self.client.request_text(request).await?;
+        list::read(&text, &self.resource).map_err(kube::Error::SerdeError)
     }
 
     /// A watch from a version, or a streamed list.
-    async fn watch(&self, from: Option<&str>) -> kube::Result<Events<C>> {
+    async fn watch<C: Content>(&self, from: Option<&str>) -> kube::Result<Events<C>> {
         let parameters = WatchParams {
-            field_selector: self.fields.map(ToOwned::to_owned),
+            field_selector: self.fields.clone(),
             send_initial_events: from.is_none(),
             ..WatchParams::default()
         };
         let version = from.unwrap_or_else(|| self.not_older_than());
-        let events = self.api.watch(&parameters, version).await?;
+        let api = Api::<Row<C>>::all_with(self.client.clone(), &self.resource);
+        let events = api.watch(&parameters, version).await?;
         Ok(events.boxed())
+    }
+
+    fn resource_path(&self) -> String {
+        <Row<Definition> as kube::Resource>::url_path(&self.resource, None)
     }
 
     fn not_older_than(&self) -> &str {

@@ -1,17 +1,16 @@
 //! From what happens to one kind of objects to what the agent is told.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
 use super::feed::Told;
-use super::kind::Kind;
 use super::metrics::SourceMetrics;
 use super::names::Names;
 use super::row::Decoded;
 use crate::compile::Knowledge;
-use crate::objects::{ObjectKind, ObjectName, ObjectReference};
+use crate::objects::{Kind, ObjectName, ObjectReference};
 use crate::source::Change;
 
 /// Nobody wants to be told any more.
@@ -25,13 +24,13 @@ pub(super) struct Outlet {
     reached: Arc<Reached>,
 }
 
-/// A bit for each kind.
+/// How far the kinds have come.
 #[derive(Debug, Default)]
 struct Reached {
     /// Kinds that were listed once.
-    listed: AtomicU8,
+    listed: Mutex<BTreeSet<Kind>>,
     /// Kinds that were listed, or could not be.
-    tried: AtomicU8,
+    tried: Mutex<BTreeSet<Kind>>,
 }
 
 impl Outlet {
@@ -47,19 +46,14 @@ impl Outlet {
     }
 }
 
-/// All kinds.
-fn all_kinds() -> u8 {
-    ObjectKind::ALL.into_iter().map(bit).sum()
-}
-
-const fn bit(kind: ObjectKind) -> u8 {
-    1 << kind as u8
-}
-
 /// Adds a kind; whether it was the last one that was missing.
-fn completes(kinds: &AtomicU8, kind: ObjectKind) -> bool {
-    let before = kinds.fetch_or(bit(kind), Ordering::AcqRel);
-    before != all_kinds() && before | bit(kind) == all_kinds()
+fn completes(kinds: &Mutex<BTreeSet<Kind>>, kind: Kind) -> bool {
+    let mut kinds = kinds.lock().unwrap_or_else(PoisonError::into_inner);
+    kinds.insert(kind) && are_all(&kinds)
+}
+
+fn are_all(kinds: &BTreeSet<Kind>) -> bool {
+    Kind::followed().all(|kind| kinds.contains(&kind))
 }
 
 /// Turns one kind's events into [`Change`]s. It keeps names only, no objects.
@@ -68,7 +62,6 @@ fn completes(kinds: &AtomicU8, kind: ObjectKind) -> bool {
 /// go, once there is room for the change.
 pub(super) struct Tracker {
     kind: Kind,
-    told_as: ObjectKind,
     outlet: Outlet,
     metrics: SourceMetrics,
     names: Names,
@@ -79,13 +72,10 @@ pub(super) struct Tracker {
 }
 
 impl Tracker {
-    pub(super) fn new(kind: ObjectKind, outlet: Outlet, metrics: SourceMetrics) -> Self {
-        let told_as = kind;
-        let kind = Kind::from(kind);
-        metrics.begin(kind);
+    pub(super) fn new(kind: Kind, outlet: Outlet, metrics: SourceMetrics) -> Self {
+        metrics.begin(kind.name());
         Self {
             kind,
-            told_as,
             outlet,
             metrics,
             names: Names::default(),
@@ -96,7 +86,7 @@ impl Tracker {
     }
 
     /// Tells what a feed tells.
-    pub(super) async fn apply<C: Decoded>(&mut self, told: Told<C>) -> Result<(), Closed> {
+    pub(super) async fn apply(&mut self, told: Told<Decoded>) -> Result<(), Closed> {
         match told {
             Told::ListBegins => self.names.list_begins(),
             Told::Put(row) => self.put(row.content).await?,
@@ -110,7 +100,7 @@ impl Tracker {
             Told::Followed => self.followed().await?,
             Told::Lost => self.lost().await?,
         }
-        self.metrics.set_objects(self.kind, self.names.len());
+        self.metrics.set_objects(self.kind.name(), self.names.len());
         Ok(())
     }
 
@@ -119,7 +109,7 @@ impl Tracker {
         for name in self.names.all() {
             self.delete(name).await?;
         }
-        self.metrics.set_objects(self.kind, 0);
+        self.metrics.set_objects(self.kind.name(), 0);
         Ok(())
     }
 
@@ -130,7 +120,7 @@ impl Tracker {
         if !self.listed {
             let permit = self.outlet.permit().await?;
             self.listed = true;
-            if completes(&self.outlet.reached.listed, self.told_as) {
+            if completes(&self.outlet.reached.listed, self.kind) {
                 permit.send(Change::Complete);
             }
         }
@@ -157,10 +147,11 @@ impl Tracker {
             let permit = self.outlet.permit().await?;
             self.tried = true;
             let reached = &self.outlet.reached;
-            if completes(&reached.tried, self.told_as)
-                && reached.listed.load(Ordering::Acquire) != all_kinds()
-            {
-                permit.send(Change::Partial);
+            if completes(&reached.tried, self.kind) {
+                let listed = reached.listed.lock();
+                if !are_all(&listed.unwrap_or_else(PoisonError::into_inner)) {
+                    permit.send(Change::Partial);
+                }
             }
         }
         Ok(())
@@ -170,14 +161,14 @@ impl Tracker {
         if self.knowledge != knowledge {
             let permit = self.outlet.permit().await?;
             self.knowledge = knowledge;
-            permit.send(Change::Known(self.told_as, knowledge));
+            permit.send(Change::Known(self.kind, knowledge));
             let is_followed = knowledge == Knowledge::Followed;
-            self.metrics.set_synced(self.kind, is_followed);
+            self.metrics.set_synced(self.kind.name(), is_followed);
         }
         Ok(())
     }
 
-    async fn put<C: Decoded>(&mut self, content: C) -> Result<(), Closed> {
+    async fn put(&mut self, content: Decoded) -> Result<(), Closed> {
         let permit = self.outlet.permit().await?;
         self.names.is_there(&content.reference().name);
         permit.send(match content.into_object() {
@@ -190,10 +181,7 @@ impl Tracker {
     async fn delete(&mut self, name: ObjectName) -> Result<(), Closed> {
         let permit = self.outlet.permit().await?;
         if self.names.is_gone(&name) {
-            permit.send(Change::Deleted(ObjectReference {
-                kind: self.kind.name().to_owned(),
-                name,
-            }));
+            permit.send(Change::Deleted(ObjectReference::new(self.kind, name)));
         }
         Ok(())
     }
@@ -201,16 +189,18 @@ impl Tracker {
 
 #[cfg(test)]
 mod tests {
-    use super::super::row::{Row, ServiceRow, TrafficSplitRow};
+    use super::super::row::Row;
     use super::*;
 
-    fn tracker(kind: ObjectKind, outlet: &Outlet) -> Tracker {
+    fn tracker(kind: Kind, outlet: &Outlet) -> Tracker {
         Tracker::new(kind, outlet.clone(), SourceMetrics::default())
     }
 
-    fn service(name: &str) -> Row<ServiceRow> {
-        let json =
-            format!(r#"{{"metadata": {{"name": {name:?}, "namespace": "shop"}}, "spec": {{}}}}"#);
+    fn service(name: &str) -> Row<Decoded> {
+        let json = format!(
+            r#"{{"apiVersion": "v1", "kind": "Service",
+                "metadata": {{"name": {name:?}, "namespace": "shop"}}, "spec": {{}}}}"#
+        );
         serde_json::from_str(&json).unwrap()
     }
 
@@ -233,7 +223,7 @@ mod tests {
     #[tokio::test]
     async fn only_a_complete_list_deletes() {
         let (sender, mut changes) = mpsc::channel(100);
-        let mut services = tracker(ObjectKind::Service, &Outlet::new(sender));
+        let mut services = tracker(Kind::SERVICE, &Outlet::new(sender));
         for event in [
             Told::ListBegins,
             Told::Put(service("a")),
@@ -264,7 +254,7 @@ mod tests {
             services.apply(event).await.unwrap();
         }
         assert_eq!(told(&mut changes), ["put Service shop/c"]);
-        services.apply(Told::<ServiceRow>::Listed).await.unwrap();
+        services.apply(Told::<Decoded>::Listed).await.unwrap();
         assert_eq!(
             told(&mut changes),
             ["deleted Service shop/a", "deleted Service shop/c"]
@@ -275,12 +265,12 @@ mod tests {
     async fn complete_is_told_once_after_the_last_kind() {
         let (sender, mut changes) = mpsc::channel(100);
         let outlet = Outlet::new(sender);
-        let mut services = tracker(ObjectKind::Service, &outlet);
-        let mut slices = tracker(ObjectKind::EndpointSlice, &outlet);
-        let mut splits = tracker(ObjectKind::TrafficSplit, &outlet);
+        let mut services = tracker(Kind::SERVICE, &outlet);
+        let mut slices = tracker(Kind::ENDPOINT_SLICE, &outlet);
+        let mut splits = tracker(Kind::TRAFFIC_SPLIT, &outlet);
         splits.followed().await.unwrap();
-        services.apply(Told::<ServiceRow>::Listed).await.unwrap();
-        services.apply(Told::<ServiceRow>::Listed).await.unwrap();
+        services.apply(Told::<Decoded>::Listed).await.unwrap();
+        services.apply(Told::<Decoded>::Listed).await.unwrap();
         assert_eq!(
             told(&mut changes),
             ["TrafficSplit Followed", "Service Followed"]
@@ -296,9 +286,9 @@ mod tests {
     async fn partial_is_told_when_nothing_more_can_be_said_of_any_kind() {
         let (sender, mut changes) = mpsc::channel(100);
         let outlet = Outlet::new(sender);
-        let mut services = tracker(ObjectKind::Service, &outlet);
-        let mut slices = tracker(ObjectKind::EndpointSlice, &outlet);
-        let mut splits = tracker(ObjectKind::TrafficSplit, &outlet);
+        let mut services = tracker(Kind::SERVICE, &outlet);
+        let mut slices = tracker(Kind::ENDPOINT_SLICE, &outlet);
+        let mut splits = tracker(Kind::TRAFFIC_SPLIT, &outlet);
         slices.failed().await.unwrap();
         services.followed().await.unwrap();
         splits.failed().await.unwrap();
@@ -319,7 +309,7 @@ mod tests {
     #[tokio::test]
     async fn a_kind_that_was_followed_is_told_of_when_it_is_not_and_when_it_is_again() {
         let (sender, mut changes) = mpsc::channel(100);
-        let mut services = tracker(ObjectKind::Service, &Outlet::new(sender));
+        let mut services = tracker(Kind::SERVICE, &Outlet::new(sender));
         services.lost().await.unwrap();
         services.put(service("a").content).await.unwrap();
         assert_eq!(told(&mut changes), ["put Service shop/a"]);
@@ -327,7 +317,7 @@ mod tests {
         services.failed().await.unwrap();
         services.lost().await.unwrap();
         services.put(service("b").content).await.unwrap();
-        services.apply(Told::<ServiceRow>::Followed).await.unwrap();
+        services.apply(Told::<Decoded>::Followed).await.unwrap();
         assert_eq!(
             told(&mut changes),
             [
@@ -342,11 +332,11 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_read_is_told_of_and_deleted_like_any_other() {
         let (sender, mut changes) = mpsc::channel(100);
-        let mut splits = tracker(ObjectKind::TrafficSplit, &Outlet::new(sender));
+        let mut splits = tracker(Kind::TRAFFIC_SPLIT, &Outlet::new(sender));
         let row = || {
             let json = r#"{"apiVersion": "split.smi-spec.io/v9", "kind": "TrafficSplit",
                            "metadata": {"name": "web", "namespace": "shop"}}"#;
-            serde_json::from_str::<Row<TrafficSplitRow>>(json).unwrap()
+            serde_json::from_str::<Row<Decoded>>(json).unwrap()
         };
         splits.apply(Told::Put(row())).await.unwrap();
         splits.apply(Told::Gone(row())).await.unwrap();
@@ -362,7 +352,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_lost_when_there_is_no_room_and_the_future_is_dropped() {
         let (sender, mut changes) = mpsc::channel(1);
-        let mut services = tracker(ObjectKind::Service, &Outlet::new(sender));
+        let mut services = tracker(Kind::SERVICE, &Outlet::new(sender));
         services.apply(Told::Put(service("a"))).await.unwrap();
         {
             let mut full = std::pin::pin!(services.delete_all());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::compile::Knowledge;
-use crate::objects::{Object, ObjectKind, ObjectName, ObjectReference};
+use crate::objects::{Kind, Object, ObjectName, ObjectReference};
 use crate::source::{Change, Snapshot};
 
 /// What leads from one snapshot to another.
@@ -11,32 +11,33 @@ use crate::source::{Change, Snapshot};
 pub fn changes(old: &Snapshot, new: &Snapshot) -> Vec<Change> {
     let mut changes = Vec::new();
     let (before, after) = (&*old.objects, &*new.objects);
+    let named = |kind| move |name: &ObjectName| ObjectReference::new(kind, name.clone());
     difference(
-        "Service",
         &before.services,
         &after.services,
+        named(Kind::SERVICE),
         Object::Service,
         &mut changes,
     );
     difference(
-        "EndpointSlice",
         &before.endpoint_slices,
         &after.endpoint_slices,
+        named(Kind::ENDPOINT_SLICE),
         Object::EndpointSlice,
         &mut changes,
     );
     difference(
-        "TrafficSplit",
-        &before.traffic_splits,
-        &after.traffic_splits,
-        Object::TrafficSplit,
+        &before.nodes,
+        &after.nodes,
+        named(Kind::NODE),
+        Object::Node,
         &mut changes,
     );
     difference(
-        "Node",
-        &before.nodes,
-        &after.nodes,
-        Object::Node,
+        &before.routes,
+        &after.routes,
+        ObjectReference::clone,
+        Object::Route,
         &mut changes,
     );
     for object in before.refused.difference(&after.refused) {
@@ -55,23 +56,20 @@ pub fn changes(old: &Snapshot, new: &Snapshot) -> Vec<Change> {
     } else {
         (Knowledge::Stale, Change::Partial)
     };
-    changes.extend(ObjectKind::ALL.map(|kind| Change::Known(kind, knowledge)));
+    changes.extend(Kind::followed().map(|kind| Change::Known(kind, knowledge)));
     changes.push(extent);
     changes
 }
 
-fn difference<T: Clone + PartialEq>(
-    kind: &str,
-    before: &BTreeMap<ObjectName, T>,
-    after: &BTreeMap<ObjectName, T>,
+fn difference<K: Ord, T: Clone + PartialEq>(
+    before: &BTreeMap<K, T>,
+    after: &BTreeMap<K, T>,
+    reference: impl Fn(&K) -> ObjectReference,
     object: impl Fn(T) -> Object,
     changes: &mut Vec<Change>,
 ) {
     for name in before.keys().filter(|name| !after.contains_key(name)) {
-        changes.push(Change::Deleted(ObjectReference {
-            kind: kind.to_owned(),
-            name: name.clone(),
-        }));
+        changes.push(Change::Deleted(reference(name)));
     }
     for (name, new) in after {
         if before.get(name) != Some(new) {

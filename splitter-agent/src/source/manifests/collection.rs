@@ -58,7 +58,7 @@ impl Collection {
     /// The same, to be judged.
     pub(super) fn to_judge() -> Self {
         Self {
-            keep: Keep::Splits,
+            keep: Keep::Routes,
             ..Self::new(Path::new(""))
         }
     }

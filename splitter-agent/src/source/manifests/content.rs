@@ -9,9 +9,9 @@ use serde_json::Value;
 use tracing::debug;
 
 use super::documents::{self, Document, Syntax, SyntaxError};
-use super::offline::{UnreadKind, WrittenSplit};
+use super::offline::{UnreadKind, WrittenRoute};
 use crate::compile::{Diagnostic, Severity};
-use crate::objects::{self, Object, inert};
+use crate::objects::{self, Kind, Object, inert};
 use crate::reason;
 
 /// The content of a file.
@@ -23,18 +23,18 @@ pub(super) struct Content {
     pub(super) problems: Vec<Diagnostic>,
     /// How many objects there are of each kind that is not read.
     pub(super) unread: BTreeMap<UnreadKind, usize>,
-    /// The TrafficSplits as they are written, if that was asked for.
-    pub(super) splits: Vec<WrittenSplit>,
+    /// The objects that ask for splits as they are written, if that was asked for.
+    pub(super) routes: Vec<WrittenRoute>,
 }
 
-/// Whether TrafficSplits are kept as they are written, too.
+/// Whether objects that ask for splits are kept as they are written, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Keep {
     /// Only what the agent needs of them.
     #[default]
     Objects,
     /// The whole of them.
-    Splits,
+    Routes,
 }
 
 /// An object, and where its file says it.
@@ -77,7 +77,7 @@ impl Content {
             objects: Vec::new(),
             problems: Vec::new(),
             unread: BTreeMap::new(),
-            splits: Vec::new(),
+            routes: Vec::new(),
         };
         let documents = documents::parse(bytes, syntax)?;
         if let Some(other) = documents
@@ -111,8 +111,9 @@ impl Content {
 
     fn decode(&mut self, path: &Path, place: Place, value: Value, keep: Keep) {
         let kind = UnreadKind::of(&value);
-        if keep == Keep::Splits && text(&value, "kind") == "TrafficSplit" {
-            self.splits.push(WrittenSplit {
+        let is_route = Kind::from_name(text(&value, "kind")).is_some_and(Kind::is_route);
+        if keep == Keep::Routes && is_route {
+            self.routes.push(WrittenRoute {
                 value: value.clone(),
                 place: shown_place(path, place),
             });
@@ -149,36 +150,18 @@ fn shown_place(path: &Path, place: Place) -> String {
     format!("{} {place}", inert(&path.display().to_string()))
 }
 
-/// The kinds of lists that are unpacked: group and kind, and the kind of the items, where
-/// they are of one.
-const LISTS: [(&str, &str, Option<&str>); 5] = [
-    ("", "List", None),
-    ("", "ServiceList", Some("Service")),
-    ("", "NodeList", Some("Node")),
-    (
-        "discovery.k8s.io",
-        "EndpointSliceList",
-        Some("EndpointSlice"),
-    ),
-    (
-        "split.smi-spec.io",
-        "TrafficSplitList",
-        Some("TrafficSplit"),
-    ),
-];
-
 /// The items of a list, or the value back if it is none that is unpacked. Items of a list
 /// of one kind (`ServiceList`) may leave out what the list says of all of them.
 fn into_items(mut value: Value) -> Result<Vec<Value>, Value> {
     let version = text(&value, "apiVersion").to_owned();
     let group = version.split_once('/').map_or("", |(group, _)| group);
     let kind = text(&value, "kind");
-    let Some((_, _, item_kind)) = LISTS
-        .into_iter()
-        .find(|(list_group, list, _)| (*list_group, *list) == (group, kind))
-    else {
+    let item_kind = Kind::all().find(|item| {
+        item.resource.group == group && kind.strip_suffix("List") == Some(item.name())
+    });
+    if item_kind.is_none() && (group, kind) != ("", "List") {
         return Err(value);
-    };
+    }
     let mut items = match value.get_mut("items").map(Value::take) {
         None | Some(Value::Null) => Vec::new(),
         Some(Value::Array(items)) => items,
@@ -187,7 +170,7 @@ fn into_items(mut value: Value) -> Result<Vec<Value>, Value> {
     };
     if let Some(kind) = item_kind {
         for item in items.iter_mut().filter_map(Value::as_object_mut) {
-            item.entry("kind").or_insert_with(|| kind.into());
+            item.entry("kind").or_insert_with(|| kind.name().into());
             item.entry("apiVersion")
                 .or_insert_with(|| version.clone().into());
         }

@@ -1,13 +1,12 @@
 //! The objects of all files as one, and what becomes of those that are given twice.
 
 use std::collections::{BTreeMap, HashMap};
-use std::mem::{Discriminant, discriminant};
 use std::path::{Path, PathBuf};
 
 use super::content::{Place, PlacedObject};
 use super::file::FileState;
 use crate::compile::{Diagnostic, Severity};
-use crate::objects::{Object, ObjectName, ObjectReference, Objects, inert};
+use crate::objects::{Kind, Object, ObjectName, ObjectReference, Objects, inert};
 use crate::reason;
 
 type Files = BTreeMap<PathBuf, FileState>;
@@ -58,7 +57,7 @@ fn objects_of(files: &Files, departing: bool) -> impl Iterator<Item = (&Path, &P
     })
 }
 
-type Key<'files> = (Discriminant<Object>, &'files ObjectName);
+type Key<'files> = (Kind, &'files ObjectName);
 
 fn first_places_of(files: &Files) -> HashMap<Key<'_>, (&Path, Place)> {
     let mut places = HashMap::new();
@@ -70,14 +69,8 @@ fn first_places_of(files: &Files) -> HashMap<Key<'_>, (&Path, Place)> {
     places
 }
 
-fn key(object: &Object) -> Key<'_> {
-    let name = match object {
-        Object::Node(object) => &object.name,
-        Object::Service(object) => &object.name,
-        Object::EndpointSlice(object) => &object.name,
-        Object::TrafficSplit(object) => &object.name,
-    };
-    (discriminant(object), name)
+const fn key(object: &Object) -> Key<'_> {
+    (object.kind(), object.name())
 }
 
 fn duplicate(placed: &PlacedObject, path: &Path, (first, place): (&Path, Place)) -> Diagnostic {

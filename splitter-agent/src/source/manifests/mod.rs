@@ -39,7 +39,7 @@ use std::path::{Path, PathBuf};
 use tokio::sync::watch::Receiver;
 
 pub use changes::changes;
-pub use offline::{Reading, UnreadKind, WrittenSplit, read_once, read_to_judge};
+pub use offline::{Reading, UnreadKind, WrittenRoute, read_once, read_to_judge};
 pub use watcher::WatchHandle;
 
 use super::Snapshot;

@@ -31,15 +31,15 @@ const STANDARD_INPUT: &str = "/dev/stdin";
 pub struct Reading {
     /// What the agent would know of them.
     pub snapshot: Snapshot,
-    /// The TrafficSplits as they are written, those that cannot be read included.
-    pub splits: Vec<WrittenSplit>,
+    /// The objects that ask for splits as they are written, those that cannot be read included.
+    pub routes: Vec<WrittenRoute>,
     /// How many objects there are of each kind that is not read.
     pub unread: BTreeMap<UnreadKind, usize>,
 }
 
-/// A TrafficSplit as it is written.
+/// An object that asks for splits, as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WrittenSplit {
+pub struct WrittenRoute {
     /// All of it.
     pub value: Value,
     /// File and line, for people.
@@ -100,7 +100,7 @@ pub fn read_to_judge(paths: &[PathBuf]) -> Result<Reading, SourceError> {
         ..Reading::default()
     };
     for content in collection.contents() {
-        reading.splits.extend(content.splits.iter().cloned());
+        reading.routes.extend(content.routes.iter().cloned());
         for (kind, count) in &content.unread {
             *reading.unread.entry(kind.clone()).or_default() += count;
         }

@@ -1,17 +1,18 @@
-//! Whether the cluster knows TrafficSplits, and in which versions.
+//! Whether the cluster knows an optional kind, and in which versions.
 
 use kube::core::ApiResource;
 use serde_json::Value;
 
-/// Versions that can be read, best first. The schemas of older ones lack `matches`, so
-/// that reading through them would hide that a split asks for what cannot be done.
-const VERSIONS: [&str; 4] = ["v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"];
+use super::resource::api_resource;
+use crate::objects::Kind;
 
-/// Selects the definition of TrafficSplits. Access rules that name it allow lists and
-/// watches with exactly this selector.
-pub(super) const SELECTOR: &str = "metadata.name=trafficsplits.split.smi-spec.io";
+/// Selects the definition of a kind. Access rules that name it allow lists and watches with exactly
+/// this selector.
+pub(super) fn selector(kind: Kind) -> String {
+    format!("metadata.name={}", kind.definition_name())
+}
 
-/// A version that TrafficSplits are served in.
+/// A version that a kind is served in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServedVersion {
     /// The version without its group, for example `v1alpha4`.
@@ -21,29 +22,26 @@ pub struct ServedVersion {
 }
 
 impl ServedVersion {
-    /// Where its objects are found.
+    /// Where objects of a kind are found in this version.
     #[must_use]
-    pub fn resource(&self) -> ApiResource {
-        super::kind::Kind::TrafficSplit.resource(&self.version)
+    pub fn resource(&self, kind: Kind) -> ApiResource {
+        api_resource(kind.resource, &self.version)
     }
 }
 
-/// What is known about TrafficSplits as a kind.
+/// The definition of a kind, as far as it matters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Definition {
     /// The cluster does not know them.
     Absent,
     /// They are defined, but not yet, or not for long, to be had.
     NotReady,
-    /// They are served, but in none of the versions that can be read.
-    OtherVersions(Vec<String>),
-    /// They can be listed and watched.
+    /// They are served in these versions.
     Served {
         /// Identity of the definition; empty if unknown. Objects of another definition are
         /// other objects.
         uid: String,
-        /// The best version.
-        version: ServedVersion,
+        versions: Vec<ServedVersion>,
     },
 }
 
@@ -63,27 +61,19 @@ impl Definition {
                 })
             })
             .collect();
-        Self::best(metadata["uid"].as_str().unwrap_or_default(), served)
-    }
-
-    /// The best of the versions that are served.
-    pub(super) fn best(uid: &str, served: Vec<ServedVersion>) -> Self {
-        let rank = |served: &ServedVersion| {
-            let mut versions = VERSIONS.iter();
-            versions.position(|version| *version == served.version)
-        };
-        let best = served
-            .iter()
-            .filter_map(|served| Some((rank(served)?, served)))
-            .min_by_key(|(rank, _)| *rank);
-        match best {
-            Some((_, version)) => Self::Served {
-                uid: uid.to_owned(),
-                version: version.clone(),
-            },
-            None => Self::OtherVersions(served.into_iter().map(|served| served.version).collect()),
+        Self::Served {
+            uid: metadata["uid"].as_str().unwrap_or_default().to_owned(),
+            versions: served,
         }
     }
+}
+
+/// The best of the versions that are served and can be read.
+pub(super) fn best(kind: Kind, served: &[ServedVersion]) -> Option<&ServedVersion> {
+    let readable = kind.versions.iter();
+    readable
+        .filter_map(|version| served.iter().find(|served| served.version == *version))
+        .next()
 }
 
 fn is_established(definition: &Value) -> bool {
@@ -116,13 +106,15 @@ mod tests {
         })
     }
 
-    fn served(version: &str, has_status: bool) -> Definition {
-        Definition::Served {
-            uid: "7".to_owned(),
-            version: ServedVersion {
-                version: version.to_owned(),
-                has_status,
-            },
+    /// The version that is used of a definition, and whether it has a status.
+    fn used(definition: &Value) -> Option<(String, bool)> {
+        match Definition::of(definition) {
+            Definition::Served { uid, versions } => {
+                assert_eq!(uid, "7");
+                let best = best(Kind::TRAFFIC_SPLIT, &versions)?;
+                Some((best.version.clone(), best.has_status))
+            }
+            other => panic!("{other:?}"),
         }
     }
 
@@ -135,7 +127,7 @@ mod tests {
             version("v1alpha2", true),
             version("v2", true),
         ]));
-        assert_eq!(Definition::of(&definition), served("v1alpha3", false));
+        assert_eq!(used(&definition), Some(("v1alpha3".to_owned(), false)));
     }
 
     #[test]
@@ -143,14 +135,13 @@ mod tests {
         let mut with_status = version("v1alpha4", true);
         with_status["subresources"] = json!({"status": {}});
         let with_status = definition(&json!([with_status, version("v1alpha2", true)]));
-        assert_eq!(Definition::of(&with_status), served("v1alpha4", true));
+        assert_eq!(used(&with_status), Some(("v1alpha4".to_owned(), true)));
     }
 
     #[test]
-    fn versions_that_cannot_be_read_are_named() {
+    fn versions_that_cannot_be_read_are_not_used() {
         let definition = definition(&json!([version("v2", true), version("v1alpha4", false)]));
-        let other = Definition::OtherVersions(vec!["v2".to_owned()]);
-        assert_eq!(Definition::of(&definition), other);
+        assert_eq!(used(&definition), None);
     }
 
     #[test]
@@ -174,11 +165,7 @@ mod tests {
         ] {
             assert_eq!(Definition::of(&value), Definition::NotReady);
         }
-        let none = Definition::OtherVersions(Vec::new());
-        assert_eq!(Definition::of(&definition(&json!({"a": 1}))), none);
-        assert_eq!(
-            Definition::of(&definition(&json!([7, {"served": true}]))),
-            none
-        );
+        assert_eq!(used(&definition(&json!({"a": 1}))), None);
+        assert_eq!(used(&definition(&json!([7, {"served": true}]))), None);
     }
 }

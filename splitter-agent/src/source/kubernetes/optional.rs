@@ -1,42 +1,48 @@
-//! TrafficSplits: followed for as long as the cluster knows them, in the best version that
-//! it serves.
+//! Kinds that not every cluster has: their definition may come late, change and go. Followed as long
+//! as the cluster knows them, in the best version that it serves.
 
+use std::collections::BTreeMap;
 use std::future::pending;
 
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::crd::{Definition, SELECTOR, ServedVersion};
+use super::definition::{Definition, ServedVersion, best, selector};
 use super::discovery::Discovery;
 use super::failure::Failure;
 use super::feed::{Feed, Server, Told};
-use super::kind::Kind;
-use super::row::TrafficSplitRow;
+use super::resource::CUSTOM_RESOURCE_DEFINITION;
+use super::row::Decoded;
 use super::tracker::{Closed, Outlet, Tracker};
-use crate::objects::ObjectKind;
+use crate::objects::Kind;
 
-/// Follows TrafficSplits until nobody wants to be told any more.
+/// The version in which each optional kind is followed at present.
+pub type ServedVersions = BTreeMap<Kind, ServedVersion>;
+
+/// Follows a kind until nobody wants to be told any more.
 pub(super) async fn follow(
     server: Server,
+    kind: Kind,
     outlet: Outlet,
-    in_use: watch::Sender<Option<ServedVersion>>,
+    served: watch::Sender<ServedVersions>,
 ) {
-    let tracker = Tracker::new(ObjectKind::TrafficSplit, outlet, server.metrics.clone());
-    let mut definitions = Definitions::new(server.clone());
-    let mut splits = Splits {
+    let tracker = Tracker::new(kind, outlet, server.metrics.clone());
+    let mut definitions = Definitions::new(server.clone(), kind);
+    let mut objects = Objects {
         server,
+        kind,
         tracker,
-        in_use,
+        served,
         known: None,
         following: None,
     };
     loop {
         let result = tokio::select! {
             definition = definitions.next() => match definition {
-                Ok(definition) => splits.adapt(definition).await,
-                Err(_) => splits.is_in_the_dark().await,
+                Ok(definition) => objects.adapt(definition).await,
+                Err(_) => objects.is_unknown().await,
             },
-            event = next(&mut splits.following) => splits.apply(event).await,
+            event = next(&mut objects.following) => objects.apply(event).await,
         };
         if result == Err(Closed) {
             return;
@@ -48,27 +54,28 @@ pub(super) async fn follow(
 struct Following {
     uid: String,
     version: String,
-    feed: Feed<TrafficSplitRow>,
+    feed: Feed<Decoded>,
 }
 
-struct Splits {
+struct Objects {
     server: Server,
+    kind: Kind,
     tracker: Tracker,
-    in_use: watch::Sender<Option<ServedVersion>>,
+    served: watch::Sender<ServedVersions>,
     /// What was last found out about the kind.
     known: Option<Definition>,
     following: Option<Following>,
 }
 
-async fn next(following: &mut Option<Following>) -> Result<Told<TrafficSplitRow>, Failure> {
+async fn next(following: &mut Option<Following>) -> Result<Told<Decoded>, Failure> {
     match following {
         Some(following) => following.feed.next().await,
         None => pending().await,
     }
 }
 
-impl Splits {
-    async fn apply(&mut self, told: Result<Told<TrafficSplitRow>, Failure>) -> Result<(), Closed> {
+impl Objects {
+    async fn apply(&mut self, told: Result<Told<Decoded>, Failure>) -> Result<(), Closed> {
         match told {
             Ok(told) => self.tracker.apply(told).await,
             // The feed has told people of it, and goes on by itself.
@@ -77,7 +84,7 @@ impl Splits {
     }
 
     /// Nothing can be found out about the kind at present.
-    async fn is_in_the_dark(&mut self) -> Result<(), Closed> {
+    async fn is_unknown(&mut self) -> Result<(), Closed> {
         match self.following {
             // That tells by itself how it stands with the objects.
             Some(_) => Ok(()),
@@ -91,7 +98,10 @@ impl Splits {
         match &definition {
             Definition::Absent => {
                 if news {
-                    info!("the cluster does not know TrafficSplits; waiting for their definition");
+                    info!(
+                        kind = %self.kind,
+                        "the cluster does not know the kind; waiting for its definition"
+                    );
                 }
                 self.stop();
                 self.tracker.delete_all().await?;
@@ -104,30 +114,38 @@ impl Splits {
                     self.tracker.followed().await?;
                 }
             }
-            Definition::OtherVersions(versions) => {
-                if news {
-                    warn!(
-                        ?versions,
-                        "the cluster serves TrafficSplits in no version that can be read; what is known \
-                         stays in effect: serve v1alpha1, v1alpha2, v1alpha3 or v1alpha4"
-                    );
+            Definition::Served { uid, versions } => match best(self.kind, versions) {
+                Some(version) => self.switch(uid, version).await?,
+                None => {
+                    if news {
+                        self.warn_of_versions(versions);
+                    }
+                    self.stop();
+                    self.tracker.failed().await?;
                 }
-                self.stop();
-                self.tracker.failed().await?;
-            }
-            Definition::Served { uid, version } => self.switch(uid, version).await?,
+            },
         }
         self.known = Some(definition);
         Ok(())
     }
 
+    fn warn_of_versions(&self, served: &[ServedVersion]) {
+        let served: Vec<&str> = served.iter().map(|served| &*served.version).collect();
+        warn!(
+            kind = %self.kind,
+            versions = ?served,
+            "the cluster serves the kind in no version that can be read; what is known stays in \
+             effect: serve one of {}",
+            self.kind.versions.join(", ")
+        );
+    }
+
     /// Follows this version. Objects are the same in every version, so that none is gone
     /// before the list in the new version is complete without it.
     async fn switch(&mut self, uid: &str, version: &ServedVersion) -> Result<(), Closed> {
-        self.in_use.send_if_modified(|in_use| {
-            let news = in_use.as_ref() != Some(version);
-            *in_use = Some(version.clone());
-            news
+        self.served.send_if_modified(|served| {
+            let before = served.insert(self.kind, version.clone());
+            before.as_ref() != Some(version)
         });
         if let Some(now) = &self.following
             && now.uid == uid
@@ -135,13 +153,13 @@ impl Splits {
         {
             return Ok(());
         }
-        info!(version = version.version, "following TrafficSplits");
+        info!(kind = %self.kind, version = version.version, "following objects");
         self.following = Some(Following {
             uid: uid.to_owned(),
             version: version.version.clone(),
             feed: Feed::new(
                 self.server.clone(),
-                Kind::TrafficSplit,
+                self.kind.resource,
                 &version.version,
                 None,
             ),
@@ -151,8 +169,8 @@ impl Splits {
 
     fn stop(&mut self) {
         self.following = None;
-        self.in_use
-            .send_if_modified(|in_use| in_use.take().is_some());
+        self.served
+            .send_if_modified(|served| served.remove(&self.kind).is_some());
     }
 }
 
@@ -164,6 +182,7 @@ enum Definitions {
 
 struct Watched {
     server: Server,
+    kind: Kind,
     feed: Feed<Definition>,
     /// Whether the list that began last has had it so far.
     found: bool,
@@ -175,12 +194,14 @@ struct Watched {
 }
 
 impl Definitions {
-    fn new(server: Server) -> Self {
-        let kind = Kind::CustomResourceDefinition;
-        server.metrics.begin(kind);
+    fn new(server: Server, kind: Kind) -> Self {
+        let resource = CUSTOM_RESOURCE_DEFINITION;
+        server.metrics.begin(resource.kind);
+        server.metrics.set_definition_synced(kind, false);
         Self::Watched(Box::new(Watched {
-            feed: Feed::new(server.clone(), kind, "v1", Some(SELECTOR)),
+            feed: Feed::new(server.clone(), resource, "v1", Some(selector(kind))),
             server,
+            kind,
             found: false,
             worked: false,
             last: None,
@@ -197,10 +218,11 @@ impl Definitions {
                         return definition;
                     }
                     info!(
-                        "may not watch the definition of TrafficSplits; asking for their versions \
-                         twice a minute instead"
+                        kind = %watched.kind,
+                        "may not watch the definition of the kind; asking for its versions twice a \
+                         minute instead"
                     );
-                    let discovery = Discovery::new(watched.server.clone());
+                    let discovery = Discovery::new(watched.server.clone(), watched.kind);
                     *self = Self::AskedFor(Box::new(discovery));
                 }
             }
@@ -211,7 +233,6 @@ impl Definitions {
 impl Watched {
     /// What is next found out; `None` if it must not be watched.
     async fn next(&mut self) -> Option<Result<Definition, Failure>> {
-        let kind = Kind::CustomResourceDefinition;
         loop {
             let told = self.feed.next().await;
             let is_followed = match &told {
@@ -220,7 +241,8 @@ impl Watched {
                 Ok(_) => None,
             };
             if let Some(is_followed) = is_followed {
-                self.server.metrics.set_synced(kind, is_followed);
+                let metrics = &self.server.metrics;
+                metrics.set_definition_synced(self.kind, is_followed);
             }
             let found = match told {
                 Ok(Told::ListBegins) => {

@@ -1,55 +1,71 @@
 //! From SMI TrafficSplits to the neutral form.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 use splitter_common::layout::MAX_LEAVES;
 
-use super::diagnostics::{Report, Severity};
 use super::host::Host;
-use super::split::{Claim, Clients, Leaf, OnNoEndpoints, Ports, Split};
+use crate::compile::{Diagnostics, Severity};
 use crate::objects::{Backend, ON_NO_ENDPOINTS, ObjectName, SplitSpec, TrafficSplit, inert, shown};
 use crate::plan::Origin;
 use crate::reason;
-
-/// The kind of the objects that are translated here.
-pub(super) const KIND: &str = "TrafficSplit";
+use crate::route::{
+    self, Claim, Clients, Context, Leaf, OnNoEndpoints, Ports, RouteObject, Split, Translate,
+};
 
 const SERVICE: &str = "spec.service";
 const BACKENDS: &str = "spec.backends";
 
-/// What a TrafficSplit asks for. `None` if not even its root is known.
-pub(super) fn claim(
-    object: &TrafficSplit,
-    cluster_domain: &str,
-    report: &mut Report,
-) -> Option<Claim> {
-    let translator = Translator {
-        object,
-        origin: origin(object),
-        cluster_domain,
-    };
-    translator.mistaken(report);
-    let root = translator.root(report);
-    let split = translator.split(report);
-    let (root, ports, allowed) = root?;
-    Some(Claim {
-        origin: translator.origin,
-        created: object.created,
-        root,
-        root_field: SERVICE,
-        ports,
-        split: split.filter(|_| allowed),
-    })
-}
+impl Translate for TrafficSplit {
+    fn translate(
+        &self,
+        object: &RouteObject,
+        context: Context<'_>,
+        diagnostics: &mut Diagnostics,
+    ) -> Vec<Claim> {
+        let translator = Translator {
+            object: self,
+            origin: object.origin(),
+            cluster_domain: context.cluster_domain,
+        };
+        translator.mistaken(diagnostics);
+        let root = translator.root(diagnostics);
+        let split = translator.split(diagnostics);
+        let claim = root.map(|(root, ports, allowed)| Claim {
+            origin: translator.origin,
+            created: object.created,
+            root,
+            root_field: SERVICE.to_owned(),
+            ports,
+            split: split.filter(|_| allowed),
+        });
+        claim.into_iter().collect()
+    }
 
-/// A TrafficSplit as the origin of a split.
-pub(super) fn origin(object: &TrafficSplit) -> Origin {
-    Origin {
-        kind: KIND,
-        namespace: object.name.namespace.clone(),
-        name: object.name.name.clone(),
-        generation: object.generation,
+    fn weights(&self) -> String {
+        Self::weights(self)
+    }
+
+    fn written_roots(&self) -> Vec<&str> {
+        self.service.as_deref().into_iter().collect()
+    }
+
+    fn without_refusals(&self) -> Option<Arc<dyn Translate>> {
+        let refused = self.spec.as_ref().err()?;
+        if refused.backends.is_empty() {
+            return None;
+        }
+        let backends = refused.backends.clone();
+        Some(Arc::new(Self {
+            spec: Ok(SplitSpec { backends }),
+            ..self.clone()
+        }))
+    }
+
+    fn is_equal(&self, other: &dyn Translate) -> bool {
+        route::is_equal(self, other)
     }
 }
 
@@ -60,22 +76,22 @@ struct Translator<'a> {
 }
 
 impl Translator<'_> {
-    fn say(
+    fn emit(
         &self,
-        report: &mut Report,
+        diagnostics: &mut Diagnostics,
         severity: Severity,
         reason: &'static str,
         field: impl Into<String>,
         message: String,
     ) {
-        report.say(&self.origin, severity, reason, field, message);
+        diagnostics.emit(&self.origin, severity, reason, field, message);
     }
 
     /// What looks like an annotation that is known and is none.
-    fn mistaken(&self, report: &mut Report) {
+    fn mistaken(&self, diagnostics: &mut Diagnostics) {
         for field in &self.object.mistaken {
-            self.say(
-                report,
+            self.emit(
+                diagnostics,
                 Severity::Warning,
                 reason::UNKNOWN_ANNOTATION,
                 format!("metadata.{field}"),
@@ -88,12 +104,12 @@ impl Translator<'_> {
     }
 
     /// The root Service, its ports that are meant, and whether it may be split.
-    fn root(&self, report: &mut Report) -> Option<(ObjectName, Ports, bool)> {
+    fn root(&self, diagnostics: &mut Diagnostics) -> Option<(ObjectName, Ports, bool)> {
         // If it is not text, the object's own refusal says so.
         let written = self.object.service.as_deref()?;
-        let own = &self.object.name.namespace;
+        let own = &self.origin.namespace;
         let mut refuse = |reason, message| {
-            self.say(report, Severity::Refused, reason, SERVICE, message);
+            self.emit(diagnostics, Severity::Refused, reason, SERVICE, message);
         };
         let host = match Host::parse(written, self.cluster_domain) {
             Ok(host) => host,
@@ -139,17 +155,17 @@ impl Translator<'_> {
                     .to_owned(),
             );
         }
-        Some((root, host.port.map_or(Ports::All, Ports::One), allowed))
+        Some((root, host.port.map_or(Ports::All, Ports::one), allowed))
     }
 
-    fn split(&self, report: &mut Report) -> Option<Split> {
-        self.tell_unknown(report);
+    fn split(&self, diagnostics: &mut Diagnostics) -> Option<Split> {
+        self.tell_unknown(diagnostics);
         let spec = match &self.object.spec {
             Ok(spec) => spec,
             Err(refused) => {
                 for refusal in &refused.refusals {
-                    self.say(
-                        report,
+                    self.emit(
+                        diagnostics,
                         Severity::Refused,
                         refusal.reason,
                         &*refusal.field,
@@ -159,10 +175,10 @@ impl Translator<'_> {
                 return None;
             }
         };
-        let leaves = self.leaves(spec, report);
+        let leaves = self.leaves(spec, diagnostics);
         if leaves.len() > MAX_LEAVES as usize {
-            self.say(
-                report,
+            self.emit(
+                diagnostics,
                 Severity::Refused,
                 reason::TOO_MANY_BACKENDS,
                 BACKENDS,
@@ -175,14 +191,14 @@ impl Translator<'_> {
         }
         Some(Split {
             clients: Clients::Everyone,
-            leaves_field: BACKENDS,
+            leaves_field: BACKENDS.to_owned(),
             leaves,
-            on_no_endpoints: self.on_no_endpoints(report),
+            on_no_endpoints: self.on_no_endpoints(diagnostics),
         })
     }
 
     /// Names fields that no TrafficSplit has.
-    fn tell_unknown(&self, report: &mut Report) {
+    fn tell_unknown(&self, diagnostics: &mut Diagnostics) {
         let unknown = &self.object.unknown;
         for (index, field) in unknown.fields.iter().enumerate() {
             let more = if index + 1 == unknown.fields.len() && unknown.more > 0 {
@@ -190,8 +206,8 @@ impl Translator<'_> {
             } else {
                 String::new()
             };
-            self.say(
-                report,
+            self.emit(
+                diagnostics,
                 Severity::Warning,
                 reason::UNKNOWN_FIELD,
                 &**field,
@@ -200,13 +216,13 @@ impl Translator<'_> {
         }
     }
 
-    fn on_no_endpoints(&self, report: &mut Report) -> OnNoEndpoints {
+    fn on_no_endpoints(&self, diagnostics: &mut Diagnostics) -> OnNoEndpoints {
         match self.object.on_no_endpoints.as_deref() {
             None | Some("refuse") => OnNoEndpoints::Refuse,
             Some("passthrough") => OnNoEndpoints::PassThrough,
             Some(other) => {
-                self.say(
-                    report,
+                self.emit(
+                    diagnostics,
                     Severity::Warning,
                     reason::INVALID_ANNOTATION,
                     format!("metadata.annotations[{ON_NO_ENDPOINTS}]"),
@@ -221,19 +237,19 @@ impl Translator<'_> {
     }
 
     /// The leaves in the order of the backends; backends of one Service are one leaf.
-    fn leaves(&self, spec: &SplitSpec, report: &mut Report) -> Vec<Leaf> {
+    fn leaves(&self, spec: &SplitSpec, diagnostics: &mut Diagnostics) -> Vec<Leaf> {
         let mut leaves: Vec<Leaf> = Vec::with_capacity(spec.backends.len());
         let mut known: BTreeMap<String, usize> = BTreeMap::new();
         for (index, backend) in spec.backends.iter().enumerate() {
             let field = format!("{BACKENDS}[{index}]");
-            let leaf = self.leaf(backend, field, report);
+            let leaf = self.leaf(backend, field, diagnostics);
             let first = known
                 .get(&leaf.name)
                 .and_then(|first| leaves.get_mut(*first));
             if let Some(first) = first {
                 first.weight = first.weight.plus(leaf.weight);
-                self.say(
-                    report,
+                self.emit(
+                    diagnostics,
                     Severity::Warning,
                     reason::DUPLICATE_BACKEND,
                     format!("{}.service", leaf.field),
@@ -252,8 +268,8 @@ impl Translator<'_> {
         leaves
     }
 
-    fn leaf(&self, backend: &Backend, field: String, report: &mut Report) -> Leaf {
-        let own = &self.object.name.namespace;
+    fn leaf(&self, backend: &Backend, field: String, diagnostics: &mut Diagnostics) -> Leaf {
+        let own = &self.origin.namespace;
         let written = &backend.service;
         let remedy = format!("write the name of a Service of {own}");
         let problem = match Host::parse(written, self.cluster_domain) {
@@ -278,8 +294,8 @@ impl Translator<'_> {
         let (name, service) = match problem {
             Ok(service) => (service.clone(), Some(ObjectName::new(own, service))),
             Err((reason, problem, remedy)) => {
-                self.say(
-                    report,
+                self.emit(
+                    diagnostics,
                     Severity::Warning,
                     reason,
                     format!("{field}.service"),
@@ -295,6 +311,7 @@ impl Translator<'_> {
         Leaf {
             name,
             service,
+            port: None,
             weight: backend.weight,
             field,
         }

@@ -1,0 +1,259 @@
+//! Which of several claims has a frontend: among those on one root, and among roots that share an
+//! address and port.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::diagnostics::{Diagnostics, Severity};
+use super::few::Few;
+use super::resolve;
+use super::store::Store;
+use crate::objects::{ObjectName, Service};
+use crate::plan::{Frontend, FrontendPlan, Origin, protocol_name};
+use crate::reason;
+use crate::route::{Claim, Ports};
+
+/// Who claims each frontend.
+#[derive(Debug, Default)]
+pub(super) struct FrontendClaims {
+    /// The first of them has the frontend.
+    by_frontend: BTreeMap<Frontend, Few<Arc<FrontendClaim>>>,
+    by_root: HashMap<ObjectName, Vec<(Arc<FrontendClaim>, Few<Frontend>)>>,
+}
+
+/// A claim on a frontend. The least one wins: no refused claim stands in the way of one that asks
+/// for a split.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct FrontendClaim {
+    is_refused: bool,
+    origin: Origin,
+    root: ObjectName,
+}
+
+/// The claim of another root that has a frontend.
+pub(super) struct Winner<'a> {
+    /// The object that its split comes from.
+    pub(super) origin: &'a Origin,
+    /// The root.
+    pub(super) root: &'a ObjectName,
+}
+
+impl FrontendClaims {
+    /// Puts the frontends that a root claims in place of those that it claimed; the frontends
+    /// about which that changes anything.
+    pub(super) fn update(
+        &mut self,
+        root: &ObjectName,
+        claimed: Vec<(FrontendClaim, Few<Frontend>)>,
+    ) -> BTreeSet<Frontend> {
+        let is_same = {
+            let old = self.by_root.get(root).map_or(&[][..], Vec::as_slice);
+            old.len() == claimed.len()
+                && old
+                    .iter()
+                    .zip(&claimed)
+                    .all(|(old, new)| *old.0 == new.0 && old.1 == new.1)
+        };
+        if is_same {
+            return BTreeSet::new();
+        }
+        let mut changed = BTreeSet::new();
+        for (claim, frontends) in self.by_root.remove(root).unwrap_or_default() {
+            for frontend in &frontends {
+                if let Some(claims) = self.by_frontend.get_mut(frontend) {
+                    claims.remove(&claim);
+                    if claims.is_empty() {
+                        self.by_frontend.remove(frontend);
+                    }
+                }
+                changed.insert(*frontend);
+            }
+        }
+        let claimed: Vec<_> = claimed
+            .into_iter()
+            .map(|(claim, frontends)| (Arc::new(claim), frontends))
+            .collect();
+        for (claim, frontends) in &claimed {
+            for frontend in frontends {
+                let claims = self.by_frontend.entry(*frontend).or_default();
+                claims.insert(Arc::clone(claim));
+                changed.insert(*frontend);
+            }
+        }
+        if !claimed.is_empty() {
+            self.by_root.insert(root.clone(), claimed);
+        }
+        changed
+    }
+
+    /// Claims a frontend for good.
+    pub(super) fn reserve(&mut self, frontend: Frontend, split: &FrontendPlan) {
+        let claim = FrontendClaim {
+            is_refused: false,
+            origin: split.origin.clone(),
+            root: ObjectName::new(&*split.origin.namespace, &*split.root),
+        };
+        let claims = self.by_frontend.entry(frontend).or_default();
+        claims.insert(Arc::new(claim));
+    }
+
+    /// The roots that claim a frontend.
+    pub(super) fn roots(&self, frontend: &Frontend) -> impl Iterator<Item = ObjectName> {
+        let claims = self.by_frontend.get(frontend).into_iter().flatten();
+        claims.map(|claim| claim.root.clone())
+    }
+
+    /// Who has a frontend, if it is another root than this one.
+    pub(super) fn other_winner(
+        &self,
+        frontend: &Frontend,
+        root: &ObjectName,
+    ) -> Option<Winner<'_>> {
+        let first = self.by_frontend.get(frontend)?.first()?;
+        (first.root != *root).then_some(Winner {
+            origin: &first.origin,
+            root: &first.root,
+        })
+    }
+}
+
+/// Sorts the claims on one root: of those that are about a port, the first counts. It is the
+/// most senior one, and one that was refused only if there are no others.
+pub(super) fn rank(claims: &mut [&Claim]) {
+    let refused = |claim: &Claim| claim.split.is_none();
+    claims.sort_by(|a, b| {
+        let by_verdict = refused(a).cmp(&refused(b));
+        by_verdict.then_with(|| a.by_seniority(b))
+    });
+}
+
+/// The frontends of each of these claims on a root: of two that cover a port, the first has
+/// it. Claims without any are left out.
+pub(super) fn claimed_frontends(
+    store: &Store,
+    root: &ObjectName,
+    ranked: &[&Claim],
+) -> Vec<(FrontendClaim, Few<Frontend>)> {
+    let Ok(service) = resolve::root(store, root) else {
+        return Vec::new();
+    };
+    let owned = owned(service, ranked);
+    let owned = ranked.iter().zip(owned);
+    let owned = owned.filter(|(_, frontends)| !frontends.is_empty());
+    owned
+        .map(|(claim, frontends)| {
+            let claim = FrontendClaim {
+                is_refused: claim.split.is_none(),
+                origin: claim.origin.clone(),
+                root: root.clone(),
+            };
+            (claim, frontends.into_iter().collect())
+        })
+        .collect()
+}
+
+/// The frontends of each of these claims, in their order.
+pub(super) fn owned(service: &Service, ranked: &[&Claim]) -> Vec<BTreeSet<Frontend>> {
+    let mut owned = vec![BTreeSet::new(); ranked.len()];
+    for frontend in resolve::frontends(service) {
+        let port = frontend.address.port();
+        let owner = ranked.iter().position(|claim| claim.ports.covers(port));
+        if let Some(frontends) = owner.and_then(|owner| owned.get_mut(owner)) {
+            frontends.insert(frontend);
+        }
+    }
+    owned
+}
+
+/// Says of a claim which of its ports other claims on the root have; `false` if it has none
+/// of its own.
+pub(super) fn emit_losses(
+    service: &Service,
+    ranked: &[&Claim],
+    index: usize,
+    diagnostics: &mut Diagnostics,
+) -> bool {
+    let Some((claim, before)) = ranked.get(index).zip(ranked.get(..index)) else {
+        return false;
+    };
+    let mut lost: BTreeMap<usize, BTreeSet<String>> = BTreeMap::new();
+    let mut keeps_some = false;
+    for port in &service.ports {
+        if !claim.ports.covers(port.port) {
+            continue;
+        }
+        match before
+            .iter()
+            .position(|other| other.ports.covers(port.port))
+        {
+            Some(winner) => {
+                let port = format!("{}/{}", port.port, protocol_name(port.protocol));
+                lost.entry(winner).or_default().insert(port);
+            }
+            None => keeps_some = true,
+        }
+    }
+    for (winner, ports) in lost {
+        let Some(winner) = before.get(winner) else {
+            continue;
+        };
+        let ports: Vec<String> = ports.into_iter().collect();
+        let what = match (&claim.ports, &winner.ports) {
+            (Ports::All, Ports::All) => format!("Service {} is", claim.root),
+            _ => format!(
+                "{} {} of Service {} {}",
+                if ports.len() == 1 { "port" } else { "ports" },
+                ports.join(", "),
+                claim.root,
+                if ports.len() == 1 { "is" } else { "are" },
+            ),
+        };
+        if keeps_some {
+            let message = format!(
+                "{what} already split by {}, so this {} is for the other ports alone; \
+                 delete one of the two, or name a port in both",
+                elder(winner),
+                claim.origin.kind
+            );
+            let (severity, reason) = (Severity::Warning, reason::PORT_TAKEN);
+            diagnostics.emit(&claim.origin, severity, reason, &*claim.root_field, message);
+        } else {
+            let message = format!(
+                "{what} already split by {}; delete one of the two",
+                elder(winner)
+            );
+            let (severity, reason) = (Severity::Refused, reason::ROOT_TAKEN);
+            diagnostics.emit(&claim.origin, severity, reason, &*claim.root_field, message);
+        }
+    }
+    keeps_some
+}
+
+/// Says of a claim on a root without frontends that another claim comes before it, if one
+/// does.
+pub(super) fn emit_elder(ranked: &[&Claim], index: usize, diagnostics: &mut Diagnostics) -> bool {
+    let Some((claim, before)) = ranked.get(index).zip(ranked.get(..index)) else {
+        return false;
+    };
+    let winner = before.iter().find(|other| other.ports.cover(&claim.ports));
+    let Some(winner) = winner else {
+        return false;
+    };
+    let message = format!(
+        "Service {} is already split by {}; delete one of the two",
+        claim.root,
+        elder(winner)
+    );
+    let (severity, reason) = (Severity::Refused, reason::ROOT_TAKEN);
+    diagnostics.emit(&claim.origin, severity, reason, &*claim.root_field, message);
+    true
+}
+
+/// The object that a claim which comes first is from.
+fn elder(winner: &Claim) -> String {
+    let origin = &winner.origin;
+    format!(
+        "{} {}/{}, which is older or, at the same age, comes first by name",
+        origin.kind, origin.namespace, origin.name
+    )
+}

@@ -1,0 +1,212 @@
+//! What becomes of connections to one frontend.
+
+use splitter_common::layout::{LeafState, Protocol, Reason};
+
+use super::endpoints::{Offer, Wanted};
+use super::findings::{Finding, Findings, Subject};
+use super::knowledge::{Kinds, Knowledge};
+use super::notes::note;
+use super::resolve::unknown_claims;
+use super::shares::shares;
+use super::store::Store;
+use super::waiting;
+use crate::objects::{AddressFamily, Kind, Service};
+use crate::plan::{Decision, Frontend, PlannedLeaf};
+use crate::route::{Leaf, OnNoEndpoints, Split, display_weights};
+
+/// A decision.
+pub(super) enum Decided {
+    Known((Decision, Vec<PlannedLeaf>)),
+    /// Kinds of objects are not followed that may change it.
+    Waiting {
+        kinds: Kinds,
+        planned: (Decision, Vec<PlannedLeaf>),
+        at_face_value: (Decision, Vec<PlannedLeaf>),
+    },
+}
+
+pub(super) fn decide(
+    store: &Store,
+    root: &Service,
+    split: &Split,
+    frontend: Frontend,
+    findings: &mut Findings,
+) -> Decided {
+    let offers: Vec<Offer> = split
+        .leaves
+        .iter()
+        .map(|leaf| {
+            let wanted = Wanted {
+                port: leaf.port_for(frontend),
+                protocol: frontend.protocol,
+                family: AddressFamily::of(&frontend.address.ip()),
+                is_node_local: root.is_node_local,
+            };
+            store.offer(leaf.service.as_ref(), wanted)
+        })
+        .collect();
+    let states = states(split, &offers);
+    let decision = decision(split, frontend.protocol, &offers, &states);
+    let unknown = unknown_leaves(store, split, decision, &offers, &states);
+    let mut kinds = unknown_claims(store);
+    kinds.extend(unknown.iter().flatten());
+    let services = Kind::SERVICE;
+    if decision == Decision::Refuse(Reason::NoReadyEndpoints)
+        && store.knowledge(services) != Knowledge::Followed
+    {
+        // If none of the Services exists any more, connections are to pass through.
+        kinds.insert(services);
+    }
+    if kinds.is_empty() {
+        if offers.iter().any(Offer::is_of_this_node) {
+            // What people are told is true of the cluster: they ask one agent for all.
+            let offers: Vec<Offer> = offers.iter().map(Offer::everywhere).collect();
+            note(store, split, frontend, &offers, findings);
+        } else {
+            note(store, split, frontend, &offers, findings);
+        }
+        let leaves = planned_leaves(&split.leaves, decision, offers, states);
+        return Decided::Known((decision, leaves));
+    }
+    let finding = Finding {
+        subject: Subject::Frontend(Reason::NotKnownYet),
+        why: waiting::for_leaves(split, &kinds, &unknown),
+    };
+    findings.add(finding, frontend);
+    let not_known_yet = Decision::PassThrough(Reason::NotKnownYet);
+    let told = states.iter().zip(&unknown).map(|(state, unknown)| {
+        if unknown.is_some() && *state != LeafState::WeightZero {
+            LeafState::NotKnownYet
+        } else {
+            *state
+        }
+    });
+    let told = told.collect();
+    Decided::Waiting {
+        kinds,
+        planned: (
+            not_known_yet,
+            planned_leaves(&split.leaves, not_known_yet, offers.clone(), told),
+        ),
+        at_face_value: (
+            decision,
+            planned_leaves(&split.leaves, decision, offers, states),
+        ),
+    }
+}
+
+/// For each leaf, the kind of which an object that was not heard of could turn the decision,
+/// or give the leaf its share.
+fn unknown_leaves(
+    store: &Store,
+    split: &Split,
+    decision: Decision,
+    offers: &[Offer],
+    states: &[LeafState],
+) -> Vec<Option<Kind>> {
+    let matters = |state: LeafState| match decision {
+        Decision::Split
+        | Decision::Refuse(Reason::NoReadyEndpoints)
+        | Decision::PassThrough(Reason::NoReadyEndpoints) => state != LeafState::WeightZero,
+        // Neither depends on any other object.
+        Decision::PassThrough(Reason::ProtocolNotSplit)
+        | Decision::Refuse(Reason::AllWeightsZero) => false,
+        Decision::Refuse(_) | Decision::PassThrough(_) => true,
+    };
+    let leaves = split.leaves.iter().zip(offers).zip(states);
+    leaves
+        .map(|((leaf, offer), state)| {
+            let waits_for = store.waits_for(leaf.service.as_ref(), offer);
+            waits_for.filter(|_| matters(*state))
+        })
+        .collect()
+}
+
+/// The state of each leaf, of which this is the offer.
+pub(super) fn states(split: &Split, offers: &[Offer]) -> Vec<LeafState> {
+    let states = split.leaves.iter().zip(offers).map(|(leaf, offer)| {
+        if leaf.weight.is_zero() {
+            LeafState::WeightZero
+        } else {
+            offer.state()
+        }
+    });
+    states.collect()
+}
+
+pub(super) fn decision(
+    split: &Split,
+    protocol: Protocol,
+    offers: &[Offer],
+    states: &[LeafState],
+) -> Decision {
+    // In this order: what the split is not about passes through, whatever its weights.
+    if protocol != Protocol::Tcp {
+        return Decision::PassThrough(Reason::ProtocolNotSplit);
+    }
+    if offers.iter().all(|offer| *offer == Offer::NoService) {
+        return Decision::PassThrough(Reason::NoLeafService);
+    }
+    if offers
+        .iter()
+        .all(|offer| matches!(offer, Offer::NoService | Offer::NoPort))
+    {
+        return Decision::PassThrough(Reason::NoLeafPort);
+    }
+    if !offers
+        .iter()
+        .any(|offer| matches!(offer, Offer::Endpoints { .. }))
+    {
+        return Decision::PassThrough(Reason::NoLeafFamily);
+    }
+    if states.iter().all(|state| *state == LeafState::WeightZero) {
+        return Decision::Refuse(Reason::AllWeightsZero);
+    }
+    if states.iter().copied().any(takes_its_share) {
+        return Decision::Split;
+    }
+    match split.on_no_endpoints {
+        OnNoEndpoints::Refuse => Decision::Refuse(Reason::NoReadyEndpoints),
+        OnNoEndpoints::PassThrough => Decision::PassThrough(Reason::NoReadyEndpoints),
+    }
+}
+
+fn takes_its_share(state: LeafState) -> bool {
+    matches!(state, LeafState::Ready | LeafState::Terminating)
+}
+
+/// The weights of the leaves that take their share, and 0 for the others.
+pub(super) fn counted(leaves: &[Leaf], states: &[LeafState]) -> Vec<u128> {
+    let leaves = leaves.iter().zip(states);
+    let weights = leaves.map(|(leaf, state)| match takes_its_share(*state) {
+        true => leaf.weight.nanos(),
+        false => 0,
+    });
+    weights.collect()
+}
+
+fn planned_leaves(
+    leaves: &[Leaf],
+    decision: Decision,
+    offers: Vec<Offer>,
+    states: Vec<LeafState>,
+) -> Vec<PlannedLeaf> {
+    let counted = match decision {
+        Decision::Split => counted(leaves, &states),
+        Decision::Refuse(_) | Decision::PassThrough(_) => vec![0; leaves.len()],
+    };
+    let weights = display_weights(leaves);
+    leaves
+        .iter()
+        .zip(weights)
+        .zip(shares(&counted))
+        .zip(offers.into_iter().zip(states))
+        .map(|(((leaf, weight), share), (offer, state))| PlannedLeaf {
+            service: leaf.name.clone(),
+            weight,
+            share,
+            state,
+            endpoints: offer.into_endpoints(),
+        })
+        .collect()
+}

@@ -1,0 +1,283 @@
+//! What objects ask for, whatever API they are of: the neutral form that every API is translated
+//! to, and that the compiler keeps.
+
+use std::any::Any;
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::compile::Diagnostics;
+use crate::objects::{Identity, Kind, ObjectName, ObjectReference, Timestamp, Weight};
+use crate::plan::{Frontend, Origin};
+
+/// An object that asks for splits, as it was read.
+#[derive(Clone, Debug)]
+pub struct RouteObject {
+    /// Its kind.
+    pub kind: Kind,
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// Which state of which object it is.
+    pub identity: Identity,
+    /// When it was created; `None` where a manifest does not say so.
+    pub created: Option<Timestamp>,
+    /// What it says, in the form of its API.
+    pub content: Arc<dyn Translate>,
+}
+
+impl RouteObject {
+    /// The object, as reports name it.
+    #[must_use]
+    pub fn reference(&self) -> ObjectReference {
+        ObjectReference::new(self.kind, self.name.clone())
+    }
+
+    /// What it says, if it is of this API.
+    #[must_use]
+    pub fn content_as<T: Translate>(&self) -> Option<&T> {
+        let content: &dyn Any = &*self.content;
+        content.downcast_ref()
+    }
+
+    /// The object, as the origin of what it asks for.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        Origin {
+            kind: self.kind.name(),
+            namespace: self.name.namespace.clone(),
+            name: self.name.name.clone(),
+            generation: self.identity.generation,
+        }
+    }
+}
+
+impl PartialEq for RouteObject {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind == other.kind
+            && self.name == other.name
+            && self.identity == other.identity
+            && self.created == other.created
+            && self.content.is_equal(&*other.content)
+    }
+}
+
+impl Eq for RouteObject {}
+
+/// What a translation may depend on beside the object.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The DNS domain of the cluster.
+    pub cluster_domain: &'a str,
+}
+
+/// The content of an object that asks for splits, in the form of its API.
+pub trait Translate: fmt::Debug + Send + Sync + Any {
+    /// The claims of the object; one whose split is refused is kept without it. Tells what is
+    /// wrong. No claims if not even the root is known.
+    fn translate(
+        &self,
+        object: &RouteObject,
+        context: Context<'_>,
+        diagnostics: &mut Diagnostics,
+    ) -> Vec<Claim>;
+
+    /// The weights for one line, for example `web-v1:90,web-v2:10`; empty if they cannot be read.
+    fn weights(&self) -> String;
+
+    /// The roots as the object writes them.
+    fn written_roots(&self) -> Vec<&str>;
+
+    /// What can be judged of it although it is refused; `None` if nothing is refused, or nothing
+    /// is left.
+    fn without_refusals(&self) -> Option<Arc<dyn Translate>> {
+        None
+    }
+
+    /// Whether another content says the same.
+    fn is_equal(&self, other: &dyn Translate) -> bool;
+}
+
+/// Whether two contents are of one type and equal, for [`Translate::is_equal`].
+pub fn is_equal<T: Translate + PartialEq>(one: &T, other: &dyn Translate) -> bool {
+    let other: &dyn Any = other;
+    other.downcast_ref() == Some(one)
+}
+
+/// What an object asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// The object.
+    pub object: ObjectReference,
+    /// Which state of the object it is.
+    pub identity: Identity,
+    /// Its claims, any number of them.
+    pub claims: Vec<Claim>,
+    /// The weights for one line.
+    pub weights: Box<str>,
+}
+
+impl Route {
+    /// Translates an object.
+    pub fn translate(
+        object: &RouteObject,
+        context: Context<'_>,
+        diagnostics: &mut Diagnostics,
+    ) -> Self {
+        Self {
+            object: object.reference(),
+            identity: object.identity.clone(),
+            claims: object.content.translate(object, context, diagnostics),
+            weights: object.content.weights().into(),
+        }
+    }
+}
+
+/// What an object asks of a root.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claim {
+    /// The object.
+    pub origin: Origin,
+    /// When the object was created. Of two claims on one root the older one wins.
+    pub created: Option<Timestamp>,
+    /// The root Service.
+    pub root: ObjectName,
+    /// The field that names the root.
+    pub root_field: String,
+    /// The ports of the root that it is about.
+    pub ports: Ports,
+    /// What it asks for; `None` if it was refused. The claim stays, so that whoever asks
+    /// why the root is not split can be told.
+    pub split: Option<Split>,
+}
+
+/// Ports of a root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ports {
+    /// All of them.
+    All,
+    /// Those of these numbers, whatever their protocol.
+    Some(BTreeSet<u16>),
+}
+
+impl Ports {
+    /// The port of this number alone.
+    #[must_use]
+    pub fn one(port: u16) -> Self {
+        Self::Some(BTreeSet::from([port]))
+    }
+
+    /// Whether a port is among them.
+    #[must_use]
+    pub fn covers(&self, port: u16) -> bool {
+        match self {
+            Self::All => true,
+            Self::Some(ports) => ports.contains(&port),
+        }
+    }
+
+    /// Whether every port of another claim is among them.
+    #[must_use]
+    pub fn cover(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::All, _) => true,
+            (Self::Some(_), Self::All) => false,
+            (Self::Some(ports), Self::Some(others)) => others.is_subset(ports),
+        }
+    }
+}
+
+/// A split of a root.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Split {
+    /// Whose connections are split.
+    pub clients: Clients,
+    /// The field that lists the leaves.
+    pub leaves_field: String,
+    /// Its leaves: at least one, each once.
+    pub leaves: Vec<Leaf>,
+    /// What becomes of connections while no leaf with a weight above 0 has a ready
+    /// endpoint.
+    pub on_no_endpoints: OnNoEndpoints,
+}
+
+/// Whose connections are split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clients {
+    /// Everyone's.
+    Everyone,
+}
+
+/// What becomes of a connection that no leaf can take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnNoEndpoints {
+    /// It is refused, as kube-proxy refuses what is sent to a Service without endpoints.
+    #[default]
+    Refuse,
+    /// It goes to the root, as without a split.
+    PassThrough,
+}
+
+/// A leaf of a split. While it has no endpoints, the others share its connections.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Leaf {
+    /// Its name, for reports.
+    pub name: String,
+    /// Its Service; `None` if the name can never be one, which its author has been told.
+    pub service: Option<ObjectName>,
+    /// The port of its Service; `None` for the number that the client dials.
+    pub port: Option<u16>,
+    /// Its weight.
+    pub weight: Weight,
+    /// The field that is the leaf.
+    pub field: String,
+}
+
+impl Leaf {
+    /// The port of its Service for connections to a frontend.
+    #[must_use]
+    pub fn port_for(&self, frontend: Frontend) -> u16 {
+        self.port.unwrap_or(frontend.address.port())
+    }
+}
+
+impl Claim {
+    /// Which of two claims comes first: the older one, those of unknown age last, and
+    /// then by name. The same on every node.
+    #[must_use]
+    pub fn by_seniority(&self, other: &Self) -> Ordering {
+        let unknown = |claim: &Self| claim.created.is_none();
+        unknown(self)
+            .cmp(&unknown(other))
+            .then_with(|| self.created.cmp(&other.created))
+            .then_with(|| self.origin.namespace.cmp(&other.origin.namespace))
+            .then_with(|| self.origin.name.cmp(&other.origin.name))
+            .then_with(|| self.origin.kind.cmp(other.origin.kind))
+    }
+}
+
+/// The weights for people: times the power of ten that makes all of them whole or, where the
+/// largest would not fit then, the largest power with which it fits. Only 0 is shown as 0.
+#[must_use]
+pub fn display_weights(leaves: &[Leaf]) -> Vec<u64> {
+    const NANOS: u128 = 1_000_000_000;
+    let mut unit = NANOS;
+    while unit > 1
+        && leaves
+            .iter()
+            .any(|leaf| !leaf.weight.nanos().is_multiple_of(unit))
+    {
+        unit /= 10;
+    }
+    let largest = leaves.iter().map(|leaf| leaf.weight.nanos()).max();
+    while largest.is_some_and(|largest| largest / unit > u64::MAX.into()) {
+        unit *= 10;
+    }
+    leaves
+        .iter()
+        .map(|leaf| {
+            let shown = (leaf.weight.nanos() / unit).max((!leaf.weight.is_zero()).into());
+            u64::try_from(shown).unwrap_or(u64::MAX)
+        })
+        .collect()
+}
