@@ -342,11 +342,11 @@ fn the_older_of_two_splits_wins_on_every_node_until_it_goes() {
     told("aardvark", "Accepted");
     wait_for_condition("aardvark", "Accepted", "True", "Accepted");
     wait_for_condition("aardvark", "Programmed", "True", "Programmed");
-    wait_for_condition("aardvark", "Impaired", "False", "AsWritten");
+    wait_for_condition("aardvark", "ResolvedRefs", "True", "ResolvedRefs");
 
     // The status follows what is not written in the object as well.
     cluster.kubectl(&["-n", "rivals", "delete", "service", "shop-v1"]);
-    wait_for_condition("aardvark", "Impaired", "True", "LeafServiceMissing");
+    wait_for_condition("aardvark", "ResolvedRefs", "False", "LeafServiceMissing");
     wait_for_condition("aardvark", "Programmed", "True", "Programmed");
     for node in cluster.nodes() {
         let counts = cluster.ask_from(node, &namespace.url(), 8);
