@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
-use testbed::cluster::tools;
+use testbed::cluster::tools::{self, Part};
 use testbed::packages::{self, Requirement};
 use testbed::preflight;
 
@@ -114,7 +114,7 @@ pub fn check(args: &DemoArgs, to_build: &[Requirement]) -> Result<()> {
     let scenario = args.scenario();
     let mut requirements = to_build.to_vec();
     if args.cluster {
-        requirements.extend(tools::requirements()?);
+        requirements.extend(tools::requirements(Part::Nodes)?);
     } else {
         requirements.push(packages::IP);
         if scenario.uses_curl() {

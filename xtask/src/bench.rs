@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use testbed::cluster::tools::{self, Part};
+use testbed::preflight;
 use testbed::workspace::{self, cargo, say};
-use testbed::{cluster, preflight};
 
 use crate::build_ebpf;
 
@@ -41,9 +42,9 @@ struct ScaleArgs {
 /// When the machine lacks something, something does not compile, or the measurement fails.
 pub fn run(arguments: &BenchArgs) -> Result<()> {
     let What::Scale(ScaleArgs { splits, endpoints }) = &arguments.what;
-    preflight::check("bench", &cluster::tools::requirements()?)?;
+    preflight::check("bench", &tools::requirements(Part::ApiServer)?)?;
     build_ebpf::build()?;
-    cluster::tools::ensure()?;
+    tools::ensure(Part::ApiServer)?;
     say("building the agent and the benchmark");
     let mut bench = cargo();
     bench

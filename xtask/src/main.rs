@@ -5,10 +5,12 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use splitter_demo::{self as demo, DemoArgs, Images};
-use testbed::cluster::{self, ClusterArgs, tools};
+use testbed::cluster::tools::{self, Part};
+use testbed::cluster::{self, ClusterArgs};
 use xtask::bench::{self, BenchArgs};
 use xtask::image::{self, ImageArgs, Kind};
-use xtask::{build_agent, build_ebpf, chart, check, deny, ownership, test};
+use xtask::test::{self, TestArgs};
+use xtask::{build_agent, build_ebpf, chart, check, deny, ownership};
 
 /// Builds, checks and tests splitter
 #[derive(Debug, Parser)]
@@ -26,6 +28,7 @@ struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask build                                    an agent to run on this machine
+  cargo xtask test --tier unit                         the tests that need nothing, in seconds
   sudo -E env \"PATH=$PATH\" cargo xtask test            all tests, against this kernel
   sudo -E env \"PATH=$PATH\" cargo xtask demo            a split at work
   cargo xtask check && sudo -E env \"PATH=$PATH\" cargo xtask test
@@ -59,23 +62,18 @@ Examples:
     /// Write the Helm chart's templates and values from the manifests in deploy/
     Chart,
 
-    /// Run all tests; needs root
+    /// Run all tests, or those of a tier; all but the first tier need root
     ///
-    /// Checks what the machine has, builds the kernel programs and runs `cargo test`
-    /// for the workspace.
+    /// Checks what the machine has, builds what is missing and runs `cargo test` for the workspace.
     #[command(after_help = "\
 Examples:
   cargo xtask test
+  cargo xtask test --tier unit
+  cargo xtask test --tier unit --tier lab
+  cargo xtask test --tier cluster canary
   cargo xtask test --package splitter-agent
   cargo xtask test -- --nocapture")]
-    Test {
-        /// Arguments for `cargo test`
-        #[arg(allow_hyphen_values = true)]
-        cargo_arguments: Vec<String>,
-        /// Arguments for the test programs
-        #[arg(last = true)]
-        arguments: Vec<String>,
-    },
+    Test(TestArgs),
 
     /// Show a split at work on this machine; needs root
     ///
@@ -131,10 +129,7 @@ fn main() -> ExitCode {
         Task::Build => build_agent::build().map(drop),
         Task::Image(arguments) => image::run(&arguments),
         Task::Chart => chart::write(),
-        Task::Test {
-            cargo_arguments,
-            arguments,
-        } => test::test(&cargo_arguments, &arguments),
+        Task::Test(arguments) => test::test(&arguments),
         Task::Demo(arguments) => run_demo(&arguments),
         Task::Cluster(arguments) => cluster::run(arguments).map(|it| code = it),
         Task::Bench(arguments) => bench::run(&arguments),
@@ -158,7 +153,7 @@ fn run_demo(arguments: &DemoArgs) -> Result<()> {
     }
     demo::check(arguments, &image::requirements_for_this_machine())?;
     // The slowest first.
-    tools::ensure()?;
+    tools::ensure(Part::Nodes)?;
     let build = |kind| image::build(&image::Options::for_this_machine(kind));
     let (agent, examples) = (build(Kind::Agent)?, build(Kind::Examples)?);
     let program = agent.program_for_this_machine();

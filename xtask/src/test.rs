@@ -1,12 +1,13 @@
-//! Runs every test of the workspace: the pure ones, and those that load the kernel programs and
-//! open real connections.
+//! `cargo xtask test`: the tests of the workspace, by what they need.
 
 use std::ffi::OsStr;
 
 use anyhow::Result;
+use clap::{Args, ValueEnum};
+use testbed::cluster::tools::{self, Part};
 use testbed::packages::{self, Requirement};
+use testbed::preflight;
 use testbed::workspace::{cargo, run, say};
-use testbed::{cluster, preflight};
 
 use crate::build_ebpf;
 use crate::image::{self, Kind};
@@ -15,48 +16,159 @@ use crate::image::{self, Kind};
 const BPFTOOL: Requirement =
     Requirement::program("bpftool", "to look at maps in tests", &["bpftool"]);
 
-/// Checks the machine, builds the kernel programs and runs `cargo test` with these arguments for
-/// it and for the test programs; for the whole workspace, unless they name a package.
+/// What `cargo xtask test` takes.
+#[derive(Args, Clone, Debug)]
+pub struct TestArgs {
+    /// Run the tests of this tier alone; can be repeated [default: all tests]
+    #[arg(long, value_enum, value_name = "TIER")]
+    tier: Vec<Tier>,
+
+    /// Arguments for `cargo test`
+    #[arg(allow_hyphen_values = true, value_name = "CARGO_ARGUMENT")]
+    cargo_arguments: Vec<String>,
+
+    /// Arguments for the test programs
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+/// Tests by what they need, the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Tier {
+    /// Nothing: no root, no kernel program, seconds
+    Unit,
+    /// Root and a kernel: the programs at work in network namespaces and cgroups
+    Lab,
+    /// An API server without nodes as well
+    Api,
+    /// A whole cluster on this machine, and the images
+    Cluster,
+}
+
+/// The test programs of each tier beside those in libraries and binaries, which are `Unit`; by the
+/// package and the name.
+const TESTS: [(Tier, &str, &str); 14] = [
+    (Tier::Unit, "splitter-agent", "manifests"),
+    (Tier::Unit, "splitter-agent", "semantics"),
+    (Tier::Unit, "splitter-common", "pick"),
+    (Tier::Lab, "splitter-agent", "agent"),
+    (Tier::Lab, "splitter-agent", "attach"),
+    (Tier::Lab, "splitter-agent", "datapath"),
+    (Tier::Lab, "splitter-agent", "report"),
+    (Tier::Lab, "testbed", "lab"),
+    (Tier::Api, "splitter-agent", "feedback"),
+    (Tier::Api, "splitter-agent", "kubernetes"),
+    (Tier::Api, "testbed", "deploy"),
+    (Tier::Cluster, "testbed", "cluster"),
+    (Tier::Cluster, "testbed", "end_to_end"),
+    (Tier::Cluster, "xtask", "image"),
+];
+
+impl Tier {
+    fn requirements(self) -> Result<Vec<Requirement>> {
+        Ok(match self {
+            Self::Unit => Vec::new(),
+            Self::Lab => vec![packages::IP],
+            Self::Api => tools::requirements(Part::ApiServer)?,
+            Self::Cluster => {
+                let mut requirements = tools::requirements(Part::Nodes)?;
+                requirements.extend(image::requirements_for_this_machine());
+                requirements.push(packages::CURL);
+                requirements
+            }
+        })
+    }
+
+    /// Whether its tests load the kernel programs.
+    const fn loads_programs(self) -> bool {
+        matches!(self, Self::Lab | Self::Cluster)
+    }
+
+    /// Builds what its tests would build otherwise, where nobody sees why they take so long.
+    fn build(self) -> Result<()> {
+        match self {
+            Self::Unit | Self::Lab => {}
+            Self::Api => {
+                tools::ensure(Part::ApiServer)?;
+                tools::helm()?;
+            }
+            Self::Cluster => {
+                tools::ensure(Part::Nodes)?;
+                tools::helm()?;
+                for kind in [Kind::Agent, Kind::Examples] {
+                    image::build(&image::Options::for_this_machine(kind))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The arguments that choose its tests from those of the workspace.
+    fn selection(self) -> Vec<String> {
+        let mut selection: Vec<String> = match self {
+            Self::Unit => vec!["--lib".into(), "--bins".into()],
+            _ => Vec::new(),
+        };
+        let tests = TESTS.iter().filter(|(tier, ..)| *tier == self);
+        selection.extend(tests.map(|(_, _, name)| format!("--test={name}")));
+        selection
+    }
+}
+
+/// Checks the machine, builds what is needed and runs `cargo test` for the whole workspace, or for
+/// what the arguments choose.
 ///
 /// # Errors
 ///
-/// When the machine lacks something, the programs do not compile or a test fails.
-pub fn test(cargo_arguments: &[String], arguments: &[String]) -> Result<()> {
-    let is_whole = !names_a_package(cargo_arguments);
-    preflight::check("test", &requirements(is_whole)?)?;
-    if is_whole {
-        packages::try_ensure(&BPFTOOL, "what it takes bpftool to see is not tested");
+/// When the machine lacks something, something does not compile or a test fails.
+pub fn test(test: &TestArgs) -> Result<()> {
+    let TestArgs {
+        tier: chosen,
+        cargo_arguments,
+        arguments,
+    } = test;
+    let mut selection = Vec::new();
+    let mut tiers = chosen.clone();
+    if tiers.is_empty() {
+        // Those of a single package build and ask for the rest as they need it.
+        let is_whole = !names_a_package(cargo_arguments);
+        tiers = match is_whole {
+            true => Tier::value_variants().to_vec(),
+            false => vec![Tier::Lab],
+        };
+        selection.extend(is_whole.then(|| "--workspace".to_owned()));
+    } else {
+        tiers.sort_unstable();
+        tiers.dedup();
+        selection.push("--workspace".to_owned());
+        selection.extend(tiers.iter().flat_map(|tier| tier.selection()));
     }
-    build_ebpf::build()?;
-    let mut test = cargo();
-    test.arg("test").env("PATH", packages::search_path());
-    if is_whole {
-        // Where a test has these built, nobody sees why it takes so long.
-        cluster::tools::ensure()?;
-        cluster::tools::helm()?;
-        for kind in [Kind::Agent, Kind::Examples] {
-            image::build(&image::Options::for_this_machine(kind))?;
-        }
-        test.arg("--workspace");
+    if tiers != [Tier::Unit] {
+        prepare(&tiers)?;
     }
-    test.args(cargo_arguments);
+    let mut command = cargo();
+    command.arg("test").env("PATH", packages::search_path());
+    command.args(selection).args(cargo_arguments);
     if !arguments.is_empty() {
-        test.arg("--").args(arguments);
+        command.arg("--").args(arguments);
     }
-    let line: Vec<_> = test.get_args().map(OsStr::to_string_lossy).collect();
+    let line: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
     say(format_args!("running cargo {}", line.join(" ")));
-    run(&mut test)
+    run(&mut command)
 }
 
-/// What all tests need; those of a single package build and ask for the rest as they need it.
-fn requirements(is_whole: bool) -> Result<Vec<Requirement>> {
-    if !is_whole {
-        return Ok(vec![packages::IP]);
+/// Sees to it that this machine has what these tiers need.
+fn prepare(tiers: &[Tier]) -> Result<()> {
+    let mut requirements = Vec::new();
+    for tier in tiers {
+        requirements.extend(tier.requirements()?);
     }
-    let mut requirements = cluster::tools::requirements()?;
-    requirements.extend(image::requirements_for_this_machine());
-    requirements.push(packages::CURL);
-    Ok(requirements)
+    preflight::check("test", &requirements)?;
+    if tiers.iter().any(|tier| tier.loads_programs()) {
+        packages::try_ensure(&BPFTOOL, "what it takes bpftool to see is not tested");
+        build_ebpf::build()?;
+    }
+    tiers.iter().try_for_each(|tier| tier.build())
 }
 
 fn names_a_package(cargo_arguments: &[String]) -> bool {
@@ -67,6 +179,11 @@ fn names_a_package(cargo_arguments: &[String]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+    use testbed::workspace::output;
+
     use super::*;
 
     #[test]
@@ -79,5 +196,24 @@ mod tests {
         assert!(names("--test attach --package=splitter-agent"));
         assert!(!names("--test attach"));
         assert!(!names(""));
+    }
+
+    #[test]
+    fn every_test_program_is_of_one_tier_and_chosen_by_its_name() {
+        let json = output(cargo().args(["metadata", "--no-deps", "--format-version=1"])).unwrap();
+        let metadata: Value = serde_json::from_str(&json).unwrap();
+        let mut found = BTreeSet::new();
+        for package in metadata["packages"].as_array().unwrap() {
+            for target in package["targets"].as_array().unwrap() {
+                if target["kind"][0] == "test" {
+                    let text = |value: &Value| value.as_str().unwrap().to_owned();
+                    found.insert((text(&package["name"]), text(&target["name"])));
+                }
+            }
+        }
+        let known = TESTS.map(|(_, package, name)| (package.to_owned(), name.to_owned()));
+        assert_eq!(BTreeSet::from(known), found);
+        let names: BTreeSet<_> = TESTS.iter().map(|(.., name)| name).collect();
+        assert_eq!(names.len(), TESTS.len(), "a name is of one package alone");
     }
 }

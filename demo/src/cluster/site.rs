@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use testbed::cluster::{Cluster, Node, Options, tools};
+use testbed::cluster::{Cluster, Node, Options};
 use testbed::fixtures::image::Image;
 
 use super::kubectl::{line, run};
@@ -45,7 +45,6 @@ impl Site {
         screen: &mut Screen,
     ) -> Result<Self> {
         let steps = StepFile::all(scenario)?;
-        tools::ensure()?;
         interrupt::check()?;
 
         let started = Instant::now();

@@ -176,7 +176,7 @@ impl Cluster {
             address::MAXIMUM_NODES
         );
         let directory = Directory::of(&options.name)?;
-        let programs = tools::ensure()?;
+        let programs = tools::ensure(tools::Part::of_nodes(options.nodes))?;
         let supervisor = Supervisor::start(&directory, options, &programs)?;
         supervisor.wait_until_ready(unwanted)?;
         let mut cluster = Self::open(directory, programs)?;

@@ -162,13 +162,19 @@ impl<'a> Plan<'a> {
             "--leader-elect=false".to_owned(),
         ];
         let dns = [format!("-conf={}", core_file.display())];
-        Ok(vec![
+        let mut services = vec![
             self.service("etcd", etcd, &logs)?,
             self.service("kube-apiserver", api_server, &logs)?,
-            self.service("kube-controller-manager", controller_manager, &logs)?,
-            self.service("kube-scheduler", scheduler, &logs)?,
-            self.service("coredns", dns, &logs)?,
-        ])
+        ];
+        // Without nodes nothing else runs, and need not be built.
+        if self.options.nodes > 0 {
+            services.extend([
+                self.service("kube-controller-manager", controller_manager, &logs)?,
+                self.service("kube-scheduler", scheduler, &logs)?,
+                self.service("coredns", dns, &logs)?,
+            ]);
+        }
+        Ok(services)
     }
 
     /// The services of a node, in the order to start them in.

@@ -12,6 +12,40 @@ use crate::cache::{self, lock};
 use crate::packages::{self, Requirement};
 use crate::workspace::{say, short};
 
+/// How much of a cluster is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The API server with its store, and kubectl.
+    ApiServer,
+    /// Nodes too: all of it.
+    Nodes,
+}
+
+impl Part {
+    /// What a cluster with so many nodes is made of.
+    #[must_use]
+    pub const fn of_nodes(count: usize) -> Self {
+        match count {
+            0 => Self::ApiServer,
+            _ => Self::Nodes,
+        }
+    }
+
+    fn has(self, program: &str) -> bool {
+        self == Self::Nodes || API_SERVER.contains(&program)
+    }
+
+    fn system(self) -> &'static [Requirement] {
+        match self {
+            Self::ApiServer => &[packages::IP],
+            Self::Nodes => &SYSTEM,
+        }
+    }
+}
+
+/// The programs that an API server takes.
+const API_SERVER: [&str; 4] = ["etcd", "kube-apiserver", "kubectl", "make-key"];
+
 /// What is not built but comes with the system.
 const SYSTEM: [Requirement; 6] = [
     packages::IP,
@@ -70,19 +104,20 @@ impl Tools {
 /// # Errors
 ///
 /// When a module's sums cannot be read.
-pub fn requirements() -> Result<Vec<Requirement>> {
-    Ok([&SYSTEM[..], &to_build(&MODULES)?].concat())
+pub fn requirements(part: Part) -> Result<Vec<Requirement>> {
+    let missing = missing(&MODULES, part)?;
+    Ok([part.system(), &to_build(&missing)].concat())
 }
 
 /// Finds the programs of a cluster, and builds what is missing: some eight minutes on two
-/// processors, once for each change of versions.
+/// processors for all of it, once for each change of versions.
 ///
 /// # Errors
 ///
 /// When the machine lacks something that cannot be installed, or a build fails; with the remedy.
-pub fn ensure() -> Result<Tools> {
-    packages::ensure(&requirements()?)?;
-    ensure_modules(&MODULES)
+pub fn ensure(part: Part) -> Result<Tools> {
+    packages::ensure(&requirements(part)?)?;
+    ensure_modules(&MODULES, part)
 }
 
 /// The path of Helm, which is built when it is asked for the first time.
@@ -91,21 +126,20 @@ pub fn ensure() -> Result<Tools> {
 ///
 /// As for [`ensure()`].
 pub fn helm() -> Result<PathBuf> {
-    packages::ensure(&to_build(&[HELM])?)?;
-    ensure_modules(&[HELM])?.program("helm")
+    packages::ensure(&to_build(&missing(&[HELM], Part::Nodes)?))?;
+    ensure_modules(&[HELM], Part::Nodes)?.program("helm")
 }
 
-/// What it takes to build those programs of some modules that are not built yet.
-fn to_build(modules: &[Module]) -> Result<Vec<Requirement>> {
+/// What it takes to build programs.
+fn to_build(missing: &[Missing<'_>]) -> Vec<Requirement> {
     let mut requirements = Vec::new();
-    let missing = missing(modules)?;
     if missing.iter().any(|missing| missing.program.cgo) {
         requirements.extend(FOR_C);
     }
     if !missing.is_empty() {
         requirements.extend(go::requirement());
     }
-    Ok(requirements)
+    requirements
 }
 
 /// A program that is to be built, and where to.
@@ -115,13 +149,13 @@ struct Missing<'a> {
     directory: PathBuf,
 }
 
-/// The programs of some modules that are not built yet.
-fn missing(modules: &[Module]) -> Result<Vec<Missing<'_>>> {
+/// The programs of some modules that a part of a cluster takes and that are not built yet.
+fn missing(modules: &[Module], part: Part) -> Result<Vec<Missing<'_>>> {
     let mut missing = Vec::new();
     for module in modules {
         let directory = directory(module)?;
         for program in module.programs {
-            if !directory.join(program.name).is_file() {
+            if part.has(program.name) && !directory.join(program.name).is_file() {
                 missing.push(Missing {
                     module,
                     program,
@@ -142,8 +176,8 @@ fn cache() -> PathBuf {
     cache::directory().join("cluster")
 }
 
-fn ensure_modules(modules: &[Module]) -> Result<Tools> {
-    if !missing(modules)?.is_empty() {
+fn ensure_modules(modules: &[Module], part: Part) -> Result<Tools> {
+    if !missing(modules, part)?.is_empty() {
         let cache = cache();
         fs::create_dir_all(&cache).with_context(|| {
             format!(
@@ -152,7 +186,7 @@ fn ensure_modules(modules: &[Module]) -> Result<Tools> {
             )
         })?;
         let _one_at_a_time = lock(&cache.join("lock"), "building the cluster's programs")?;
-        build(&missing(modules)?)?;
+        build(&missing(modules, part)?)?;
     }
     let directories = modules.iter().map(directory);
     Ok(Tools {
@@ -190,4 +224,19 @@ fn build(missing: &[Missing<'_>]) -> Result<()> {
         module.build(&go, program, directory)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_api_server_takes_programs_that_there_are() {
+        let programs: Vec<_> = MODULES.iter().flat_map(|it| it.programs).collect();
+        for name in API_SERVER {
+            assert!(programs.iter().any(|it| it.name == name), "{name}");
+        }
+        let of_nodes = |name: &&str| Part::Nodes.has(name) && !Part::ApiServer.has(name);
+        assert!(["kubelet", "runc", "coredns"].iter().all(of_nodes));
+    }
 }

@@ -42,7 +42,10 @@ fn render(settings: &[&str]) -> Objects {
 
 /// `kubectl kustomize`.
 fn build(path: &str) -> Objects {
-    let kubectl = tools::ensure().unwrap().program("kubectl").unwrap();
+    let kubectl = tools::ensure(tools::Part::ApiServer)
+        .unwrap()
+        .program("kubectl")
+        .unwrap();
     let mut command = Command::new(kubectl);
     command.args(["kustomize", path]).current_dir(root());
     objects(&command.output().unwrap())
