@@ -5,10 +5,10 @@
 //! still compiles, with an empty file in their place, so that editors, clippy and rustdoc work on
 //! a fresh clone; such an agent says so when it starts.
 
-use std::{
-    env, fs, io,
-    path::{Path, PathBuf},
-};
+use std::env;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
 #[path = "build/version.rs"]
 mod version;

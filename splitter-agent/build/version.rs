@@ -4,11 +4,9 @@
 //! for the sake of one line. Without git, or outside of a clone (in a tarball), the version stands
 //! alone, unless `SPLITTER_COMMIT` names the commit.
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// Names the commit where git cannot: in a tarball, say.
 const COMMIT: &str = "SPLITTER_COMMIT";

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use testbed::workspace::{cargo, run, say};
 
 use crate::build_ebpf::{PACKAGE, cargo_for_bpf};
-use crate::{chart, deny, toolchain};
+use crate::{chart, deny, imports, toolchain};
 
 /// Runs every check, also when one before it has failed.
 ///
@@ -16,10 +16,11 @@ use crate::{chart, deny, toolchain};
 pub fn check() -> Result<()> {
     let tools = toolchain::ensure()?;
     let bpf = |task| cargo_for_bpf(task, &tools);
-    let checks: [(_, &dyn Fn() -> Result<()>); 7] = [
+    let checks: [(_, &dyn Fn() -> Result<()>); 8] = [
         ("formatting", &|| {
             run(cargo().args(["fmt", "--all", "--check"])).context("run `cargo fmt`")
         }),
+        ("imports", &imports::check),
         ("clippy", &|| {
             run(cargo()
                 .args(["clippy", "--workspace", "--all-targets"])

@@ -1,11 +1,9 @@
 //! One request over a connection of its own.
 
-use std::{
-    io::{self, ErrorKind, Read as _, Write as _},
-    net::{TcpStream, ToSocketAddrs as _},
-    str::FromStr,
-    time::{Duration, Instant},
-};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 

@@ -1,24 +1,18 @@
 //! `get`: a number of requests.
 
-use std::{
-    process::ExitCode,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use crate::{
-    client::{Url, ask},
-    signals::Signals,
-    tally::Tally,
-};
+use crate::client::{Url, ask};
+use crate::signals::Signals;
+use crate::tally::Tally;
 
 /// Each over a new connection. Ends with status 1 if one of them failed.
 #[derive(Args, Debug)]

@@ -1,22 +1,18 @@
 //! `load`: requests until told to stop.
 
-use std::{
-    mem,
-    process::ExitCode,
-    sync::{Mutex, MutexGuard, PoisonError, mpsc},
-    thread,
-    time::{Duration, Instant},
-};
+use std::mem;
+use std::process::ExitCode;
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use crate::{
-    client::{Url, ask},
-    signals::Signals,
-    tally::Tally,
-};
+use crate::client::{Url, ask};
+use crate::signals::Signals;
+use crate::tally::Tally;
 
 /// Each over a new connection. Prints a JSON object now and then, and one with everything at the
 /// end; ends with status 1 if a request failed.

@@ -1,22 +1,20 @@
 //! `serve`: a server that tells who it is.
 
-use std::{
-    env, io,
-    net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream},
-    process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::env;
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
 use serde_json::json;
 
-use crate::{http, signals::Signals};
+use crate::http;
+use crate::signals::Signals;
 
 /// A client that says nothing for this long is left.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,7 +1,8 @@
 //! SIGTERM and SIGINT. In a container the program is the first process, which has no default
 //! action for them: unless they are waited for, nothing ends it but SIGKILL.
 
-use std::{mem::MaybeUninit, ptr};
+use std::mem::MaybeUninit;
+use std::ptr;
 
 /// The signals that end the program, blocked so that they can be waited for.
 #[derive(Debug)]
