@@ -23,7 +23,7 @@ use common::{decided, frontend, leaf, plan, root, small, split};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use splitter_agent::datapath::{
-    EbpfLogLevel, Extent, LoadSettings, PROGRAMS, PinDirectory, Programs, Publisher, Refusal,
+    EbpfLogLevel, LoadSettings, PROGRAMS, PinDirectory, Programs, Publisher, Refusal,
 };
 use splitter_agent::plan::Decision;
 use splitter_common::layout::Reason;
@@ -98,22 +98,19 @@ impl Client {
             .expect("programs that can be attached");
         let mut publisher = Publisher::open(&pins, 0).expect("maps to publish to");
         let to = |endpoint| split(vec![leaf("v1", 9, &[endpoint]), leaf("v2", 1, &[endpoint])]);
-        let report = publisher.publish(
-            &plan(&[
-                (root(), to(targets.endpoint)),
-                (
-                    frontend(&targets.vip_ipv6.to_string()),
-                    to(targets.endpoint_ipv6),
-                ),
-                (
-                    frontend(&targets.refused.to_string()),
-                    decided(Decision::Refuse(Reason::AllWeightsZero), vec![]),
-                ),
-            ]),
-            Extent::Full,
-        );
+        let report = publisher.publish(&plan(&[
+            (root(), to(targets.endpoint)),
+            (
+                frontend(&targets.vip_ipv6.to_string()),
+                to(targets.endpoint_ipv6),
+            ),
+            (
+                frontend(&targets.refused.to_string()),
+                decided(Decision::Refuse(Reason::AllWeightsZero), vec![]),
+            ),
+        ]));
         assert!(report.failed.is_empty(), "{:?}", report.failed);
-        publisher.settle();
+        publisher.synchronize();
         client.programs = Some(programs);
         client
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::causes::with_causes;
 use crate::compile::{Diagnostic, Severity};
-use crate::datapath::{FrontendError, Report};
+use crate::datapath::{FrontendError, PublishSummary};
 use crate::objects::{ObjectName, ObjectReference};
 use crate::plan::{Frontend, Plan};
 use crate::reason;
@@ -67,12 +67,12 @@ impl Failures {
     pub(super) fn update(
         &mut self,
         tried: &BTreeSet<Frontend>,
-        report: &Report,
+        summary: &PublishSummary,
         plan: &Plan,
     ) -> BTreeSet<ObjectReference> {
         let mut changed = BTreeSet::new();
         let mut failed = BTreeSet::new();
-        for (frontend, error) in &report.failed {
+        for (frontend, error) in &summary.failed {
             failed.insert(*frontend);
             let object = plan.frontends.get(frontend).map_or_else(
                 // It is the removal that failed, and its object is gone.

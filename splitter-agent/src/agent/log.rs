@@ -1,30 +1,30 @@
-//! What is logged of a publication.
+//! Logging what a publication changed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::compile::Kinds;
-use crate::datapath::{Change, Publisher, Report};
+use crate::datapath::{Change, PublishSummary, Publisher};
 use crate::plan::Frontend;
 
 /// More changes at once than this are told in one line, and each of them only for debugging.
-const MANY: usize = 100;
+const BULK_THRESHOLD: usize = 100;
 
-/// Says what a publication changed.
-pub(super) fn log_report(report: &Report, publisher: &Publisher, took: Duration) {
-    let is_bulk = report.put.len() + report.removed.len() > MANY;
+/// Logs what a publication changed.
+pub(super) fn log_summary(summary: &PublishSummary, publisher: &Publisher, took: Duration) {
+    let is_bulk = summary.installed.len() + summary.removed.len() > BULK_THRESHOLD;
     if is_bulk {
         tracing::info!(
-            put = report.put.len(),
-            removed = report.removed.len(),
-            failed = report.failed.len(),
+            installed = summary.installed.len(),
+            removed = summary.removed.len(),
+            failed = summary.failed.len(),
             took_seconds = took.as_secs_f64(),
             "many frontends changed at once"
         );
     }
-    for put in &report.put {
-        let (frontend, generation) = (put.frontend, put.generation);
-        let Some(split) = publisher.split_at(&frontend) else {
+    for installed in &summary.installed {
+        let (frontend, generation) = (installed.frontend, installed.generation);
+        let Some(split) = publisher.programmed_at(&frontend) else {
             continue;
         };
         let leaves = || {
@@ -38,7 +38,7 @@ pub(super) fn log_report(report: &Report, publisher: &Publisher, took: Duration)
                 .collect::<Vec<_>>()
                 .join(", ")
         };
-        if put.change == Change::Endpoints {
+        if installed.change == Change::Endpoints {
             tracing::debug!(%frontend, generation, leaves = leaves(), "endpoints changed");
             continue;
         }
@@ -55,7 +55,7 @@ pub(super) fn log_report(report: &Report, publisher: &Publisher, took: Duration)
             );
         }
     }
-    for frontend in &report.removed {
+    for frontend in &summary.removed {
         if is_bulk {
             tracing::debug!(%frontend, "no longer split");
         } else {
@@ -68,7 +68,7 @@ pub(super) fn log_report(report: &Report, publisher: &Publisher, took: Duration)
 pub(super) fn log_held(before: &BTreeMap<Frontend, Kinds>, now: &BTreeMap<Frontend, Kinds>) {
     let is_new = |(frontend, kinds): &(&Frontend, &Kinds)| before.get(frontend) != Some(*kinds);
     let count = now.iter().filter(is_new).count();
-    if count > MANY {
+    if count > BULK_THRESHOLD {
         let mut waits_for = Kinds::new();
         waits_for.extend(now.values().flatten());
         tracing::warn!(
@@ -79,7 +79,7 @@ pub(super) fn log_held(before: &BTreeMap<Frontend, Kinds>, now: &BTreeMap<Fronte
     }
     for (frontend, kinds) in now.iter().filter(is_new) {
         let waits_for = names(kinds);
-        if count > MANY {
+        if count > BULK_THRESHOLD {
             tracing::debug!(%frontend, waits_for, "stays as it is");
         } else {
             tracing::warn!(

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use crate::causes::with_causes;
 use crate::compile::{Compiler, Delta, Kinds, Knowledge, Settings};
-use crate::datapath::{Extent, LoadError, PinDirectory, Programs, Publisher, Report};
+use crate::datapath::{LoadError, PinDirectory, Programs, PublishSummary, Publisher};
 use crate::objects::{Kind, ObjectReference};
 use crate::plan::{Frontend, FrontendPlan, Plan};
 use crate::report::{Board, Programmed, Progress};
@@ -20,6 +20,15 @@ use crate::source::Change;
 pub use self::attachment::Attachment;
 use self::failures::{Failures, Retry};
 use self::findings::Findings;
+
+/// How much of what exists the source has told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Completeness {
+    /// Perhaps not everything.
+    Partial,
+    /// Everything.
+    Complete,
+}
 
 /// The owner of the maps and the programs.
 pub struct Agent {
@@ -30,8 +39,8 @@ pub struct Agent {
     attachment: Attachment,
     findings: Findings,
     progress: Progress,
-    /// What may be published; `None` as long as nothing may.
-    extent: Option<Extent>,
+    /// How much the source has told; `None` as long as nothing may be published.
+    completeness: Option<Completeness>,
     /// Whether everything that is planned has been published at least once, so that only
     /// what changes need be.
     is_full: bool,
@@ -78,7 +87,7 @@ impl Agent {
             attachment,
             findings: Findings::new(board),
             progress,
-            extent: None,
+            completeness: None,
             is_full: false,
             knows_more: false,
             unpublished: BTreeSet::new(),
@@ -108,7 +117,7 @@ impl Agent {
             self.take(change);
         }
         let mut delta = self.compiler.compile();
-        let Some(extent) = self.extent else {
+        let Some(completeness) = self.completeness else {
             // A large cluster is told in many parts before anything may be published.
             self.unpublished.append(&mut delta.objects);
             return Ok(());
@@ -121,9 +130,9 @@ impl Agent {
             delta.frontends = self.everything();
             self.is_full = true;
         }
-        let report = self.publish(&delta.frontends);
-        self.conclude(&report, &delta, start);
-        self.attach_when_filled(extent)
+        let summary = self.publish(&delta.frontends);
+        self.conclude(&summary, &delta, start);
+        self.attach_when_filled(completeness)
     }
 
     /// Every frontend that is planned or programmed.
@@ -137,7 +146,7 @@ impl Agent {
     fn held_anew(&mut self, delta: &Delta) -> Vec<Frontend> {
         let all = std::mem::take(&mut self.knows_more);
         let concerns = |frontend: &Frontend| {
-            let split = self.publisher.split_at(frontend);
+            let split = self.publisher.programmed_at(frontend);
             split.is_some_and(|split| delta.objects.contains(&split.origin.object()))
         };
         let held = self.held.keys().copied();
@@ -145,7 +154,7 @@ impl Agent {
     }
 
     /// Brings frontends to what they come to, as far as enough is known for that.
-    fn publish(&mut self, frontends: &BTreeSet<Frontend>) -> Report {
+    fn publish(&mut self, frontends: &BTreeSet<Frontend>) -> PublishSummary {
         let held = |held: &BTreeMap<Frontend, Kinds>| -> BTreeMap<Frontend, Kinds> {
             let held = frontends.iter().filter_map(|it| held.get_key_value(it));
             held.map(|(frontend, kinds)| (*frontend, kinds.clone()))
@@ -156,7 +165,7 @@ impl Agent {
         let mut as_planned = BTreeSet::new();
         let mut otherwise = Plan::default();
         for frontend in frontends {
-            let programmed = self.publisher.split_at(frontend);
+            let programmed = self.publisher.programmed_at(frontend);
             let judgement = self.compiler.judge(frontend, programmed);
             if judgement.waits_for.is_empty() {
                 self.held.remove(frontend);
@@ -174,16 +183,14 @@ impl Agent {
                 }
             }
         }
-        let mut report = self.publisher.publish_some(plan, &as_planned, Extent::Full);
+        let mut summary = self.publisher.publish_some(plan, &as_planned);
         if !otherwise.frontends.is_empty() {
             let frontends = otherwise.frontends.keys().copied().collect();
-            let put = self
-                .publisher
-                .publish_some(&otherwise, &frontends, Extent::Full);
-            report.append(put);
+            let rest = self.publisher.publish_some(&otherwise, &frontends);
+            summary.append(rest);
         }
         log::log_held(&held_before, &held(&self.held));
-        report
+        summary
     }
 
     /// Takes note of a change.
@@ -208,29 +215,29 @@ impl Agent {
                 self.knows_more |= self.progress.set_knowledge(kind, knowledge);
             }
             Change::Partial => {
-                self.extent.get_or_insert(Extent::Partial);
+                self.completeness.get_or_insert(Completeness::Partial);
             }
-            Change::Complete => self.extent = Some(Extent::Full),
+            Change::Complete => self.completeness = Some(Completeness::Complete),
         }
     }
 
     /// Attaches the programs once the maps that they read are filled. If the programs now at
     /// work have maps of another layout, they are better than ours until ours hold everything.
-    fn attach_when_filled(&mut self, extent: Extent) -> Result<(), LoadError> {
-        let is_complete = extent == Extent::Full;
+    fn attach_when_filled(&mut self, completeness: Completeness) -> Result<(), LoadError> {
+        let is_complete = completeness == Completeness::Complete;
         if !self.is_attached && (is_complete || self.programs.is_layout_at_work()?) {
             self.attachment.keep(&mut self.programs, &self.progress);
             self.is_attached = true;
         }
-        self.prune(extent);
+        self.prune(completeness);
         Ok(())
     }
 
     /// Removes the maps of other layouts, once no program reads them any more and ours hold
     /// everything.
-    fn prune(&mut self, extent: Extent) {
+    fn prune(&mut self, completeness: Completeness) {
         let is_replaced = self.is_attached && self.attachment.has_taken_over();
-        if self.is_pruned || !is_replaced || extent != Extent::Full {
+        if self.is_pruned || !is_replaced || completeness != Completeness::Complete {
             return;
         }
         self.is_pruned = true;
@@ -248,9 +255,9 @@ impl Agent {
         }
     }
 
-    /// Marks records as free that are retired for good; `true` if some are not yet.
-    pub fn tidy(&mut self) -> bool {
-        self.publisher.tidy()
+    /// Frees slots that no program reads any more; `true` if some are still pending.
+    pub fn reclaim(&mut self) -> bool {
+        self.publisher.reclaim()
     }
 
     /// Tries again what failed, and looks where pods are.
@@ -259,16 +266,16 @@ impl Agent {
         if self.is_attached {
             self.attachment.keep(&mut self.programs, &self.progress);
         }
-        if let Some(extent) = self.extent {
-            self.prune(extent);
+        if let Some(completeness) = self.completeness {
+            self.prune(completeness);
         }
     }
 
     /// Tries again what could not be published, if there is reason to hope.
     fn retry_failures(&mut self) {
         let start = Instant::now();
-        self.publisher.tidy();
-        if self.extent.is_none() || self.failures.is_empty() {
+        self.publisher.reclaim();
+        if self.completeness.is_none() || self.failures.is_empty() {
             return;
         }
         if !self.retry.is_due(self.publisher.freed(), start) {
@@ -278,19 +285,20 @@ impl Agent {
             frontends: self.failures.frontends(),
             ..Delta::default()
         };
-        let report = self.publish(&delta.frontends);
+        let summary = self.publish(&delta.frontends);
         let freed = self.publisher.freed();
-        self.retry.tried(freed, start, !report.put.is_empty());
-        self.conclude(&report, &delta, start);
+        self.retry
+            .tried(freed, start, !summary.installed.is_empty());
+        self.conclude(&summary, &delta, start);
     }
 
-    /// Says what came of a publication.
-    fn conclude(&mut self, report: &Report, delta: &Delta, start: Instant) {
-        log::log_report(report, &self.publisher, start.elapsed());
-        let is_complete = self.extent == Some(Extent::Full);
+    /// Reports what a publication changed.
+    fn conclude(&mut self, summary: &PublishSummary, delta: &Delta, start: Instant) {
+        log::log_summary(summary, &self.publisher, start.elapsed());
+        let is_complete = self.completeness == Some(Completeness::Complete);
 
         let plan = self.compiler.plan();
-        let mut objects = self.failures.update(&delta.frontends, report, plan);
+        let mut objects = self.failures.update(&delta.frontends, summary, plan);
         objects.extend(delta.objects.iter().cloned());
         self.findings.note(&objects);
         self.findings.say(&self.compiler, &self.failures);

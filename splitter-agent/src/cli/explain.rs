@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::compile::{Diagnostic, compile};
-use crate::datapath::{SplitView, View};
+use crate::datapath::{FrontendView, View};
 use crate::plan::Decision;
 use crate::source::manifests;
 
@@ -92,11 +92,11 @@ pub(super) fn run(args: &ExplainArgs, common: &Common) -> anyhow::Result<Outcome
     let frontends = view
         .frontends
         .iter()
-        .filter(|(frontend, view)| args.target.matches(frontend, &view.split))
+        .filter(|(frontend, view)| args.target.matches(frontend, &view.plan))
         .map(|(frontend, view)| Explanation {
             split: Split::new(*frontend, view, site.splits(frontend.address)),
             endpoints: view
-                .split
+                .plan
                 .leaves
                 .iter()
                 .map(|leaf| LeafEndpoints {
@@ -164,8 +164,8 @@ fn names(service: &str, namespace: &str, target: &Target) -> bool {
 }
 
 /// The leaf and endpoint of the next connections, by the code that the kernel runs.
-fn next_connections(view: &SplitView) -> Vec<String> {
-    if view.split.decision != Decision::Split {
+fn next_connections(view: &FrontendView) -> Vec<String> {
+    if view.plan.decision != Decision::Split {
         return Vec::new();
     }
     let mut turns: Vec<u64> = view.leaves.iter().map(|leaf| leaf.connections).collect();
@@ -173,7 +173,7 @@ fn next_connections(view: &SplitView) -> Vec<String> {
     (0..AHEAD)
         .map_while(|ahead| {
             let index = view.leaf_of(view.connections.wrapping_add(ahead))?;
-            let leaf = view.split.leaves.get(index)?;
+            let leaf = view.plan.leaves.get(index)?;
             let turn = turns.get_mut(index)?;
             let endpoint = lattice.endpoint(index as u32, *turn, leaf.endpoints.len() as u32)?;
             *turn += 1;

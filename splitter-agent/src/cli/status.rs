@@ -71,11 +71,11 @@ pub(super) fn run(args: &StatusArgs, common: &Common) -> anyhow::Result<Outcome>
         .frontends
         .iter()
         // The agent's own is no object's; `explain` shows it to those who ask for it.
-        .filter(|(_, split)| !split.split.origin.is_self_test())
-        .filter(|(_, split)| selection.matches(&split.split))
+        .filter(|(_, split)| !split.plan.origin.is_self_test())
+        .filter(|(_, split)| selection.matches(&split.plan))
         .collect();
     splits.sort_by_key(|(frontend, split)| {
-        let split = &split.split;
+        let split = &split.plan;
         let origin = &split.origin;
         (&origin.namespace, &origin.name, &split.root, **frontend)
     });

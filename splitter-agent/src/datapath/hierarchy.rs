@@ -6,9 +6,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
+use super::load::PreflightError;
 use super::places::{self, Groups};
-use super::preflight::PreflightError;
-use super::syscall;
+use super::sys;
 
 /// `CGROUP2_SUPER_MAGIC` in `include/uapi/linux/magic.h`.
 const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
@@ -166,7 +166,7 @@ pub(crate) fn cgroup_id(path: &Path) -> io::Result<u64> {
 /// Whether a path is a cgroup that programs can be attached to. A v1 hierarchy has
 /// `cgroup.procs` too.
 pub(crate) fn is_cgroup(path: &Path) -> bool {
-    syscall::file_system_magic(path).is_ok_and(|magic| magic == CGROUP2_SUPER_MAGIC)
+    sys::file_system_magic(path).is_ok_and(|magic| magic == CGROUP2_SUPER_MAGIC)
         && path.join("cgroup.procs").exists()
 }
 

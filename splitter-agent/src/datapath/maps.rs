@@ -1,172 +1,19 @@
-//! The maps: their shapes, and typed handles to those that are pinned.
+//! Typed handles to the pinned maps.
 
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use aya::maps::{HashMap, MapData, MapError, MapInfo, MapType};
+use aya::maps::{HashMap, MapData, MapError};
 use splitter_common::layout::{
-    CounterRecord, EndpointRecord, FrontendKey, FrontendNames, FrontendValue, LeafNames,
-    LeafRecord, LeafStats, OriginalDstRecord, SplitRecord, VERDICT_COUNTERS,
+    CounterRecord, EndpointRecord, FrontendKey, FrontendNames, LeafNames, LeafRecord, SplitRecord,
 };
 
-use super::layouts::Layout;
-use super::per_cpu::PerCpuCounters;
-use super::pins::{self, PinDirectory, PinError};
-use super::table::Table;
-
-/// `BPF_F_NO_PREALLOC`: elements are allocated as they come.
-const NO_PREALLOC: u32 = 1;
-/// `BPF_F_MMAPABLE`: may be mapped into memory.
-const MMAPABLE: u32 = 1024;
-
-/// How much fits into the maps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capacity {
-    /// Most frontends: addresses and ports of root Services.
-    pub frontends: u32,
-    /// Most leaves, over all frontends.
-    pub leaves: u32,
-    /// Most endpoints, over all frontends and leaves.
-    pub endpoints: u32,
-}
-
-impl Default for Capacity {
-    fn default() -> Self {
-        Self {
-            frontends: 65_536,
-            leaves: 131_072,
-            endpoints: 262_144,
-        }
-    }
-}
-
-/// Entries that no object's split may take, so that the agent's own frontend, by which it
-/// finds out whether connections are split, has room in maps that are full. In the arrays
-/// it needs a fresh slot for a change while the old one is still in use.
-pub(crate) mod own {
-    pub(crate) const FRONTENDS: u32 = 1;
-    pub(crate) const SPLITS: u32 = 2 * FRONTENDS;
-    pub(crate) const LEAVES: u32 = SPLITS;
-    pub(crate) const ENDPOINTS: u32 = SPLITS;
-    pub(crate) const COUNTERS: u32 = SPLITS + LEAVES;
-}
-
-impl Capacity {
-    /// Elements of `FRONTENDS`.
-    fn frontend_slots(self) -> u32 {
-        self.frontends.saturating_add(own::FRONTENDS)
-    }
-
-    /// Slots of `SPLITS`. An update needs a fresh slot while the old one is still in
-    /// use, so there are a quarter more than frontends.
-    fn splits(self) -> u32 {
-        let spare = self.frontends / 4 + 64;
-        self.frontends.saturating_add(spare + own::SPLITS)
-    }
-
-    /// Slots of `LEAVES`, with the same reserve.
-    fn leaf_slots(self) -> u32 {
-        self.leaves
-            .saturating_add(self.leaves / 4 + 64 + own::LEAVES)
-    }
-
-    /// Slots of `ENDPOINTS`, with the same reserve.
-    fn endpoint_slots(self) -> u32 {
-        self.endpoints
-            .saturating_add(self.endpoints / 4 + 1024 + own::ENDPOINTS)
-    }
-
-    /// Slots of `COUNTERS`: one for each split and each leaf.
-    fn counters(self) -> u32 {
-        self.splits().saturating_add(self.leaf_slots())
-    }
-}
-
-/// What a map must look like.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
-    pub(crate) name: &'static str,
-    kind: MapType,
-    key_size: usize,
-    value_size: usize,
-    pub(crate) max_entries: u32,
-    flags: u32,
-}
-
-/// Every map that is pinned.
-pub(crate) fn shapes(capacity: Capacity) -> [Shape; 10] {
-    const WORD: usize = size_of::<u32>();
-    let shape = |name, kind, key_size, value_size, max_entries, flags| Shape {
-        name,
-        kind,
-        key_size,
-        value_size,
-        max_entries,
-        flags,
-    };
-    let hash = |name, key_size, value_size, max_entries| {
-        shape(
-            name,
-            MapType::Hash,
-            key_size,
-            value_size,
-            max_entries,
-            NO_PREALLOC,
-        )
-    };
-    let table = |name, value_size, max_entries| {
-        shape(
-            name,
-            MapType::Array,
-            WORD,
-            value_size,
-            max_entries,
-            MMAPABLE,
-        )
-    };
-    let counters = |name, value_size, max_entries| {
-        shape(name, MapType::PerCpuArray, WORD, value_size, max_entries, 0)
-    };
-    [
-        hash(
-            "FRONTENDS",
-            size_of::<FrontendKey>(),
-            size_of::<FrontendValue>(),
-            capacity.frontend_slots(),
-        ),
-        table("SPLITS", size_of::<SplitRecord>(), capacity.splits()),
-        table("LEAVES", size_of::<LeafRecord>(), capacity.leaf_slots()),
-        table(
-            "ENDPOINTS",
-            size_of::<EndpointRecord>(),
-            capacity.endpoint_slots(),
-        ),
-        table("COUNTERS", size_of::<CounterRecord>(), capacity.counters()),
-        counters("LEAF_STATS", size_of::<LeafStats>(), capacity.leaf_slots()),
-        counters("VERDICTS", size_of::<u64>(), VERDICT_COUNTERS as u32),
-        shape(
-            "ORIGINAL_DST",
-            MapType::SkStorage,
-            WORD,
-            size_of::<OriginalDstRecord>(),
-            0,
-            NO_PREALLOC,
-        ),
-        hash(
-            "FRONTEND_NAMES",
-            size_of::<FrontendKey>(),
-            size_of::<FrontendNames>(),
-            capacity.frontend_slots(),
-        ),
-        hash(
-            "LEAF_NAMES",
-            WORD,
-            size_of::<LeafNames>(),
-            capacity.leaf_slots(),
-        ),
-    ]
-}
+use super::load::{Layout, PinDirectory, PinError, exists, shapes};
+use super::publish::Capacity;
+use super::sys::maps::HashList;
+use super::sys::per_cpu::PerCpuCounters;
+use super::sys::table::Table;
 
 /// What is wrong with a pinned map.
 #[derive(Debug, thiserror::Error)]
@@ -201,27 +48,27 @@ pub enum MapsError {
     Open {
         /// Where it is pinned.
         path: PathBuf,
-        /// What came of it.
+        /// The cause.
         #[source]
         source: Box<MapError>,
     },
     /// A map cannot be mapped into memory.
     #[error("cannot map {name} into memory")]
     Map {
-        /// Which.
+        /// Its name.
         name: &'static str,
-        /// What came of it.
+        /// The cause.
         #[source]
         source: io::Error,
     },
     /// Reading or writing a map failed.
     #[error("cannot {action} {name}")]
     Access {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// With which map.
+        /// The map.
         name: &'static str,
-        /// What came of it.
+        /// The cause.
         #[source]
         source: Box<MapError>,
     },
@@ -237,94 +84,6 @@ impl MapsError {
             name,
             source: Box::new(source),
         }
-    }
-}
-
-impl Shape {
-    /// Compares a pinned map with this shape, before anything opens it for use: aya and
-    /// the kernel both believe the sizes that the program was compiled with, and a
-    /// value larger than expected would be copied over the reader's stack.
-    ///
-    /// A map that is not pinned is fine. `max_entries` is compared only if `sized`.
-    fn check(&self, layout: &Layout, sized: bool) -> Result<(), MapsError> {
-        let path = layout.map(self.name);
-        if !pins::exists(&path)? {
-            return Ok(());
-        }
-        let open = |source| MapsError::Open {
-            path: path.clone(),
-            source: Box::new(source),
-        };
-        let info = MapInfo::from_pin(&path).map_err(open)?;
-        let kind = info.map_type().map_err(open)?;
-        let numbers = [
-            ("the key's size", info.key_size(), self.key_size as u32),
-            (
-                "the value's size",
-                info.value_size(),
-                self.value_size as u32,
-            ),
-            ("its flags", info.map_flags(), self.flags),
-            (
-                "its capacity",
-                info.max_entries(),
-                if sized {
-                    self.max_entries
-                } else {
-                    info.max_entries()
-                },
-            ),
-        ];
-        let differs = |field, found: String, expected: String| MapsError::Shape {
-            path: path.clone(),
-            field,
-            found,
-            expected,
-        };
-        if kind != self.kind {
-            return Err(differs(
-                "its type",
-                format!("{kind:?}"),
-                format!("{:?}", self.kind),
-            ));
-        }
-        for (field, found, expected) in numbers {
-            if found != expected {
-                return Err(differs(field, found.to_string(), expected.to_string()));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Whether every map in a directory, if there, has the shape that it must have.
-///
-/// # Errors
-///
-/// If that cannot be found out.
-pub(crate) fn fits(layout: &Layout, capacity: Capacity) -> Result<bool, MapsError> {
-    let shapes = shapes(capacity);
-    all_fit(shapes.iter(), layout)
-}
-
-/// Whether a map, which is the same for every capacity, has the shape that it must have.
-///
-/// # Errors
-///
-/// If that cannot be found out.
-pub(crate) fn is_shared(layout: &Layout, name: &str) -> Result<bool, MapsError> {
-    let shapes = shapes(Capacity::default());
-    all_fit(shapes.iter().filter(|shape| shape.name == name), layout)
-}
-
-fn all_fit<'a>(
-    mut shapes: impl Iterator<Item = &'a Shape>,
-    layout: &Layout,
-) -> Result<bool, MapsError> {
-    match shapes.try_for_each(|shape| shape.check(layout, true)) {
-        Ok(()) => Ok(true),
-        Err(MapsError::Shape { .. }) => Ok(false),
-        Err(error) => Err(error),
     }
 }
 
@@ -353,8 +112,8 @@ pub(crate) fn is_not_found(error: &MapError) -> bool {
 #[derive(Debug)]
 pub(crate) struct Maps {
     pub(crate) frontends: HashMap<MapData, KeyBytes, u64>,
-    /// The same map, with the descriptor that aya's handle of a hash hides: to read many at once.
-    pub(crate) frontend_list: MapData,
+    /// The same map, to read many at once.
+    pub(crate) frontend_list: HashList<KeyBytes, u64>,
     pub(crate) splits: Table<SplitRecord>,
     pub(crate) leaves: Table<LeafRecord>,
     pub(crate) endpoints: Table<EndpointRecord>,
@@ -403,17 +162,18 @@ impl Maps {
     ///
     /// If a map is absent, has another shape, or cannot be opened.
     pub(crate) fn open(pins: &Layout, access: Access) -> Result<Self, MapsError> {
-        if !pins::exists(&pins.map("FRONTENDS"))? {
+        if !exists(&pins.map("FRONTENDS"))? {
             return Err(MapsError::Absent(pins.path().to_owned()));
         }
-        for shape in shapes(Capacity::default()) {
+        for shape in shapes::shapes(Capacity::default()) {
             shape.check(pins, false)?;
         }
         let frontends = open(pins, "FRONTENDS")?;
         Ok(Self {
             frontend_slots: entries(&frontends)
                 .map_err(MapsError::access("examine", "FRONTENDS"))?,
-            frontend_list: open(pins, "FRONTENDS")?,
+            frontend_list: HashList::new(open(pins, "FRONTENDS")?)
+                .map_err(MapsError::access("examine", "FRONTENDS"))?,
             frontends: typed(frontends, aya::maps::Map::HashMap, "FRONTENDS")?,
             splits: table(pins, "SPLITS", access)?,
             leaves: table(pins, "LEAVES", access)?,

@@ -10,7 +10,6 @@
 //!   all changes is asked for only where those have grown.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::AsFd;
 
 use aya::maps::MapInfo;
 use splitter_common::layout::{FrontendKey, FrontendValue, LeafState};
@@ -18,10 +17,10 @@ use splitter_common::layout::{FrontendKey, FrontendValue, LeafState};
 use crate::objects::{ObjectName, ObjectReference};
 use crate::plan::Decision;
 
+use super::load::PinDirectory;
 use super::maps::{Access, KeyBytes, Maps, MapsError};
-use super::pins::PinDirectory;
-use super::syscall::{Position, lookup_batch};
-use super::view::{Entries, MapUse, Read, SplitView, read_split, verdicts};
+use super::sys::maps::Position;
+use super::view::{Entries, FrontendView, MapUse, Read, read_split, verdicts};
 
 /// Frontends that are asked for at once.
 const BATCH: usize = 4096;
@@ -41,7 +40,7 @@ pub struct Reading {
     /// Frontends whose records do not fit together, or that no agent wrote; the kernel lets
     /// connections to them pass.
     pub inconsistent: usize,
-    /// What became of connections to frontends since the maps were made.
+    /// Verdicts on connections to frontends since the maps were made.
     pub verdicts: BTreeMap<&'static str, u64>,
     /// How full the maps are, by their names.
     pub maps: BTreeMap<&'static str, MapUse>,
@@ -63,7 +62,7 @@ pub struct FrontendReading {
     /// What happens to connections.
     pub decision: Decision,
     /// The leaves, in their order.
-    pub leaves: Box<[Leaf]>,
+    pub leaves: Box<[LeafReading]>,
 }
 
 impl FrontendReading {
@@ -79,7 +78,7 @@ impl FrontendReading {
 
 /// A programmed leaf.
 #[derive(Debug)]
-pub struct Leaf {
+pub struct LeafReading {
     /// The Service.
     pub service: Box<str>,
     /// Its weight as configured, times the power of ten that makes all weights of the split whole.
@@ -98,7 +97,7 @@ pub struct Leaf {
 struct Known {
     /// What `FRONTENDS` says.
     word: u64,
-    programmed: FrontendReading,
+    frontend: FrontendReading,
     round: u64,
 }
 
@@ -127,31 +126,31 @@ struct Open {
 impl Reading {
     /// What each frontend does, in no order.
     pub fn splits(&self) -> impl Iterator<Item = &FrontendReading> {
-        self.splits.values().map(|known| &known.programmed)
+        self.splits.values().map(|known| &known.frontend)
     }
 
     /// Connections that a leaf was given since it became part of the split, over all frontends
     /// of its root.
     #[must_use]
-    pub fn connections(&self, leaf: &Leaf) -> u64 {
+    pub fn connections(&self, leaf: &LeafReading) -> u64 {
         let count = self.leaves.get(&leaf.id);
         count.map_or(0, |count| count.connections)
     }
 }
 
 impl FrontendReading {
-    fn new(view: SplitView) -> Self {
+    fn new(view: FrontendView) -> Self {
         let first = view.record.first_counter;
-        let leaves = view.split.leaves.into_iter().zip(&view.leaves).zip(1..);
+        let leaves = view.plan.leaves.into_iter().zip(&view.leaves).zip(1..);
         Self {
-            kind: view.split.origin.kind,
-            is_self_test: view.split.origin.is_self_test(),
-            namespace: view.split.origin.namespace.into(),
-            split: view.split.origin.name.into(),
-            root: view.split.root.into(),
-            decision: view.split.decision,
+            kind: view.plan.origin.kind,
+            is_self_test: view.plan.origin.is_self_test(),
+            namespace: view.plan.origin.namespace.into(),
+            split: view.plan.origin.name.into(),
+            root: view.plan.root.into(),
+            decision: view.plan.decision,
             leaves: leaves
-                .map(|((leaf, counts), place)| Leaf {
+                .map(|((leaf, counts), place)| LeafReading {
                     service: leaf.service.into(),
                     weight: leaf.weight,
                     state: leaf.state,
@@ -210,11 +209,8 @@ impl Open {
     fn new(pins: &PinDirectory) -> Result<Self, MapsError> {
         // Checks the shapes.
         let maps = Maps::at_work(pins, Access::Read)?;
-        let info = maps.frontend_list.info();
         Ok(Self {
-            id: info
-                .map_err(MapsError::access("examine", "FRONTENDS"))?
-                .id(),
+            id: maps.frontend_list.id(),
             maps,
             round: 0,
             keys: vec![KeyBytes::default(); BATCH],
@@ -246,14 +242,13 @@ impl Open {
 
     /// Asks for the next frontends.
     fn list(&mut self, position: Option<Position>) -> Result<(usize, Option<Position>), MapsError> {
-        let map = self.maps.frontend_list.fd().as_fd();
-        // SAFETY: the types are those of the map's keys and values, which were checked when the
-        // maps were opened.
-        unsafe { lookup_batch(map, position, &mut self.keys, &mut self.words) }
+        self.maps
+            .frontend_list
+            .next(position, &mut self.keys, &mut self.words)
             .map_err(|error| MapsError::access("list", "FRONTENDS")(error.into()))
     }
 
-    /// Takes note of a frontend and the word that stands behind it.
+    /// Notes a frontend and its word.
     fn look(&mut self, bytes: KeyBytes, word: u64) {
         let Ok(key) = bytemuck::checked::try_pod_read_unaligned::<FrontendKey>(&bytes) else {
             self.reading.inconsistent += 1;
@@ -266,9 +261,9 @@ impl Open {
             .is_some_and(|known| known.word == word && is_confirmed(&self.maps, &key, word));
         if !is_known {
             let new = match read_split(&self.maps, &key, &bytes) {
-                Read::Split(view, word) => Some(Known {
+                Read::Frontend(view, word) => Some(Known {
                     word,
-                    programmed: FrontendReading::new(*view),
+                    frontend: FrontendReading::new(*view),
                     round: self.round,
                 }),
                 Read::Inconsistent => {
@@ -288,7 +283,7 @@ impl Open {
             return;
         };
         known.round = self.round;
-        for leaf in &mut known.programmed.leaves {
+        for leaf in &mut known.frontend.leaves {
             let counted = self.maps.counters.count(leaf.counter);
             let count = self.reading.leaves.entry(leaf.id).or_default();
             count.is_stale |= !is_known || counted != leaf.counted;
@@ -314,7 +309,7 @@ impl Open {
 
     /// The leaves of what is no longer programmed may be those of others, which go on.
     fn suspect(&mut self, old: Option<&Known>) {
-        for leaf in old.into_iter().flat_map(|old| &old.programmed.leaves) {
+        for leaf in old.into_iter().flat_map(|old| &old.frontend.leaves) {
             if let Some(count) = self.reading.leaves.get_mut(&leaf.id) {
                 count.is_stale = true;
             }

@@ -15,20 +15,20 @@ use splitter_common::pick::{self, Lattice};
 use crate::objects::Kind;
 use crate::plan::{Decision, Frontend, FrontendPlan, Origin, PlannedLeaf};
 
+use super::load::PinDirectory;
 use super::maps::{Access, KeyBytes, Maps, MapsError};
-use super::pins::PinDirectory;
 
 /// Everything that is programmed.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     /// Every frontend, with its split.
-    pub frontends: BTreeMap<Frontend, SplitView>,
+    pub frontends: BTreeMap<Frontend, FrontendView>,
     /// Frontends whose records do not fit together; the kernel lets connections to them
     /// pass.
     pub inconsistent: BTreeSet<Frontend>,
     /// Keys of `FRONTENDS` that no agent wrote.
     pub(crate) foreign: Vec<KeyBytes>,
-    /// What became of connections to frontends since the maps were made.
+    /// Verdicts on connections to frontends since the maps were made.
     pub verdicts: BTreeMap<&'static str, u64>,
     /// How full the maps are, by their names.
     pub maps: BTreeMap<&'static str, MapUse>,
@@ -43,11 +43,11 @@ pub struct MapUse {
     pub max_entries: u64,
 }
 
-/// A programmed split.
+/// A programmed frontend.
 #[derive(Clone, Debug)]
-pub struct SplitView {
-    /// What it does, in the words of a plan.
-    pub split: FrontendPlan,
+pub struct FrontendView {
+    /// What it does, as a plan says it.
+    pub plan: FrontendPlan,
     /// The record itself.
     pub record: SplitRecord,
     /// Connections since its shares were last changed.
@@ -69,7 +69,7 @@ pub struct LeafCounts {
     pub first_endpoint: u32,
 }
 
-impl SplitView {
+impl FrontendView {
     /// Where its connections fall.
     #[must_use]
     pub fn lattice(&self) -> Lattice {
@@ -85,7 +85,7 @@ impl SplitView {
     /// nothing is split.
     #[must_use]
     pub fn leaf_of(&self, n: u64) -> Option<usize> {
-        let leaves = &self.split.leaves;
+        let leaves = &self.plan.leaves;
         let ends: Vec<u32> = leaves
             .iter()
             .scan(0, |end, leaf| {
@@ -127,7 +127,7 @@ impl View {
             let frontend = Frontend::from_key(&key);
             match read_split(maps, &key, &bytes) {
                 Read::Gone => {}
-                Read::Split(split, _) => {
+                Read::Frontend(split, _) => {
                     view.frontends.insert(frontend, *split);
                 }
                 Read::Inconsistent => {
@@ -151,7 +151,7 @@ impl View {
             frontends: self.frontends.len() + self.inconsistent.len() + self.foreign.len(),
             splits: self.frontends.len(),
             leaves: splits.clone().map(|split| split.leaves.len()).sum(),
-            endpoints: splits.map(|split| split.split.endpoint_count()).sum(),
+            endpoints: splits.map(|split| split.plan.endpoint_count()).sum(),
             leaf_ids: leaf_ids.len(),
         };
         entries.map_use(maps)
@@ -201,8 +201,8 @@ impl Entries {
 pub(super) enum Read {
     Gone,
     Inconsistent,
-    /// A split, and the word of `FRONTENDS` that led there.
-    Split(Box<SplitView>, u64),
+    /// Its records, and the word of `FRONTENDS` that led there.
+    Frontend(Box<FrontendView>, u64),
 }
 
 pub(super) fn read_split(maps: &Maps, key: &FrontendKey, bytes: &KeyBytes) -> Read {
@@ -222,7 +222,7 @@ pub(super) fn read_split(maps: &Maps, key: &FrontendKey, bytes: &KeyBytes) -> Re
         };
         // Nothing of it was reused meanwhile only if the frontend still points there.
         if maps.frontends.get(bytes, 0).ok() == Some(word) {
-            return Read::Split(Box::new(split), word);
+            return Read::Frontend(Box::new(split), word);
         }
     }
     Read::Inconsistent
@@ -233,7 +233,7 @@ fn read_leaves(
     key: &FrontendKey,
     bytes: &KeyBytes,
     record: SplitRecord,
-) -> Option<SplitView> {
+) -> Option<FrontendView> {
     let names = maps
         .frontend_names
         .get(bytes, 0)
@@ -274,8 +274,8 @@ fn read_leaves(
             first_endpoint: leaf.first_endpoint,
         });
     }
-    Some(SplitView {
-        split: FrontendPlan {
+    Some(FrontendView {
+        plan: FrontendPlan {
             origin: Origin {
                 kind: known_kind(&read_text(&names.kind)),
                 namespace: read_text(&names.namespace),

@@ -10,8 +10,8 @@ pub mod agent;
 use std::net::SocketAddr;
 
 use splitter_agent::datapath::{
-    Capacity, EbpfLogLevel, Extent, LoadSettings, PinDirectory, Programs, Publisher, Refusal,
-    Report, SplitView, View,
+    Capacity, EbpfLogLevel, FrontendView, LoadSettings, PinDirectory, Programs, PublishSummary,
+    Publisher, Refusal, View,
 };
 use splitter_agent::plan::{Decision, Frontend, FrontendPlan, Origin, Plan, PlannedLeaf};
 use splitter_common::layout::{LAYOUT_VERSION, LeafState, Protocol};
@@ -72,15 +72,15 @@ impl Scene {
     }
 
     /// Publishes these splits and no others, and waits until nothing else can be met.
-    pub fn publish(&mut self, splits: &[(Frontend, FrontendPlan)]) -> Report {
-        let report = self.publisher.publish(&plan(splits), Extent::Full);
-        assert!(report.failed.is_empty(), "{:?}", report.failed);
-        self.publisher.settle();
-        report
+    pub fn publish(&mut self, splits: &[(Frontend, FrontendPlan)]) -> PublishSummary {
+        let summary = self.publisher.publish(&plan(splits));
+        assert!(summary.failed.is_empty(), "{:?}", summary.failed);
+        self.publisher.synchronize();
+        summary
     }
 
     /// What is programmed for a frontend.
-    pub fn view(&self, frontend: Frontend) -> SplitView {
+    pub fn view(&self, frontend: Frontend) -> FrontendView {
         View::open(&self.pins)
             .expect("maps to look at")
             .frontends
@@ -173,8 +173,8 @@ pub fn serve(pod: &Pod, port: u16, identity: &str) -> (Process, SocketAddr) {
 }
 
 /// How many of the first `n` connections each leaf of a split gets, by the shared code.
-pub fn expected(view: &SplitView, n: u64) -> Vec<u64> {
-    let mut counts = vec![0; view.split.leaves.len()];
+pub fn expected(view: &FrontendView, n: u64) -> Vec<u64> {
+    let mut counts = vec![0; view.plan.leaves.len()];
     for connection in 0..n {
         counts[view
             .leaf_of(connection)

@@ -7,8 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 
 use splitter_agent::datapath::{
-    Capacity, EbpfLogLevel, Extent, Layout, LoadSettings, PinDirectory, Programs, Publisher,
-    Refusal, View,
+    Capacity, EbpfLogLevel, Layout, LoadSettings, PinDirectory, Programs, Publisher, Refusal, View,
 };
 use splitter_agent::plan::Origin;
 use testbed::lab::{Lab, Process, client};
@@ -102,7 +101,7 @@ fn maps_of_another_capacity_are_filled_beside_those_at_work_and_take_their_place
     assert_eq!(filled.len(), 1);
     assert_eq!(*filled[0].0, root());
     assert_eq!(filled[0].1.leaves, splits[0].1.leaves);
-    let report = publisher.publish(&plan(&splits), Extent::Full);
+    let report = publisher.publish(&plan(&splits));
     assert!(report.is_empty(), "{report:?}");
     wait_for_connections(&mut hammer);
     let counted = scene.verdict_count("split");
@@ -127,9 +126,7 @@ fn maps_of_another_capacity_are_filled_beside_those_at_work_and_take_their_place
     // And back; the first name is free again.
     let mut programs = load(&scene.pins, small());
     assert_eq!(name(programs.layout()), layout_name(1));
-    Publisher::of(&programs, 0)
-        .unwrap()
-        .publish(&plan(&splits), Extent::Full);
+    Publisher::of(&programs, 0).unwrap().publish(&plan(&splits));
     programs.attach(scene.lab.cgroup()).unwrap();
     assert_eq!(layout_at_work(&scene.pins), layout_name(1));
     wait_for_connections(&mut hammer);
@@ -161,8 +158,8 @@ fn maps_of_another_layout_version_give_way_without_a_connection_failing() {
     assert_eq!(name(programs.layout()), now);
     assert!(!programs.is_layout_at_work().unwrap(), "v1 is at work");
     let mut publisher = Publisher::of(&programs, 0).unwrap();
-    let report = publisher.publish(&plan(&splits), Extent::Full);
-    assert_eq!(report.put.len(), 1, "{report:?}");
+    let report = publisher.publish(&plan(&splits));
+    assert_eq!(report.installed.len(), 1, "{report:?}");
     assert_eq!(scene.verdict_count("split"), 0, "the old programs split");
     programs.attach(scene.lab.cgroup()).unwrap();
     assert!(programs.is_layout_at_work().unwrap());
@@ -203,11 +200,7 @@ fn whoever_is_killed_while_the_capacity_changes_leaves_what_the_next_one_goes_on
     drop(load(&scene.pins, larger()));
     let programs = load(&scene.pins, larger());
     assert_eq!(name(programs.layout()), layout_name(2));
-    drop(
-        Publisher::of(&programs, 0)
-            .unwrap()
-            .publish(&plan(&splits), Extent::Full),
-    );
+    drop(Publisher::of(&programs, 0).unwrap().publish(&plan(&splits)));
     drop(programs);
     assert_eq!(layout_at_work(&scene.pins), layout_name(1));
     is_split();
@@ -222,9 +215,7 @@ fn whoever_is_killed_while_the_capacity_changes_leaves_what_the_next_one_goes_on
 
     // Killed after they were put to work, before the old ones were removed.
     let mut programs = load(&scene.pins, larger());
-    Publisher::of(&programs, 0)
-        .unwrap()
-        .publish(&plan(&splits), Extent::Full);
+    Publisher::of(&programs, 0).unwrap().publish(&plan(&splits));
     programs.attach(scene.lab.cgroup()).unwrap();
     let new = name(programs.layout()).to_owned();
     drop(programs);
@@ -248,9 +239,7 @@ fn maps_that_were_replaced_but_not_removed_can_be_put_to_work_again() {
     let splits = [(root(), split(vec![leaf("v1", 1, &[endpoint])]))];
     scene.publish(&splits);
     let mut programs = load(&scene.pins, larger());
-    Publisher::of(&programs, 0)
-        .unwrap()
-        .publish(&plan(&splits), Extent::Full);
+    Publisher::of(&programs, 0).unwrap().publish(&plan(&splits));
     programs.attach(scene.lab.cgroup()).unwrap();
     drop(programs);
     assert_eq!(layout_at_work(&scene.pins), layout_name(2));
@@ -291,8 +280,8 @@ fn own_frontend_has_room(mut scene: Scene, frontends: u32) {
             split(vec![leaf(&service, 1, &endpoints[..count])]),
         ));
     }
-    let report = scene.publisher.publish(&plan(&splits), Extent::Full);
-    let (fit, failed) = (report.put.len(), report.failed.len());
+    let report = scene.publisher.publish(&plan(&splits));
+    let (fit, failed) = (report.installed.len(), report.failed.len());
     assert!(failed > 0);
     assert!(fit as u32 <= frontends);
 
@@ -300,9 +289,9 @@ fn own_frontend_has_room(mut scene: Scene, frontends: u32) {
     own.origin.kind = Origin::SELF_TEST;
     let vip = frontend("127.115.112.108:1");
     splits.push((vip, own.clone()));
-    let report = scene.publisher.publish(&plan(&splits), Extent::Full);
+    let report = scene.publisher.publish(&plan(&splits));
     assert_eq!(report.failed.len(), failed, "{:?}", report.failed);
-    assert_eq!(scene.view(vip).split.leaves, own.leaves);
+    assert_eq!(scene.view(vip).plan.leaves, own.leaves);
 
     // It changes again and again, and other publishers take it over.
     for port in 2000..2050 {
@@ -312,9 +301,9 @@ fn own_frontend_has_room(mut scene: Scene, frontends: u32) {
         if port % 10 == 0 {
             scene.publisher = Publisher::of(&scene.programs, 0).unwrap();
         }
-        let report = scene.publisher.publish(&plan(&splits), Extent::Full);
+        let report = scene.publisher.publish(&plan(&splits));
         assert_eq!(report.failed.len(), failed, "{port}");
-        assert_eq!(scene.view(vip).split.leaves, own.leaves);
+        assert_eq!(scene.view(vip).plan.leaves, own.leaves);
     }
     // No object has got more room by it, or less.
     assert_eq!(scene.publisher.programmed().count(), fit + 1);
@@ -335,7 +324,7 @@ fn what_did_not_fit_is_programmed_when_room_was_made() {
             (frontend, split(vec![leaf("v1", 1, &[endpoint])]))
         })
         .collect();
-    let report = scene.publisher.publish(&plan(&splits), Extent::Full);
+    let report = scene.publisher.publish(&plan(&splits));
     let failed: BTreeSet<_> = report
         .failed
         .iter()
@@ -345,17 +334,15 @@ fn what_did_not_fit_is_programmed_when_room_was_made() {
 
     // Nothing was freed: nothing has changed.
     let freed = scene.publisher.freed();
-    let again = scene
-        .publisher
-        .publish_some(&plan(&splits), &failed, Extent::Full);
-    assert_eq!((again.put.len(), again.failed.len()), (0, 2));
+    let again = scene.publisher.publish_some(&plan(&splits), &failed);
+    assert_eq!((again.installed.len(), again.failed.len()), (0, 2));
     assert_eq!(scene.publisher.freed(), freed);
 
     // One goes, so one of those that wait gets its place; only they are looked at.
     let gone: BTreeSet<_> = [splits[0].0].into();
     let rest = plan(&splits[1..]);
-    scene.publisher.publish_some(&rest, &gone, Extent::Full);
+    scene.publisher.publish_some(&rest, &gone);
     assert_ne!(scene.publisher.freed(), freed);
-    let report = scene.publisher.publish_some(&rest, &failed, Extent::Full);
-    assert_eq!((report.put.len(), report.failed.len()), (1, 1));
+    let report = scene.publisher.publish_some(&rest, &failed);
+    assert_eq!((report.installed.len(), report.failed.len()), (1, 1));
 }

@@ -3,7 +3,6 @@
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use splitter_agent::datapath::Extent;
 use testbed::fixtures::Tally;
 use testbed::lab::{Pod, Process, client, server};
 
@@ -300,11 +299,11 @@ fn the_first_block_starts_at_the_change_whatever_races_with_it() {
             ]),
         )])
     };
-    scene.publisher.publish(&with((1, 0)), Extent::Full);
+    scene.publisher.publish(&with((1, 0)));
     for round in 0..10 {
         let mut clients = hammer(&client, root().address, 3);
         let shares = if round % 2 == 0 { (9, 1) } else { (50, 51) };
-        scene.publisher.publish(&with(shares), Extent::Full);
+        scene.publisher.publish(&with(shares));
         let start = Instant::now();
         while scene.view(root()).connections < 150 {
             assert!(start.elapsed() < Duration::from_secs(20), "nobody connects");
@@ -346,7 +345,7 @@ fn a_change_of_endpoints_never_disturbs_the_shares_of_the_leaves() {
             ]),
         )])
     };
-    scene.publisher.publish(&with(0), Extent::Full);
+    scene.publisher.publish(&with(0));
     let mut clients = hammer(&client, root().address, 3);
     // A change each millisecond, and as many connections meanwhile as make a block.
     let start = Instant::now();
@@ -354,7 +353,7 @@ fn a_change_of_endpoints_never_disturbs_the_shares_of_the_leaves() {
     while round < 500 || scene.view(root()).connections < 1000 {
         assert!(start.elapsed() < PATIENCE, "only {round} changes");
         round += 1;
-        let report = scene.publisher.publish(&with(round), Extent::Full);
+        let report = scene.publisher.publish(&with(round));
         assert!(report.failed.is_empty(), "{report:?}");
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use aya::maps::{HashMap, Map, MapData};
-use splitter_agent::datapath::{Capacity, Change, Extent, FrontendError, Publisher, View};
+use splitter_agent::datapath::{Capacity, Change, FrontendError, Publisher, View};
 use splitter_agent::plan::Decision;
 use splitter_common::layout::{LeafNames, LeafState, Reason};
 use testbed::lab::client;
@@ -32,7 +32,7 @@ fn a_new_publisher_finds_everything_and_goes_on_counting() {
             ),
         ),
     ]);
-    scene.publisher.publish(&plan, Extent::Full);
+    scene.publisher.publish(&plan);
     client.run(|| client::count_tags(vip, 13)).unwrap();
     let before = scene.view(root());
 
@@ -55,7 +55,7 @@ fn a_new_publisher_finds_everything_and_goes_on_counting() {
         assert_eq!(programmed[frontend].leaves, split.leaves);
         assert_eq!(programmed[frontend].decision, split.decision);
     }
-    assert!(publisher.publish(&plan, Extent::Full).is_empty());
+    assert!(publisher.publish(&plan).is_empty());
 
     client.run(|| client::count_tags(vip, 17)).unwrap();
     let after = View::open(&pins)
@@ -76,7 +76,7 @@ fn a_new_publisher_finds_everything_and_goes_on_counting() {
     larger
         .frontends
         .insert(more, split(vec![leaf("v9", 1, &[one])]));
-    publisher.publish(&larger, Extent::Full);
+    publisher.publish(&larger);
     client.run(|| client::count_tags(vip, 10)).unwrap();
     let after = View::open(&pins)
         .unwrap()
@@ -89,36 +89,36 @@ fn a_new_publisher_finds_everything_and_goes_on_counting() {
 }
 
 #[test]
-fn what_is_absent_from_a_partial_plan_stays_programmed() {
-    let mut scene = Scene::new("partial");
+fn frontends_that_are_not_named_stay_as_they_are() {
+    let mut scene = Scene::new("some");
     let (one, two): (SocketAddr, SocketAddr) = (
         "10.244.0.9:80".parse().unwrap(),
         "10.244.0.8:80".parse().unwrap(),
     );
     let other = frontend("10.96.0.11:14001");
     let third = frontend("10.96.0.12:14001");
+    let gone = frontend("10.96.0.13:14001");
     let whole = split(vec![leaf("v1", 1, &[one]), leaf("v2", 1, &[two])]);
-    scene.publish(&[(root(), whole.clone()), (other, whole.clone())]);
+    scene.publish(&[root(), other, gone].map(|frontend| (frontend, whole.clone())));
 
-    // One is gone, one has lost a leaf, one is new.
+    // The plan lacks the root, which is not named, and one that is.
     let mut degraded = whole.clone();
     degraded.leaves[1].share = 0;
     degraded.leaves[1].state = LeafState::ServiceMissing;
-    let report = scene.publisher.publish(
-        &plan(&[(other, degraded), (third, whole.clone())]),
-        Extent::Partial,
-    );
+    let plan = plan(&[(other, degraded.clone()), (third, whole.clone())]);
+    let named = [other, third, gone].into();
+    let summary = scene.publisher.publish_some(&plan, &named);
 
-    assert_eq!(report.kept, vec![root(), other]);
-    assert_eq!(report.put.len(), 1);
-    assert_eq!(scene.view(root()).split.leaves, whole.leaves);
-    assert_eq!(scene.view(other).split.leaves, whole.leaves);
-    assert_eq!(scene.view(third).split.leaves, whole.leaves);
+    assert_eq!(summary.removed, [gone]);
+    assert_eq!(summary.installed.len(), 2);
+    assert_eq!(scene.view(root()).plan.leaves, whole.leaves);
+    assert_eq!(scene.view(other).plan.leaves, degraded.leaves);
+    assert_eq!(scene.view(third).plan.leaves, whole.leaves);
 }
 
 #[test]
-fn a_partial_plan_moves_endpoints_of_a_split_that_lacked_a_leaf_all_along() {
-    let mut scene = Scene::new("partial-endpoints");
+fn endpoints_move_where_a_leaf_lacked_its_share_all_along() {
+    let mut scene = Scene::new("endpoints");
     let (old, new): (SocketAddr, SocketAddr) = (
         "10.244.0.9:80".parse().unwrap(),
         "10.244.0.8:80".parse().unwrap(),
@@ -131,10 +131,10 @@ fn a_partial_plan_moves_endpoints_of_a_split_that_lacked_a_leaf_all_along() {
     };
     scene.publish(&with(old));
 
-    let report = scene.publisher.publish(&plan(&with(new)), Extent::Partial);
+    let summary = scene.publisher.publish(&plan(&with(new)));
 
-    assert_eq!(report.kept, []);
-    assert_eq!(scene.view(root()).split.leaves[0].endpoints, [new]);
+    assert_eq!(summary.installed[0].change, Change::Endpoints);
+    assert_eq!(scene.view(root()).plan.leaves[0].endpoints, [new]);
 }
 
 #[test]
@@ -184,14 +184,11 @@ fn what_does_not_fit_is_refused_by_name_and_everything_else_stays() {
     let huge = split(vec![leaf("v1", 1, &addresses)]);
     let other = frontend("10.96.0.11:14001");
     let third = frontend("10.96.0.12:14001");
-    let report = scene.publisher.publish(
-        &plan(&[
-            (root(), huge.clone()),
-            (other, huge),
-            (third, modest.clone()),
-        ]),
-        Extent::Full,
-    );
+    let report = scene.publisher.publish(&plan(&[
+        (root(), huge.clone()),
+        (other, huge),
+        (third, modest.clone()),
+    ]));
 
     assert_eq!(report.failed.len(), 2);
     for (_, error) in &report.failed {
@@ -201,8 +198,8 @@ fn what_does_not_fit_is_refused_by_name_and_everything_else_stays() {
         assert_eq!(*map, "ENDPOINTS");
         assert!(error.to_string().contains("--max-endpoints"), "{error}");
     }
-    assert_eq!(scene.view(root()).split.leaves, modest.leaves);
-    assert_eq!(scene.view(third).split.leaves, modest.leaves);
+    assert_eq!(scene.view(root()).plan.leaves, modest.leaves);
+    assert_eq!(scene.view(third).plan.leaves, modest.leaves);
     assert!(
         !View::open(&scene.pins)
             .unwrap()
@@ -214,8 +211,8 @@ fn what_does_not_fit_is_refused_by_name_and_everything_else_stays() {
     let many: Vec<_> = (0..6)
         .map(|index| (frontend(&format!("10.96.1.{index}:80")), modest.clone()))
         .collect();
-    let report = scene.publisher.publish(&plan(&many), Extent::Full);
-    assert_eq!(report.put.len(), 4);
+    let report = scene.publisher.publish(&plan(&many));
+    assert_eq!(report.installed.len(), 4);
     assert_eq!(report.failed.len(), 2);
     for (_, error) in &report.failed {
         assert!(error.to_string().contains("--max-frontends"), "{error}");
@@ -255,7 +252,7 @@ fn slots_are_used_again_and_none_is_lost() {
                 )
             })
             .collect();
-        let report = scene.publisher.publish(&plan(&splits), Extent::Full);
+        let report = scene.publisher.publish(&plan(&splits));
         assert!(report.failed.is_empty(), "round {round}: {report:?}");
     }
     scene.publish(&[]);
@@ -293,7 +290,11 @@ fn a_change_that_keeps_the_shares_is_told_from_one_that_does_not() {
     .into_iter()
     .map(|splits| {
         let report = scene.publish(&splits);
-        report.put.iter().map(|put| put.change).collect::<Vec<_>>()
+        report
+            .installed
+            .iter()
+            .map(|put| put.change)
+            .collect::<Vec<_>>()
     })
     .collect();
     assert_eq!(

@@ -41,7 +41,7 @@ fn of_reading(reading: &Reading) -> BTreeMap<String, Told> {
 
 fn of_view(view: &View) -> BTreeMap<String, Told> {
     let splits = view.frontends.values().map(|view| {
-        let leaves = view.split.leaves.iter().zip(&view.leaves);
+        let leaves = view.plan.leaves.iter().zip(&view.leaves);
         let leaves = leaves.map(|(leaf, counts)| {
             (
                 leaf.service.clone(),
@@ -51,10 +51,10 @@ fn of_view(view: &View) -> BTreeMap<String, Told> {
                 counts.lifetime,
             )
         });
-        let origin = &view.split.origin;
-        let decision = format!("{:?} by {}", view.split.decision, origin.name);
+        let origin = &view.plan.origin;
+        let decision = format!("{:?} by {}", view.plan.decision, origin.name);
         let told = (origin.namespace.clone(), decision, leaves.collect());
-        (view.split.root.clone(), told)
+        (view.plan.root.clone(), told)
     });
     splits.collect()
 }

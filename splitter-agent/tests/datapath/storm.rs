@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use splitter_agent::datapath::{Extent, Publisher, View};
+use splitter_agent::datapath::{Publisher, View};
 use splitter_agent::plan::FrontendPlan;
 use testbed::lab::{Process, client};
 
@@ -117,9 +117,7 @@ fn under_a_storm_of_changes_every_connection_gets_what_was_programmed_while_it_w
             changes += 1;
             let (state, allowed) = &states[changes as usize % states.len()];
             let from = now();
-            let report = scene
-                .publisher
-                .publish(&plan(&[(root(), state.clone())]), Extent::Full);
+            let report = scene.publisher.publish(&plan(&[(root(), state.clone())]));
             assert!(report.failed.is_empty(), "{report:?}");
             // What was programmed may still be met by who was in the middle of connect();
             // such a connection began before the flip, and so before `until`.
@@ -183,12 +181,12 @@ fn a_weight_of_0_gets_nothing_once_the_change_is_settled() {
     let vip = root().address;
     let mut after = 0;
     for _ in 0..20 {
-        scene.publisher.publish(&with(1, 1), Extent::Full);
+        scene.publisher.publish(&with(1, 1));
         let (settled, attempts) = std::thread::scope(|scope| {
             let client = scope.spawn(|| client.run(|| attempts(vip, Duration::from_millis(200))));
             std::thread::sleep(Duration::from_millis(30));
-            scene.publisher.publish(&with(1, 0), Extent::Full);
-            scene.publisher.settle();
+            scene.publisher.publish(&with(1, 0));
+            scene.publisher.synchronize();
             (now(), client.join().unwrap().unwrap())
         });
         for attempt in attempts.iter().filter(|attempt| attempt.started > settled) {
@@ -262,7 +260,7 @@ fn killed_in_the_middle_of_whatever_it_does_a_publisher_leaves_valid_maps() {
             .start(|| {
                 let mut publisher = Publisher::open(&pins, 0).expect("maps to take over");
                 for round in 0.. {
-                    let report = publisher.publish(&with(round), Extent::Full);
+                    let report = publisher.publish(&with(round));
                     assert!(report.failed.is_empty(), "{report:?}");
                 }
             })

@@ -30,7 +30,7 @@ use reports::Reports;
 use source::SourceArgs;
 
 /// How long after a change the records that it retired are marked as free.
-const TIDY_DELAY: Duration = Duration::from_millis(100);
+const RECLAIM_DELAY: Duration = Duration::from_millis(100);
 
 /// How often the agent looks whether its programs are still attached, and tries again what
 /// failed.
@@ -258,7 +258,7 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
         reports.serve(telemetry)
     });
 
-    let mut untidy = false;
+    let mut has_pending_reclaim = false;
     let mut watch = tokio::time::interval(WATCH_INTERVAL);
     loop {
         progress.turn();
@@ -266,9 +266,9 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
             changes = feed.next() => {
                 let changes = changes?;
                 tokio::task::block_in_place(|| agent.apply(changes))?;
-                untidy = true;
+                has_pending_reclaim = true;
             }
-            () = tokio::time::sleep(TIDY_DELAY), if untidy => untidy = agent.tidy(),
+            () = tokio::time::sleep(RECLAIM_DELAY), if has_pending_reclaim => has_pending_reclaim = agent.reclaim(),
             _ = watch.tick() => {
                 tokio::task::block_in_place(|| agent.watch());
             }

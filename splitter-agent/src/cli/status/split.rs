@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 use splitter_common::layout::{Reason, Verdict};
 
 use super::super::table::{Align, Table};
-use crate::datapath::SplitView;
+use crate::datapath::FrontendView;
 use crate::plan::{Decision, Frontend};
 use crate::reason;
 
@@ -75,8 +75,12 @@ pub(super) struct Leaf {
 
 impl Split {
     /// `is_attached` says whether the program is that looks the frontend up.
-    pub(in super::super) fn new(frontend: Frontend, view: &SplitView, is_attached: bool) -> Self {
-        let split = &view.split;
+    pub(in super::super) fn new(
+        frontend: Frontend,
+        view: &FrontendView,
+        is_attached: bool,
+    ) -> Self {
+        let split = &view.plan;
         let weights: u128 = split
             .leaves
             .iter()

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use aya::maps::{MapData, MapError};
 
-use super::syscall;
+use super::maps;
 
 /// A per-CPU array whose values are one 64-bit counter each.
 ///
@@ -44,7 +44,7 @@ impl PerCpuCounters {
     pub(crate) fn sum(&self, index: u32) -> io::Result<u64> {
         let mut values = vec![0; self.cpus];
         // SAFETY: a word for each CPU that there may be is what the kernel writes.
-        unsafe { syscall::lookup_words(self.map.fd().as_fd(), index, &mut values) }?;
+        unsafe { maps::lookup_words(self.map.fd().as_fd(), index, &mut values) }?;
         Ok(values.iter().sum())
     }
 
@@ -56,6 +56,6 @@ impl PerCpuCounters {
     pub(crate) fn clear(&self, index: u32) -> io::Result<()> {
         let zeros = vec![0; self.cpus];
         // SAFETY: a word for each CPU that there may be is what the kernel reads.
-        unsafe { syscall::update_words(self.map.fd().as_fd(), index, &zeros) }
+        unsafe { maps::update_words(self.map.fd().as_fd(), index, &zeros) }
     }
 }

@@ -10,7 +10,7 @@ use bytemuck::checked::{CheckedBitPattern, try_pod_read_unaligned};
 use bytemuck::{NoUninit, Zeroable};
 use splitter_common::layout::CounterRecord;
 
-use super::syscall::Mapping;
+use super::maps::Mapping;
 
 /// A mapped array of `T`.
 ///

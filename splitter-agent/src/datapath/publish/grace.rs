@@ -5,8 +5,8 @@
 //! update of a map of maps of our own is the wait; `membarrier(MEMBARRIER_CMD_GLOBAL)`
 //! is not, since it does nothing on a machine with one CPU and fails with `nohz_full`.
 //!
-//! A wait takes some 10 ms, so a thread of its own does it: the publisher hands it a
-//! ticket and goes on.
+//! A wait takes some 10 ms, so a thread of its own does it: the publisher starts a
+//! grace period and goes on.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -14,50 +14,53 @@ use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use super::syscall::{MapShape, create_map, update_word};
+use crate::datapath::sys::maps::{MapShape, create_map, update_word};
 
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
 
-/// Numbers the waits: a wait for a ticket ends after every program that ran when the
-/// ticket was drawn.
-pub(crate) type Ticket = u64;
+/// One grace period: it completes when every program has ended that ran when it was started.
+/// They complete in the order in which they were started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct GracePeriod(u64);
 
 /// A thread that waits for grace periods.
 #[derive(Debug)]
 pub(crate) struct GracePeriods {
-    sender: Option<mpsc::Sender<Ticket>>,
-    progress: Arc<Progress>,
-    drawn: Ticket,
+    sender: Option<mpsc::Sender<GracePeriod>>,
+    completion: Arc<Completion>,
+    /// The one that was started last.
+    started: GracePeriod,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
-struct Progress {
+struct Completion {
     state: Mutex<State>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    done: Ticket,
-    /// The last ticket that the kernel refused to wait for.
-    failed: Ticket,
+    /// The last one that has completed.
+    completed: GracePeriod,
+    /// The last one that the kernel refused to wait for.
+    failed: GracePeriod,
 }
 
-impl Progress {
+impl Completion {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl GracePeriods {
-    /// Starts the thread.
+    /// Starts the thread. The first grace period has completed when this returns.
     ///
     /// # Errors
     ///
     /// If the map of maps or the thread cannot be made.
-    pub(crate) fn start() -> io::Result<Self> {
+    pub(crate) fn spawn() -> io::Result<Self> {
         let inner = create_map(MapShape {
             kind: BPF_MAP_TYPE_ARRAY,
             key_size: 4,
@@ -74,66 +77,66 @@ impl GracePeriods {
             ..MapShape::default()
         })?;
         wait(&outer, &inner)?;
-        let (sender, receiver) = mpsc::channel::<Ticket>();
-        let progress = Arc::new(Progress::default());
+        let (sender, receiver) = mpsc::channel::<GracePeriod>();
+        let completion = Arc::new(Completion::default());
         let thread = std::thread::Builder::new()
             .name("grace-periods".to_owned())
             .spawn({
-                let progress = Arc::clone(&progress);
+                let completion = Arc::clone(&completion);
                 move || {
-                    while let Ok(mut ticket) = receiver.recv() {
+                    while let Ok(mut period) = receiver.recv() {
                         while let Ok(later) = receiver.try_recv() {
-                            ticket = later;
+                            period = later;
                         }
                         let result = wait(&outer, &inner);
-                        let mut state = progress.lock();
+                        let mut state = completion.lock();
                         match result {
-                            Ok(()) => state.done = ticket,
+                            Ok(()) => state.completed = period,
                             Err(error) => {
                                 tracing::error!(%error, "cannot wait for running programs; slots of old records stay unused");
-                                state.failed = ticket;
+                                state.failed = period;
                             }
                         }
                         drop(state);
-                        progress.changed.notify_all();
+                        completion.changed.notify_all();
                     }
                 }
             })?;
         Ok(Self {
             sender: Some(sender),
-            progress,
-            drawn: 0,
+            completion,
+            started: GracePeriod::default(),
             thread: Some(thread),
         })
     }
 
-    /// Draws a ticket: asks for a wait that begins no earlier than now.
-    pub(crate) fn draw(&mut self) -> Ticket {
-        self.drawn += 1;
+    /// Starts a grace period.
+    pub(crate) fn start(&mut self) -> GracePeriod {
+        self.started.0 += 1;
         if let Some(sender) = &self.sender
-            && sender.send(self.drawn).is_err()
+            && sender.send(self.started).is_err()
         {
-            self.progress.lock().failed = self.drawn;
+            self.completion.lock().failed = self.started;
         }
-        self.drawn
+        self.started
     }
 
-    /// The last ticket whose wait is over.
-    pub(crate) fn done(&self) -> Ticket {
-        self.progress.lock().done
+    /// The last one that has completed.
+    pub(crate) fn completed(&self) -> GracePeriod {
+        self.completion.lock().completed
     }
 
-    /// Blocks until the wait for a ticket is over. `false` if the kernel refused to wait.
-    pub(crate) fn wait_for(&self, ticket: Ticket) -> bool {
-        let mut state = self.progress.lock();
-        while state.done < ticket && state.failed < ticket {
+    /// Blocks until a grace period has completed. `false` if the kernel refused to wait.
+    pub(crate) fn wait_for(&self, period: GracePeriod) -> bool {
+        let mut state = self.completion.lock();
+        while state.completed < period && state.failed < period {
             state = self
-                .progress
+                .completion
                 .changed
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        state.done >= ticket
+        state.completed >= period
     }
 }
 

@@ -2,7 +2,7 @@
 
 use splitter_common::pick::mix;
 
-use crate::plan::{Decision, Frontend, FrontendPlan, PlannedLeaf};
+use crate::plan::{Frontend, FrontendPlan};
 
 /// Whether a split needs no change. The object's generation does not count: it moves
 /// with every edit of the object, whether it matters here or not.
@@ -28,20 +28,6 @@ pub(super) fn same_shares(old: &FrontendPlan, new: &FrontendPlan) -> bool {
             .iter()
             .zip(&new.leaves)
             .all(|(old, new)| old.service == new.service && old.share == new.share)
-}
-
-/// Whether a split no longer serves what is served now, though its author has not asked
-/// for that: a leaf keeps its weight but loses its share.
-pub(super) fn is_less(old: &FrontendPlan, new: &FrontendPlan) -> bool {
-    let loses_share = |leaf: &PlannedLeaf| {
-        leaf.share > 0
-            && new
-                .leaves
-                .iter()
-                .any(|new| new.service == leaf.service && new.weight > 0 && new.share == 0)
-    };
-    old.decision == Decision::Split
-        && (new.decision != Decision::Split || old.leaves.iter().any(loses_share))
 }
 
 /// Whether connections may no longer go to an endpoint that they may go to now.

@@ -9,42 +9,26 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
-use rustix::mount::MountFlags;
+use crate::datapath::sys;
 
 use super::layouts::Layout;
-use super::syscall;
-
-/// `BPF_FS_MAGIC` in `include/uapi/linux/magic.h`.
-const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
-
-/// Where the BPF file system is mounted by custom.
-const BPF_FS: &str = "/sys/fs/bpf";
 
 /// Every program, in the order in which they are attached: what undoes a rewrite for the
 /// application is in place before what rewrites.
 pub const PROGRAMS: [&str; 4] = ["getpeername4", "getpeername6", "connect4", "connect6"];
-
-/// How often, and how long apart, it is tried to lock the directory, in case somebody is just
-/// looking whether it is locked.
-const LOOKS: u32 = 40;
-const LOOK: Duration = Duration::from_millis(5);
 
 /// The map that leads to all others, in every layout.
 const FRONTENDS: &str = "FRONTENDS";
 
 /// The directory that the agent pins its maps and links in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PinDirectory(PathBuf);
+pub struct PinDirectory(pub(super) PathBuf);
 
 /// Why a pin directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +61,7 @@ pub enum PinError {
          chmod go-w {path}`, or else give --pin-dir another directory"
     )]
     Unsafe {
-        /// Which directory.
+        /// The directory.
         path: PathBuf,
         /// Its owner's user id.
         owner: u32,
@@ -93,18 +77,18 @@ pub enum PinError {
     /// A file operation failed.
     #[error("cannot {action} {path}")]
     Io {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// With which file.
+        /// The file.
         path: PathBuf,
-        /// What came of it.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
 impl PinError {
-    pub(super) fn io<'a>(
+    pub(crate) fn io<'a>(
         action: &'static str,
         path: &'a Path,
     ) -> impl FnOnce(io::Error) -> Self + use<'a> {
@@ -121,10 +105,6 @@ impl PinError {
         }
     }
 }
-
-/// Held while an agent is at work in a pin directory.
-#[derive(Debug)]
-pub struct PinLock(#[expect(dead_code, reason = "open for as long as the lock is held")] File);
 
 impl PinDirectory {
     /// A pin directory, which need not exist yet.
@@ -176,130 +156,8 @@ impl PinDirectory {
             .map_err(PinError::io("create", &path))
     }
 
-    /// Mounts the BPF file system at its usual place, if pins shall be made there and it is
-    /// not mounted, as on machines without systemd. `true` if that was done. In a container
-    /// the node sees it if the place is shared with the node in both directions.
-    ///
-    /// # Errors
-    ///
-    /// If it is missing and cannot be mounted.
-    pub fn mount_if_missing(&self) -> Result<bool, PinError> {
-        if !self.0.starts_with(BPF_FS) {
-            return Ok(false);
-        }
-        let place = Path::new(BPF_FS);
-        let magic = syscall::file_system_magic(place).map_err(PinError::io("examine", place))?;
-        if magic == BPF_FS_MAGIC {
-            return Ok(false);
-        }
-        // As systemd mounts it: what is pinned is root's business alone.
-        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        match rustix::mount::mount("bpf", place, "bpf", flags, c"mode=0700") {
-            Ok(()) => Ok(true),
-            // Then what is missing is told, with its remedy, by whoever needs it.
-            Err(Errno::PERM | Errno::ACCESS) => Ok(false),
-            Err(errno) => Err(PinError::io("mount the BPF file system at", place)(
-                errno.into(),
-            )),
-        }
-    }
-
-    /// Whether pins may be made, and removed, here: below the root of a BPF file system.
-    fn check_place(&self) -> Result<(), PinError> {
-        let mut nearest = self.0.as_path();
-        while !exists(nearest)? {
-            nearest = nearest.parent().unwrap_or(Path::new("/"));
-        }
-        let magic =
-            syscall::file_system_magic(nearest).map_err(PinError::io("examine", nearest))?;
-        if magic != BPF_FS_MAGIC {
-            return Err(PinError::NotBpfFileSystem(self.0.clone()));
-        }
-        if nearest == self.0 && is_mount_point(nearest)? {
-            return Err(PinError::NotOwn(self.0.clone()));
-        }
-        self.check_owners(nearest)
-    }
-
-    /// Refuses directories that others than root may write to: those of ours that exist,
-    /// and those that they are in, up to the root of the file system.
-    fn check_owners(&self, nearest: &Path) -> Result<(), PinError> {
-        if nearest == self.0 {
-            check_owner(nearest, Sticky::Refused)?;
-            for path in entries(nearest)? {
-                if self.is_links_or_layout(&path) {
-                    check_owner(&path, Sticky::Refused)?;
-                }
-            }
-        } else {
-            check_owner(nearest, Sticky::Allowed)?;
-        }
-        let mut path = nearest;
-        while !is_mount_point(path)? {
-            let Some(parent) = path.parent() else { break };
-            check_owner(parent, Sticky::Allowed)?;
-            path = parent;
-        }
-        Ok(())
-    }
-
-    fn is_links_or_layout(&self, path: &Path) -> bool {
+    pub(super) fn is_links_or_layout(&self, path: &Path) -> bool {
         path == self.links() || Layout::is_one(path)
-    }
-
-    /// Locks the directory until the result is dropped or the process ends.
-    ///
-    /// # Errors
-    ///
-    /// If another process holds the lock, or the directory is not there (any more).
-    pub fn lock(&self) -> Result<PinLock, PinError> {
-        let directory = match File::open(&self.0) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(PinError::Gone(self.0.clone()));
-            }
-            result => result.map_err(PinError::io("open", &self.0))?,
-        };
-        let mut tries = 0;
-        loop {
-            match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                // `is_locked` may be looking.
-                Err(Errno::WOULDBLOCK) if tries < LOOKS => {
-                    tries += 1;
-                    thread::sleep(LOOK);
-                }
-                Err(Errno::WOULDBLOCK) => return Err(PinError::Locked(self.0.clone())),
-                Err(errno) => return Err(PinError::io("lock", &self.0)(errno.into())),
-            }
-        }
-        // `cleanup` may have removed it between our opening and our locking it: then this
-        // lock keeps nobody out.
-        let ours = directory
-            .metadata()
-            .map_err(PinError::io("examine", &self.0))?;
-        if fs::metadata(&self.0).is_ok_and(|now| now.ino() == ours.ino()) {
-            Ok(PinLock(directory))
-        } else {
-            Err(PinError::Gone(self.0.clone()))
-        }
-    }
-
-    /// Whether an agent is at work here, which has locked the directory.
-    ///
-    /// # Errors
-    ///
-    /// If that cannot be found out.
-    pub fn is_locked(&self) -> Result<bool, PinError> {
-        let directory = match File::open(&self.0) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            result => result.map_err(PinError::io("open", &self.0))?,
-        };
-        // A lock that others who look can have too; given back at once, with the descriptor.
-        match flock(&directory, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(false),
-            Err(Errno::WOULDBLOCK) => Ok(true),
-            Err(errno) => Err(PinError::io("examine the lock of", &self.0)(errno.into())),
-        }
     }
 
     /// Whether something is pinned here.
@@ -337,12 +195,12 @@ impl PinDirectory {
     }
 
     /// Ids of the programs behind the pinned links.
-    pub(super) fn attached_program_ids(&self) -> Result<BTreeSet<u32>, PinError> {
+    pub(crate) fn attached_program_ids(&self) -> Result<BTreeSet<u32>, PinError> {
         let mut ids = BTreeSet::new();
         for link in self.pinned_links()? {
             // What is not there any more has no program at work.
-            let link = syscall::open_pin(&link.path);
-            let info = link.and_then(|link| syscall::link_info(link.as_fd()));
+            let link = sys::open_pin(&link.path);
+            let info = link.and_then(|link| sys::links::link_info(link.as_fd()));
             ids.extend(info.map(|info| info.program_id));
         }
         Ok(ids)
@@ -417,37 +275,11 @@ impl PinDirectory {
     }
 
     /// The directories of maps, of all versions.
-    pub(super) fn layouts(&self) -> Result<Vec<Layout>, PinError> {
+    pub(crate) fn layouts(&self) -> Result<Vec<Layout>, PinError> {
         let mut layouts = entries(&self.0)?;
         layouts.retain(|path| Layout::is_one(path));
         Ok(layouts.into_iter().map(Layout::new).collect())
     }
-}
-
-/// Whether others may make files in a directory if they may not remove those of others
-/// (the sticky bit, as on /tmp).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sticky {
-    Allowed,
-    Refused,
-}
-
-/// Refuses a directory that others than root may write to.
-fn check_owner(path: &Path, sticky: Sticky) -> Result<(), PinError> {
-    const WRITABLE_BY_OTHERS: u32 = 0o022;
-    const STICKY: u32 = 0o1000;
-    let status = fs::metadata(path).map_err(PinError::io("examine", path))?;
-    let (owner, mode) = (status.uid(), status.mode() & 0o7777);
-    let is_writable =
-        mode & WRITABLE_BY_OTHERS != 0 && (sticky == Sticky::Refused || mode & STICKY == 0);
-    if owner == 0 && !is_writable {
-        return Ok(());
-    }
-    Err(PinError::Unsafe {
-        path: path.to_owned(),
-        owner,
-        mode,
-    })
 }
 
 /// A link of ours, by the name of its pin.
@@ -479,7 +311,7 @@ impl PinnedLink {
 
 /// Removes the maps of a layout: `FRONTENDS` first, without which nothing leads to the
 /// others, so that a removal that is cut short leaves nothing half programmed.
-pub(super) fn remove_layout(layout: &Layout) -> Result<Vec<PathBuf>, PinError> {
+pub(crate) fn remove_layout(layout: &Layout) -> Result<Vec<PathBuf>, PinError> {
     let layout = layout.path();
     let mut pins = entries(layout)?;
     pins.sort_by_key(|pin| pin.file_name().is_none_or(|name| name != FRONTENDS));
@@ -490,7 +322,7 @@ pub(super) fn remove_layout(layout: &Layout) -> Result<Vec<PathBuf>, PinError> {
     Ok(pins)
 }
 
-pub(super) fn remove_file(path: &Path) -> Result<(), PinError> {
+pub(crate) fn remove_file(path: &Path) -> Result<(), PinError> {
     fs::remove_file(path).map_err(PinError::io("remove", path))
 }
 
@@ -499,28 +331,18 @@ pub(super) fn remove_file(path: &Path) -> Result<(), PinError> {
 /// # Errors
 ///
 /// If that cannot be found out; above all, if only root may.
-pub(super) fn exists(path: &Path) -> Result<bool, PinError> {
+pub(crate) fn exists(path: &Path) -> Result<bool, PinError> {
     path.try_exists().map_err(PinError::io("examine", path))
 }
 
 /// Detaches the link that is pinned at a path. What cannot be opened or detached (its
 /// cgroup is gone, or it is no link) is detached when it is unpinned, if ever it was not.
 fn detach(path: &Path) {
-    let _ = syscall::open_pin(path).and_then(|link| syscall::detach_link(link.as_fd()));
-}
-
-/// Whether a directory is the root of its file system: its parent is on another.
-fn is_mount_point(path: &Path) -> Result<bool, PinError> {
-    let device = |path: &Path| {
-        fs::metadata(path)
-            .map(|status| status.dev())
-            .map_err(PinError::io("examine", path))
-    };
-    Ok(device(path)? != device(&path.join(".."))?)
+    let _ = sys::open_pin(path).and_then(|link| sys::links::detach_link(link.as_fd()));
 }
 
 /// What is in a directory, sorted.
-fn entries(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
+pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
     let mut entries = fs::read_dir(directory)
         .and_then(|entries| {
             entries

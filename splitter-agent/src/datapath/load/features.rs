@@ -10,7 +10,9 @@ use std::io;
 use aya::programs::{ProgramError, ProgramType};
 use aya::sys::{BpfHelper, is_helper_supported};
 
-use super::syscall::{self, Instruction, MapShape};
+use crate::datapath::sys::links::has_cgroup_links;
+use crate::datapath::sys::maps::{MapShape, create_map};
+use crate::datapath::sys::programs::{Instruction, load_btf, load_sock_addr_program};
 
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_F_MMAPABLE: u32 = 1024;
@@ -31,7 +33,7 @@ pub enum Feature {
     /// `BPF_PROG_TYPE_CGROUP_SOCK_ADDR` on connect().
     ConnectHooks,
     /// The same on getpeername().
-    PeerNameHooks,
+    GetpeernameHooks,
     /// `bpf_sk_storage_get` in these programs.
     SocketStorage,
     /// `BPF_ATOMIC` with `BPF_FETCH`.
@@ -45,7 +47,7 @@ impl Feature {
         Self::TypedMaps,
         Self::MappedArrays,
         Self::ConnectHooks,
-        Self::PeerNameHooks,
+        Self::GetpeernameHooks,
         Self::SocketStorage,
         Self::FetchingAtomics,
         Self::Links,
@@ -61,7 +63,7 @@ impl Feature {
                 "programs on connect() (cgroup/connect4 and connect6, Linux 4.17 with \
                  CONFIG_CGROUP_BPF)"
             }
-            Self::PeerNameHooks => {
+            Self::GetpeernameHooks => {
                 "programs on getpeername() (cgroup/getpeername4 and getpeername6, Linux 5.8)"
             }
             Self::SocketStorage => {
@@ -75,8 +77,8 @@ impl Feature {
     /// Tries it. Nothing is left behind.
     fn probe(self) -> io::Result<()> {
         match self {
-            Self::TypedMaps => syscall::load_btf(&INTEGER_TYPE).map(drop),
-            Self::MappedArrays => syscall::create_map(MapShape {
+            Self::TypedMaps => load_btf(&INTEGER_TYPE).map(drop),
+            Self::MappedArrays => create_map(MapShape {
                 kind: BPF_MAP_TYPE_ARRAY,
                 key_size: 4,
                 value_size: 8,
@@ -88,12 +90,12 @@ impl Feature {
             Self::ConnectHooks => {
                 load(INET4_CONNECT, &ALLOW).and_then(|()| load(INET6_CONNECT, &ALLOW))
             }
-            Self::PeerNameHooks => {
+            Self::GetpeernameHooks => {
                 load(INET4_GETPEERNAME, &ALLOW).and_then(|()| load(INET6_GETPEERNAME, &ALLOW))
             }
             Self::SocketStorage => helper(BpfHelper::BPF_FUNC_sk_storage_get),
             Self::FetchingAtomics => load(INET4_CONNECT, &FETCHING_ADD),
-            Self::Links => syscall::has_cgroup_links(INET4_CONNECT),
+            Self::Links => has_cgroup_links(INET4_CONNECT),
         }
     }
 }
@@ -120,7 +122,7 @@ const INTEGER_TYPE: [u8; 45] = *b"\
     \x00int\x00";
 
 fn load(hook: u32, program: &[Instruction]) -> io::Result<()> {
-    syscall::load_sock_addr_program(hook, program).map(drop)
+    load_sock_addr_program(hook, program).map(drop)
 }
 
 /// `Unsupported` if programs on connect() may not call a helper.
@@ -156,16 +158,16 @@ pub enum FeatureError {
     Unknown(Feature, #[source] io::Error),
 }
 
-/// What an attempt came to.
+/// The result of trying a feature.
 #[derive(Debug)]
-enum Found {
+enum Probed {
     Present,
     Missing,
     Denied(io::Error),
     Unknown(io::Error),
 }
 
-impl From<io::Result<()>> for Found {
+impl From<io::Result<()>> for Probed {
     fn from(result: io::Result<()>) -> Self {
         /// `ENOTSUPP`, which the kernel gives to user space by mistake in places.
         const ENOTSUPP: i32 = 524;
@@ -189,8 +191,8 @@ impl From<io::Result<()>> for Found {
 /// # Errors
 ///
 /// Names everything that is missing; or the right to find it out.
-pub(super) fn check() -> Result<(), FeatureError> {
-    judge(Feature::ALL.map(|feature| (feature, feature.probe().into())))
+pub(crate) fn check() -> Result<(), FeatureError> {
+    evaluate(Feature::ALL.map(|feature| (feature, feature.probe().into())))
 }
 
 /// Whether programs on connect() may choose its error (`bpf_set_retval`, Linux 6.1).
@@ -198,28 +200,28 @@ pub(super) fn check() -> Result<(), FeatureError> {
 /// # Errors
 ///
 /// If this cannot be found out.
-pub(super) fn has_set_retval() -> Result<bool, FeatureError> {
+pub(crate) fn has_set_retval() -> Result<bool, FeatureError> {
     match helper(BpfHelper::BPF_FUNC_set_retval).into() {
-        Found::Present => Ok(true),
-        Found::Missing => Ok(false),
-        Found::Denied(error) => Err(FeatureError::NotPermitted(remedy(), error)),
+        Probed::Present => Ok(true),
+        Probed::Missing => Ok(false),
+        Probed::Denied(error) => Err(FeatureError::NotPermitted(remedy(), error)),
         // What can be done without it is done without it.
-        Found::Unknown(error) => {
+        Probed::Unknown(error) => {
             tracing::debug!(%error, "cannot find out whether the kernel has bpf_set_retval");
             Ok(false)
         }
     }
 }
 
-fn judge(found: impl IntoIterator<Item = (Feature, Found)>) -> Result<(), FeatureError> {
+fn evaluate(probed: impl IntoIterator<Item = (Feature, Probed)>) -> Result<(), FeatureError> {
     let mut missing = Vec::new();
     let mut unknown = None;
-    for (feature, found) in found {
-        match found {
-            Found::Present => {}
-            Found::Missing => missing.push(feature),
-            Found::Denied(error) => return Err(FeatureError::NotPermitted(remedy(), error)),
-            Found::Unknown(error) => unknown = Some(FeatureError::Unknown(feature, error)),
+    for (feature, result) in probed {
+        match result {
+            Probed::Present => {}
+            Probed::Missing => missing.push(feature),
+            Probed::Denied(error) => return Err(FeatureError::NotPermitted(remedy(), error)),
+            Probed::Unknown(error) => unknown = Some(FeatureError::Unknown(feature, error)),
         }
     }
     if !missing.is_empty() {
@@ -275,15 +277,15 @@ fn lacks_capabilities(status: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn os(code: i32) -> Found {
+    fn os(code: i32) -> Probed {
         Err(io::Error::from_raw_os_error(code)).into()
     }
 
     #[test]
     fn everything_that_a_kernel_lacks_is_named_at_once() {
-        let error = judge([
-            (Feature::ConnectHooks, Found::Present),
-            (Feature::PeerNameHooks, os(libc::EINVAL)),
+        let error = evaluate([
+            (Feature::ConnectHooks, Probed::Present),
+            (Feature::GetpeernameHooks, os(libc::EINVAL)),
             (Feature::FetchingAtomics, os(libc::EINVAL)),
             (Feature::Links, os(libc::ENOMEM)),
         ])
@@ -297,7 +299,7 @@ mod tests {
     #[test]
     fn without_the_right_to_look_nothing_is_said_about_the_kernel() {
         for code in [libc::EPERM, libc::EACCES] {
-            let error = judge([
+            let error = evaluate([
                 (Feature::TypedMaps, os(libc::EINVAL)),
                 (Feature::ConnectHooks, os(code)),
             ])
@@ -311,7 +313,7 @@ mod tests {
 
     #[test]
     fn a_shortage_of_memory_is_not_a_missing_feature() {
-        let error = judge([(Feature::Links, os(libc::ENOMEM))]).unwrap_err();
+        let error = evaluate([(Feature::Links, os(libc::ENOMEM))]).unwrap_err();
         assert!(matches!(error, FeatureError::Unknown(Feature::Links, _)));
     }
 

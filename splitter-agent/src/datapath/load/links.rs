@@ -11,13 +11,15 @@ use aya::pin::PinError as LinkPinError;
 use aya::programs::links::{FdLink, LinkError};
 use aya::programs::{CgroupAttachMode, ProgramError};
 
-use super::hierarchy::cgroup_id;
-use super::neighbours::blocker;
+use crate::datapath::hierarchy::cgroup_id;
+use crate::datapath::neighbours::blocker;
+use crate::datapath::sys;
+use crate::datapath::sys::links::{LinkInfo, detach_link, link_info, update_link};
+
 use super::pins::{PROGRAMS, PinDirectory, PinnedLink, exists, remove_file};
 use super::programs::{LoadError, Programs, program};
-use super::syscall::{self, LinkInfo};
 
-/// What attaching came to.
+/// How a program was attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attached {
     /// The program is new on the cgroup.
@@ -60,7 +62,7 @@ impl Programs {
             let new = program(&mut self.object, name)?
                 .fd()
                 .map_err(of_program(name, "use"))?;
-            match syscall::update_link(descriptor.as_fd(), new.as_fd()) {
+            match update_link(descriptor.as_fd(), new.as_fd()) {
                 Ok(()) => {}
                 // Its cgroup is gone.
                 Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {
@@ -73,7 +75,7 @@ impl Programs {
             if path != link.path {
                 if exists(&path)? {
                     // Two on one cgroup: an agent was killed between two steps of ours.
-                    let _ = syscall::detach_link(descriptor.as_fd());
+                    let _ = detach_link(descriptor.as_fd());
                     remove_file(&link.path)?;
                 } else {
                     fs::rename(&link.path, &path).map_err(of_link(name, "rename"))?;
@@ -120,9 +122,9 @@ impl Programs {
         let path = self.pins.link(name, id);
         let program = program(&mut self.object, name)?;
         if exists(&path)? {
-            let old = syscall::open_pin(&path).map_err(of_link(name, "open"))?;
+            let old = sys::open_pin(&path).map_err(of_link(name, "open"))?;
             let new = program.fd().map_err(of_program(name, "use"))?;
-            match syscall::update_link(old.as_fd(), new.as_fd()) {
+            match update_link(old.as_fd(), new.as_fd()) {
                 Ok(()) => return Ok(Attached::Replaced),
                 // The cgroup was removed, and another one has its number now.
                 Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => remove_file(&path)?,
@@ -220,9 +222,9 @@ fn of_program(
 }
 
 fn open_link(link: &PinnedLink) -> Result<(OwnedFd, LinkInfo), LoadError> {
-    syscall::open_pin(&link.path)
+    sys::open_pin(&link.path)
         .and_then(|descriptor| {
-            let info = syscall::link_info(descriptor.as_fd())?;
+            let info = link_info(descriptor.as_fd())?;
             Ok((descriptor, info))
         })
         .map_err(of_link(link.program, "examine"))

@@ -5,12 +5,12 @@ use std::collections::{BTreeSet, HashMap};
 
 use splitter_common::layout::LeafNames;
 
+use crate::datapath::maps::{Maps, MapsError};
+use crate::datapath::view::write_text;
 use crate::plan::FrontendPlan;
 
-use super::maps::{Maps, MapsError};
-use super::report::FrontendError;
 use super::slots::{FreeSlots, Run};
-use super::view::write_text;
+use super::summary::FrontendError;
 
 /// Namespace, root and name of a leaf.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -4,27 +4,27 @@ use std::collections::BTreeSet;
 
 use splitter_common::layout::FrontendValue;
 
+use crate::datapath::maps::{KeyBytes, Maps, MapsError, key_bytes};
+use crate::datapath::view::{FrontendView, View};
 use crate::plan::Frontend;
 
 use super::allocation::Allocation;
-use super::maps::{KeyBytes, Maps, MapsError, key_bytes};
-use super::publish::{InstalledFrontend, Publisher};
+use super::publisher::{Installed, Publisher};
 use super::slots::Run;
-use super::view::{SplitView, View};
 
 impl Publisher {
-    /// Finds out what is programmed, and so which slots are free. What cannot be used is put
-    /// retired; `true` if there was such a thing.
+    /// Finds out what is programmed, and so which slots are free. What cannot be used is
+    /// removed; `true` if there was such a thing.
     pub(super) fn recover(&mut self) -> Result<bool, MapsError> {
         let view = View::read(&self.maps)?;
         let mut forgot = !view.inconsistent.is_empty() || !view.foreign.is_empty();
         for (frontend, split) in view.frontends {
             self.generation = self.generation.max(split.record.generation);
             if let Some(entry) = self.claim(&split) {
-                if entry.split.origin.is_self_test() {
+                if entry.plan.origin.is_self_test() {
                     self.own.insert(frontend);
                 }
-                self.programmed.insert(frontend, entry);
+                self.installed.insert(frontend, entry);
             } else {
                 // No publisher leaves such a thing behind.
                 forgot = true;
@@ -48,14 +48,14 @@ impl Publisher {
     }
 
     /// Marks what a programmed split has as used.
-    fn claim(&mut self, view: &SplitView) -> Option<InstalledFrontend> {
+    fn claim(&mut self, view: &FrontendView) -> Option<Installed> {
         let record = &view.record;
         let slots = Allocation {
             split: Run::new(record_index(&self.maps, view)?, 1),
             leaves: Run::new(record.first_leaf, record.leaf_count),
             endpoints: Run::new(
                 view.leaves.first().map_or(0, |leaf| leaf.first_endpoint),
-                u32::try_from(view.split.endpoint_count()).ok()?,
+                u32::try_from(view.plan.endpoint_count()).ok()?,
             ),
             counters: Run::new(record.first_counter, record.leaf_count.checked_add(1)?),
         };
@@ -63,12 +63,12 @@ impl Publisher {
             return None;
         }
         let ids = view.leaves.iter().map(|leaf| leaf.leaf_id);
-        if !self.leaf_ids.claim(&view.split, ids) {
+        if !self.leaf_ids.claim(&view.plan, ids) {
             self.free.give(slots);
             return None;
         }
-        Some(InstalledFrontend {
-            split: view.split.clone(),
+        Some(Installed {
+            plan: view.plan.clone(),
             slots,
             lattice: view.lattice(),
             repeats: 0,
@@ -78,7 +78,7 @@ impl Publisher {
     /// Removes names of what is not programmed: an agent was killed before it could.
     fn remove_stale_names(&mut self) -> Result<(), MapsError> {
         let live: BTreeSet<KeyBytes> = self
-            .programmed
+            .installed
             .keys()
             .map(|frontend| key_bytes(&frontend.key()))
             .collect();
@@ -103,7 +103,7 @@ impl Publisher {
 }
 
 /// The index of a split's record.
-fn record_index(maps: &Maps, view: &SplitView) -> Option<u32> {
+fn record_index(maps: &Maps, view: &FrontendView) -> Option<u32> {
     let word = maps
         .frontends
         .get(&key_bytes(&view.record.frontend), 0)

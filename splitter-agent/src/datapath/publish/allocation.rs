@@ -1,10 +1,11 @@
 //! Slots in the arrays, taken and given back for a split as a whole.
 
+use crate::datapath::maps::Maps;
 use crate::plan::FrontendPlan;
 
-use super::maps::{Maps, own};
-use super::report::FrontendError;
+use super::capacity::reserved;
 use super::slots::{FreeSlots, Run};
+use super::summary::FrontendError;
 
 /// The slots of a split. Empty runs stand for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,10 +107,10 @@ impl Free {
     /// All slots of the maps.
     pub(crate) fn all(maps: &Maps) -> Self {
         Self {
-            splits: Slots::all(maps.splits.len(), own::SPLITS),
-            leaves: Slots::all(maps.leaves.len(), own::LEAVES),
-            endpoints: Slots::all(maps.endpoints.len(), own::ENDPOINTS),
-            counters: Slots::all(maps.counters.len(), own::COUNTERS),
+            splits: Slots::all(maps.splits.len(), reserved::SPLITS),
+            leaves: Slots::all(maps.leaves.len(), reserved::LEAVES),
+            endpoints: Slots::all(maps.endpoints.len(), reserved::ENDPOINTS),
+            counters: Slots::all(maps.counters.len(), reserved::COUNTERS),
         }
     }
 

@@ -17,16 +17,19 @@ use std::path::{Path, PathBuf};
 use aya::maps::MapData;
 use splitter_common::layout::LAYOUT_VERSION;
 
-use super::maps::{Capacity, MapsError, fits, is_shared};
+use crate::datapath::maps::MapsError;
+use crate::datapath::publish::Capacity;
+use crate::datapath::sys;
+
 use super::pins::{PROGRAMS, PinDirectory, PinError, exists, remove_layout};
-use super::syscall;
+use super::shapes::{fits, is_shared};
 
 /// A directory of maps, and of the programs that use them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Layout(PathBuf);
 
 impl Layout {
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(crate) fn new(path: PathBuf) -> Self {
         Self(path)
     }
 
@@ -43,12 +46,12 @@ impl Layout {
     }
 
     /// Where a program is pinned.
-    pub(super) fn program(&self, name: &str) -> PathBuf {
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
     /// Where a program is pinned that is about to take the place of another.
-    pub(super) fn next_program(&self, name: &str) -> PathBuf {
+    pub(crate) fn next_program(&self, name: &str) -> PathBuf {
         self.0.join(format!("{name}-new"))
     }
 
@@ -67,7 +70,7 @@ impl Layout {
     }
 
     /// Whether a path is one of a directory of maps, of any version.
-    pub(super) fn is_one(path: &Path) -> bool {
+    pub(crate) fn is_one(path: &Path) -> bool {
         Self(path.to_owned()).number().is_some()
     }
 
@@ -90,11 +93,11 @@ impl Layout {
 }
 
 /// Id of the program that is pinned at a path, if there is one.
-pub(super) fn pinned_program(path: &Path) -> Result<Option<u32>, PinError> {
+pub(crate) fn pinned_program(path: &Path) -> Result<Option<u32>, PinError> {
     if !exists(path)? {
         return Ok(None);
     }
-    match syscall::open_pin(path).and_then(|program| syscall::program_id(program.as_fd())) {
+    match sys::open_pin(path).and_then(|program| sys::programs::program_id(program.as_fd())) {
         Ok(id) => Ok(Some(id)),
         // Replaced or removed in this moment.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -160,7 +163,7 @@ impl PinDirectory {
     /// # Errors
     ///
     /// If the pins cannot be examined.
-    pub(super) fn is_at_work(&self, layout: &Layout) -> Result<bool, PinError> {
+    pub(crate) fn is_at_work(&self, layout: &Layout) -> Result<bool, PinError> {
         let attached = self.attached_program_ids()?;
         Ok(!layout.program_ids()?.is_disjoint(&attached))
     }
@@ -171,7 +174,7 @@ impl PinDirectory {
     /// # Errors
     ///
     /// If pins cannot be examined or made.
-    pub(super) fn choose_layout(&self, capacity: Capacity) -> Result<Layout, MapsError> {
+    pub(crate) fn choose_layout(&self, capacity: Capacity) -> Result<Layout, MapsError> {
         let at_work = self.layout_at_work()?;
         let mut candidates = self.readable_layouts()?;
         candidates.sort_by_key(|layout| Some(layout) != at_work.as_ref());

@@ -1,10 +1,10 @@
-//! What a publication is told, and what came of it.
+//! What a publication changed, and why it failed.
 
 use std::io;
 
 use crate::plan::Frontend;
 
-use super::maps::MapsError;
+use crate::datapath::maps::MapsError;
 
 /// Why the maps cannot be published to.
 #[derive(Debug, thiserror::Error)]
@@ -17,13 +17,13 @@ pub enum PublishError {
     Grace(#[source] io::Error),
 }
 
-/// Why one frontend was not brought to what the plan says. What was programmed stays so.
+/// Why one frontend was not brought to what the plan says. What was programmed stays programmed.
 #[derive(Debug, thiserror::Error)]
 pub enum FrontendError {
     /// A map is full.
     #[error("{} ({free} slots are free)", Self::full_text(map, *needed, flag))]
     Full {
-        /// Which.
+        /// Its name.
         map: &'static str,
         /// How many slots are needed.
         needed: u32,
@@ -50,37 +50,34 @@ impl FrontendError {
 
 /// What a publication changed.
 #[derive(Debug, Default)]
-pub struct Report {
-    /// Frontends that were programmed.
-    pub put: Vec<Put>,
+pub struct PublishSummary {
+    /// Frontends that were added or changed.
+    pub installed: Vec<InstalledFrontend>,
     /// Frontends that are no longer programmed.
     pub removed: Vec<Frontend>,
-    /// Frontends that the plan would remove or degrade, kept since the plan is partial.
-    pub kept: Vec<Frontend>,
     /// Frontends that could not be brought to what the plan says, and why.
     pub failed: Vec<(Frontend, FrontendError)>,
 }
 
-impl Report {
+impl PublishSummary {
     /// Adds what another publication changed.
     pub fn append(&mut self, other: Self) {
-        self.put.extend(other.put);
+        self.installed.extend(other.installed);
         self.removed.extend(other.removed);
-        self.kept.extend(other.kept);
         self.failed.extend(other.failed);
     }
 
     /// Whether nothing happened.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.put.is_empty() && self.removed.is_empty() && self.failed.is_empty()
+        self.installed.is_empty() && self.removed.is_empty() && self.failed.is_empty()
     }
 }
 
-/// A frontend that was programmed.
+/// A frontend that was added or changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Put {
-    /// Which.
+pub struct InstalledFrontend {
+    /// The frontend.
     pub frontend: Frontend,
     /// Generation of its new record.
     pub generation: u32,
@@ -97,14 +94,4 @@ pub enum Change {
     Shares,
     /// Only its endpoints, or what is told of its leaves: counting goes on.
     Endpoints,
-}
-
-/// How much a plan knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
-    /// Everything that exists: what is not in the plan goes.
-    Full,
-    /// Perhaps not everything: nothing that is programmed is removed, or replaced by what lacks a
-    /// leaf that takes its share now.
-    Partial,
 }

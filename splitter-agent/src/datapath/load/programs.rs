@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 use aya::programs::{CgroupSockAddr, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 
+use crate::datapath::maps::MapsError;
+use crate::datapath::neighbours::Blocker;
+use crate::datapath::publish::Capacity;
+
 use super::features::{self, FeatureError};
 use super::layouts::{Layout, pinned_program};
-use super::maps::{Capacity, MapsError, shapes};
-use super::neighbours::Blocker;
 use super::pins::{PROGRAMS, PinDirectory, PinError, exists};
+use super::shapes::shapes;
 
 /// The kernel programs, as `cargo xtask build-ebpf` made them; empty if it did not.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/splitter-ebpf.o"));
@@ -45,7 +48,7 @@ pub enum Refusal {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 #[repr(u8)]
 pub enum EbpfLogLevel {
-    /// None; the code for them is dropped when the programs are loaded.
+    /// No logs; the code for them is dropped when the programs are loaded.
     #[default]
     Off = 0,
     /// Errors.
@@ -84,22 +87,22 @@ pub enum LoadError {
     /// The kernel refuses a program.
     #[error("cannot {action} the program {program}")]
     Program {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// Which.
+        /// Its name.
         program: String,
-        /// What came of it.
+        /// The cause.
         #[source]
         source: Box<ProgramError>,
     },
     /// A link cannot be made, pinned or updated.
     #[error("cannot {action} the link of {program}")]
     Link {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// Whose.
+        /// The program's name.
         program: String,
-        /// What came of it.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -109,9 +112,9 @@ pub enum LoadError {
     /// The cgroup cannot be opened.
     #[error("cannot open the cgroup {path}")]
     Cgroup {
-        /// Which.
+        /// The cgroup.
         path: PathBuf,
-        /// What came of it.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -120,8 +123,8 @@ pub enum LoadError {
 /// The programs, loaded but not necessarily attached.
 #[derive(Debug)]
 pub struct Programs {
-    pub(super) object: Ebpf,
-    pub(super) pins: PinDirectory,
+    pub(crate) object: Ebpf,
+    pub(crate) pins: PinDirectory,
     layout: Layout,
 }
 
@@ -197,7 +200,7 @@ impl Programs {
     }
 
     /// The maps at work, if these programs and their maps are to replace them.
-    pub(super) fn layout_to_replace(&self) -> Result<Option<Layout>, PinError> {
+    pub(crate) fn layout_to_replace(&self) -> Result<Option<Layout>, PinError> {
         if self.pins.is_at_work(&self.layout)? {
             return Ok(None);
         }
@@ -206,7 +209,7 @@ impl Programs {
     }
 
     /// Pins the programs beside their maps, before they are put to work.
-    pub(super) fn pin_programs(&mut self) -> Result<(), LoadError> {
+    pub(crate) fn pin_programs(&mut self) -> Result<(), LoadError> {
         let attached = self.pins.attached_program_ids()?;
         for name in PROGRAMS {
             let (path, next) = (self.layout.program(name), self.layout.next_program(name));
@@ -238,7 +241,7 @@ impl Programs {
     }
 
     /// Removes the programs from the pins whose place ours have taken.
-    pub(super) fn replace_pinned_programs(&self) -> Result<(), LoadError> {
+    pub(crate) fn replace_pinned_programs(&self) -> Result<(), LoadError> {
         for name in PROGRAMS {
             let next = self.layout.next_program(name);
             if exists(&next)? {
@@ -258,7 +261,7 @@ fn rename(from: &Path, to: &Path) -> Result<(), PinError> {
     fs::rename(from, to).map_err(PinError::io("rename", from))
 }
 
-pub(super) fn program<'a>(
+pub(crate) fn program<'a>(
     object: &'a mut Ebpf,
     name: &str,
 ) -> Result<&'a mut CgroupSockAddr, LoadError> {

@@ -1,0 +1,27 @@
+//! Programs and maps in the kernel: whether they can be loaded, where they are pinned, and putting
+//! the programs on cgroups.
+//!
+//! - `preflight`: what this machine must have; `features`: what its kernel must have;
+//! - `bpf_fs`: whether a place can be a pin directory; `pins`: what is pinned there; `lock`: the
+//!   lock on it; `layouts`: maps of several sizes there, and which are at work;
+//! - `shapes`: what pinned maps must look like;
+//! - `programs`: loading the programs; `links`: putting them on cgroups.
+
+mod bpf_fs;
+mod features;
+mod layouts;
+mod links;
+mod lock;
+mod pins;
+mod preflight;
+mod programs;
+pub(crate) mod shapes;
+
+pub use features::{Feature, FeatureError};
+pub use layouts::Layout;
+pub use links::{Attached, AttachedProgram, attached_programs};
+pub use lock::PinLock;
+pub(crate) use pins::exists;
+pub use pins::{PROGRAMS, PinDirectory, PinError};
+pub use preflight::{PreflightError, preflight};
+pub use programs::{EbpfLogLevel, LoadError, LoadSettings, Programs, Refusal};

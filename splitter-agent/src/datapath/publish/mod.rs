@@ -1,0 +1,23 @@
+//! Bringing the maps to what a plan says.
+//!
+//! - `publisher`: what to change, and in which order; `difference`: what needs a change;
+//!   `summary`: what was changed;
+//! - `install`: writing a frontend's records; `reclaim` and `grace`: when slots are free again;
+//! - `recover`: taking over maps that another agent left;
+//! - `capacity`, `slots`, `allocation` and `leaf_ids`: slots and ids, taken and given back.
+
+mod allocation;
+mod capacity;
+mod difference;
+mod grace;
+mod install;
+mod leaf_ids;
+mod publisher;
+mod reclaim;
+mod recover;
+mod slots;
+mod summary;
+
+pub use capacity::Capacity;
+pub use publisher::Publisher;
+pub use summary::{Change, FrontendError, InstalledFrontend, PublishError, PublishSummary};

@@ -1,0 +1,246 @@
+//! Loading programs that probe the kernel, and asking about programs that are loaded.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{bpf, object_info, own};
+
+const BPF_PROG_LOAD: libc::c_long = 5;
+const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
+const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
+const BPF_BTF_LOAD: libc::c_long = 18;
+
+/// An instruction of a program (`struct bpf_insn`, of a little-endian machine).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Instruction {
+    code: u8,
+    registers: u8,
+    offset: i16,
+    immediate: i32,
+}
+
+impl Instruction {
+    pub(crate) const EXIT: Self = Self {
+        code: 0x95,
+        registers: 0,
+        offset: 0,
+        immediate: 0,
+    };
+
+    /// `to = value`
+    pub(crate) const fn move_value(to: u8, value: i32) -> Self {
+        Self {
+            code: 0xb7,
+            registers: to,
+            offset: 0,
+            immediate: value,
+        }
+    }
+
+    /// `*(u64 *)(to + offset) = from`
+    pub(crate) const fn store(to: u8, from: u8, offset: i16) -> Self {
+        Self {
+            code: 0x7b,
+            registers: from << 4 | to,
+            offset,
+            immediate: 0,
+        }
+    }
+
+    /// `from = atomic_fetch_add((u64 *)(to + offset), from)`
+    pub(crate) const fn fetching_add(to: u8, from: u8, offset: i16) -> Self {
+        Self {
+            code: 0xdb,
+            registers: from << 4 | to,
+            offset,
+            immediate: 1,
+        }
+    }
+}
+
+/// Loads a program on cgroup hooks with an address (kernel 4.17). `hook` is an
+/// `enum bpf_attach_type`.
+///
+/// # Errors
+///
+/// As `bpf(2)`: `EINVAL` if the kernel does not know the hook, or an instruction.
+pub(crate) fn load_sock_addr_program(
+    hook: u32,
+    instructions: &[Instruction],
+) -> io::Result<OwnedFd> {
+    const BPF_PROG_TYPE_CGROUP_SOCK_ADDR: u32 = 18;
+    #[repr(C)]
+    struct Attributes {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+        name: [u8; 16],
+        device: u32,
+        expected_attach_type: u32,
+    }
+    own(bpf(
+        BPF_PROG_LOAD,
+        &mut Attributes {
+            kind: BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+            count: instructions.len() as u32,
+            instructions: instructions.as_ptr() as u64,
+            license: c"Dual MIT/GPL".as_ptr() as u64,
+            log_level: 0,
+            log_size: 0,
+            log: 0,
+            kernel_version: 0,
+            flags: 0,
+            name: [0; 16],
+            device: 0,
+            expected_attach_type: hook,
+        },
+    )?)
+}
+
+/// Loads type information (kernel 4.18).
+///
+/// # Errors
+///
+/// As `bpf(2)`.
+pub(crate) fn load_btf(btf: &[u8]) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attributes {
+        btf: u64,
+        log: u64,
+        size: u32,
+        log_size: u32,
+        log_level: u32,
+        padding: u32,
+    }
+    own(bpf(
+        BPF_BTF_LOAD,
+        &mut Attributes {
+            btf: btf.as_ptr() as u64,
+            log: 0,
+            size: btf.len() as u32,
+            log_size: 0,
+            log_level: 0,
+            padding: 0,
+        },
+    )?)
+}
+
+/// The id of a program (kernel 4.13).
+///
+/// # Errors
+///
+/// As `bpf(2)`.
+pub(crate) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
+    /// How `struct bpf_prog_info` begins.
+    #[repr(C)]
+    #[derive(Clone, Copy, Default, Pod, Zeroable)]
+    struct Info {
+        kind: u32,
+        id: u32,
+    }
+    let mut info = Info::default();
+    object_info(program, &mut info)?;
+    Ok(info.id)
+}
+
+/// What a loaded program is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ProgramInfo {
+    pub(crate) name: String,
+    /// Names of the maps that it uses.
+    pub(crate) maps: Vec<String>,
+}
+
+/// `struct bpf_prog_info`, up to the name.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Pod, Zeroable)]
+struct KernelProgramInfo {
+    kind: u32,
+    id: u32,
+    tag: [u8; 8],
+    jited_length: u32,
+    translated_length: u32,
+    jited: u64,
+    translated: u64,
+    load_time: u64,
+    user: u32,
+    map_count: u32,
+    map_ids: u64,
+    name: [u8; 16],
+}
+
+/// `struct bpf_map_info`, up to the name.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Pod, Zeroable)]
+struct KernelMapInfo {
+    kind: u32,
+    id: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+    name: [u8; 16],
+}
+
+/// Looks at a program by its id.
+///
+/// # Errors
+///
+/// As `bpf(2)`: `EPERM` without `CAP_SYS_ADMIN`, `ENOENT` if it is gone.
+pub(crate) fn program_info(id: u32) -> io::Result<ProgramInfo> {
+    const MAX_MAPS: usize = 64;
+    let program = by_id(BPF_PROG_GET_FD_BY_ID, id)?;
+    let mut map_ids = [0_u32; MAX_MAPS];
+    let mut info = KernelProgramInfo {
+        map_count: MAX_MAPS as u32,
+        map_ids: map_ids.as_mut_ptr() as u64,
+        ..KernelProgramInfo::default()
+    };
+    object_info(program.as_fd(), &mut info)?;
+    let used = map_ids.iter().take(info.map_count as usize);
+    Ok(ProgramInfo {
+        name: text(&info.name),
+        maps: used.filter_map(|id| map_name(*id).ok()).collect(),
+    })
+}
+
+fn map_name(id: u32) -> io::Result<String> {
+    let map = by_id(BPF_MAP_GET_FD_BY_ID, id)?;
+    let mut info = KernelMapInfo::default();
+    object_info(map.as_fd(), &mut info)?;
+    Ok(text(&info.name))
+}
+
+fn by_id(command: libc::c_long, id: u32) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attributes {
+        id: u32,
+        next_id: u32,
+        open_flags: u32,
+    }
+    own(bpf(
+        command,
+        &mut Attributes {
+            id,
+            next_id: 0,
+            open_flags: 0,
+        },
+    )?)
+}
+
+fn text(name: &[u8]) -> String {
+    CStr::from_bytes_until_nul(name)
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
