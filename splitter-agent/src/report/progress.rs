@@ -289,7 +289,7 @@ impl Progress {
     }
 
     /// The generations of the objects that are chosen, and of all that are not
-    /// in force as they were last seen; no publication waits for long, so be quick.
+    /// programmed as they were last seen; no publication waits for long, so be quick.
     pub fn programmed(&self, is_chosen: impl Fn(&ObjectReference) -> bool) -> Generations {
         let inner = self.lock();
         let mut generations = Generations {

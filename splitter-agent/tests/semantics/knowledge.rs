@@ -16,7 +16,7 @@ use crate::fixtures::{
     NAMESPACE, VIP, canary, leaf, read, root, service, slice, slice_of, split, with, world,
 };
 
-/// An agent as far as decisions go: what it is told, and what it puts in force.
+/// An agent as far as decisions go: what it is told, and what it programs.
 struct Agent {
     compiler: Compiler,
     programmed: BTreeMap<Frontend, FrontendPlan>,
@@ -78,7 +78,7 @@ impl Agent {
         self.publish();
     }
 
-    /// Puts in force what the compiler judges, of what changed and what is held back.
+    /// Programs what the compiler judges, of what changed and what is held back.
     fn publish(&mut self) {
         let mut frontends = self.compiler.compile().frontends;
         frontends.extend(&self.held);
