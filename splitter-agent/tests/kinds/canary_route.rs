@@ -1,0 +1,139 @@
+//! A kind that splitter does not come with: all that it takes to add one.
+//!
+//! ```yaml
+//! apiVersion: example.dev/v1
+//! kind: CanaryRoute
+//! spec:
+//!   canaries:
+//!   - {root: web, port: 80, stable: web-1, canary: web-2, canaryPort: 8080, percent: 10}
+//! ```
+
+use serde_json::Value;
+use splitter_agent::compile::{Diagnostics, Severity};
+use splitter_agent::objects::{
+    Availability, Entry, FieldError, Fields, Kind, Metadata, NameRule, Object, ObjectName, Purpose,
+    Resource, Weight,
+};
+use splitter_agent::reason;
+use splitter_agent::route::{
+    self, Claim, Clients, Context, Leaf, OnNoEndpoints, Ports, RouteObject, Split, Translate,
+};
+
+pub(crate) static ENTRY: Entry = Entry {
+    resource: Resource {
+        kind: "CanaryRoute",
+        plural: "canaryroutes",
+        group: "example.dev",
+    },
+    versions: &["v2", "v1"],
+    purpose: Purpose::Route,
+    availability: Availability::Optional,
+    is_namespaced: true,
+    name_rule: NameRule::Subdomain,
+    has_status: true,
+    owns_group: true,
+    definition: None,
+    read,
+};
+
+pub(crate) const CANARY_ROUTE: Kind = Kind::new(&ENTRY);
+
+/// What is read of a CanaryRoute.
+#[derive(Debug, PartialEq)]
+struct CanaryRoute(Vec<Canary>);
+
+#[derive(Debug, PartialEq)]
+struct Canary {
+    root: String,
+    port: Option<u16>,
+    stable: String,
+    canary: String,
+    canary_port: Option<u16>,
+    percent: u32,
+}
+
+fn read(metadata: Metadata<'_>, object: &Fields) -> Result<Object, FieldError> {
+    let spec = object.get("spec").unwrap_or(&Value::Null);
+    let canaries = spec["canaries"].as_array();
+    let canaries = canaries.ok_or_else(|| {
+        FieldError::new("is not a list; write one")
+            .below("canaries")
+            .below("spec")
+    })?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let port = |value: &Value| value.as_u64().and_then(|port| u16::try_from(port).ok());
+    let canaries = canaries.iter().map(|canary| Canary {
+        root: text(&canary["root"]),
+        port: port(&canary["port"]),
+        stable: text(&canary["stable"]),
+        canary: text(&canary["canary"]),
+        canary_port: port(&canary["canaryPort"]),
+        percent: canary["percent"].as_u64().unwrap_or(0) as u32,
+    });
+    let content = CanaryRoute(canaries.collect());
+    Ok(metadata.into_route(content))
+}
+
+impl Translate for CanaryRoute {
+    fn translate(
+        &self,
+        object: &RouteObject,
+        _: Context<'_>,
+        diagnostics: &mut Diagnostics,
+    ) -> Vec<Claim> {
+        let canaries = self.0.iter().enumerate();
+        canaries
+            .map(|(number, canary)| {
+                let field = format!("spec.canaries[{number}]");
+                let is_possible = canary.percent <= 100;
+                if !is_possible {
+                    diagnostics.emit(
+                        &object.origin(),
+                        Severity::Refused,
+                        reason::INVALID_WEIGHT,
+                        format!("{field}.percent"),
+                        "is more than 100; write less",
+                    );
+                }
+                let leaf = |service: &str, port, weight| Leaf {
+                    name: service.to_owned(),
+                    service: Some(ObjectName::new(&*object.name.namespace, service)),
+                    port,
+                    weight: Weight::whole(weight),
+                    field: field.clone(),
+                };
+                let split = is_possible.then(|| Split {
+                    clients: Clients::Everyone,
+                    leaves_field: field.clone(),
+                    leaves: vec![
+                        leaf(&canary.stable, None, 100 - canary.percent),
+                        leaf(&canary.canary, canary.canary_port, canary.percent),
+                    ],
+                    on_no_endpoints: OnNoEndpoints::Refuse,
+                });
+                Claim {
+                    origin: object.origin(),
+                    created: object.created,
+                    root: ObjectName::new(&*object.name.namespace, &*canary.root),
+                    root_field: format!("{field}.root"),
+                    ports: canary.port.map_or(Ports::All, Ports::one),
+                    split,
+                }
+            })
+            .collect()
+    }
+
+    fn weights(&self) -> String {
+        let canaries = self.0.iter();
+        let weights = canaries.map(|it| format!("{}:{}", it.canary, it.percent));
+        weights.collect::<Vec<_>>().join(",")
+    }
+
+    fn written_roots(&self) -> Vec<&str> {
+        self.0.iter().map(|canary| canary.root.as_str()).collect()
+    }
+
+    fn is_equal(&self, other: &dyn Translate) -> bool {
+        route::is_equal(self, other)
+    }
+}
