@@ -267,8 +267,7 @@ impl Compiler {
         };
         let old = old.map(|route| route.claims).unwrap_or_default();
         let new = self.routes.get(object).map(|route| route.claims.as_slice());
-        self.index
-            .replace(object, &old, new.unwrap_or_default(), &self.routes);
+        self.index.replace(object, &old, new.unwrap_or_default());
     }
 
     /// Brings the frontends that these roots claim to what is known; the roots that claim any of

@@ -21,8 +21,9 @@ pub(super) struct Index {
 #[derive(Debug, Default)]
 struct Root {
     claims: Few<ClaimId>,
-    /// The Services that the claims name, the root included.
-    uses: Few<ObjectName>,
+    /// The Services that the claims name, and how many times: a claim that comes or goes costs
+    /// what it names itself, however many others there are.
+    uses: BTreeMap<ObjectName, usize>,
 }
 
 /// One of the claims of an object.
@@ -37,30 +38,40 @@ pub(super) type Routes = BTreeMap<ObjectReference, Route>;
 
 impl Index {
     /// Puts the claims of an object in place of those that it had. Their roots are dirty.
-    pub(super) fn replace(
-        &mut self,
-        object: &ObjectReference,
-        old: &[Claim],
-        new: &[Claim],
-        routes: &Routes,
-    ) {
-        let mut touched = BTreeSet::new();
-        for (number, claim) in old.iter().enumerate() {
-            if let Some(root) = self.roots.get_mut(&claim.root) {
-                let object = object.clone();
-                root.claims.remove(&ClaimId { object, number });
-            }
-            touched.insert(claim.root.clone());
-        }
+    pub(super) fn replace(&mut self, object: &ObjectReference, old: &[Claim], new: &[Claim]) {
+        // New ones first, so that a Service that is named by both is not forgotten in between.
         for (number, claim) in new.iter().enumerate() {
             let root = self.roots.entry(claim.root.clone()).or_default();
             let object = object.clone();
             root.claims.insert(ClaimId { object, number });
-            touched.insert(claim.root.clone());
+            for service in services(claim) {
+                let count = root.uses.entry(service.clone()).or_default();
+                *count += 1;
+                if *count == 1 {
+                    let users = self.users.entry(service.clone()).or_default();
+                    users.insert(claim.root.clone());
+                }
+            }
+            self.dirty.insert(claim.root.clone());
         }
-        for root in touched {
-            self.update_uses(&root, routes);
-            self.dirty.insert(root);
+        for (number, claim) in old.iter().enumerate() {
+            if let Some(root) = self.roots.get_mut(&claim.root) {
+                if new.get(number).is_none_or(|new| new.root != claim.root) {
+                    let object = object.clone();
+                    root.claims.remove(&ClaimId { object, number });
+                }
+                for service in services(claim) {
+                    let Some(count) = root.uses.get_mut(service) else {
+                        continue;
+                    };
+                    *count -= 1;
+                    if *count == 0 {
+                        root.uses.remove(service);
+                        forget_user(&mut self.users, service, &claim.root);
+                    }
+                }
+            }
+            self.dirty.insert(claim.root.clone());
         }
     }
 
@@ -112,28 +123,24 @@ impl Index {
     pub(super) fn take_dirty(&mut self) -> BTreeSet<ObjectName> {
         std::mem::take(&mut self.dirty)
     }
+}
 
-    fn update_uses(&mut self, name: &ObjectName, routes: &Routes) {
-        let Some(root) = self.roots.get_mut(name) else {
-            return;
-        };
-        let itself = (!root.claims.is_empty()).then(|| name.clone());
-        let splits = root.claims(routes).filter_map(|claim| claim.split.as_ref());
-        let leaves = splits.flat_map(|split| &split.leaves);
-        let leaves = leaves.filter_map(|leaf| leaf.service.clone());
-        let uses = itself.into_iter().chain(leaves).collect();
-        let old = std::mem::replace(&mut root.uses, uses);
-        for service in root.uses.difference(&old) {
-            let users = self.users.entry(service.clone()).or_default();
-            users.insert(name.clone());
-        }
-        for service in old.difference(&root.uses) {
-            if let Some(users) = self.users.get_mut(service) {
-                users.remove(name);
-                if users.is_empty() {
-                    self.users.remove(service);
-                }
-            }
+/// The Services that a claim names.
+fn services(claim: &Claim) -> impl Iterator<Item = &ObjectName> {
+    let leaves = claim.split.iter().flat_map(|split| &split.leaves);
+    let leaves = leaves.filter_map(|leaf| leaf.service.as_ref());
+    std::iter::once(&claim.root).chain(leaves)
+}
+
+fn forget_user(
+    users: &mut HashMap<ObjectName, Few<ObjectName>>,
+    service: &ObjectName,
+    root: &ObjectName,
+) {
+    if let Some(of_service) = users.get_mut(service) {
+        of_service.remove(root);
+        if of_service.is_empty() {
+            users.remove(service);
         }
     }
 }

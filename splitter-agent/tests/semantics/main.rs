@@ -7,6 +7,7 @@ mod endpoints;
 mod fixtures;
 mod knowledge;
 mod locality;
+mod many_claims;
 mod names;
 mod overlap;
 mod ports;
