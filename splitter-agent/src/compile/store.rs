@@ -159,7 +159,7 @@ impl Store {
     /// Service has to offer into endpoints, or into other endpoints.
     pub(super) fn waits_for(&self, name: Option<&ObjectName>, offer: &Offer) -> Option<Kind> {
         // What can never be the name of a Service waits for none.
-        name?;
+        let name = name?;
         let unfollowed = |kind| (!self.kinds.is_followed(kind)).then_some(kind);
         match offer {
             Offer::NoService | Offer::NoPort => unfollowed(Kind::SERVICE),
@@ -173,8 +173,17 @@ impl Store {
             Offer::NoFamily => {
                 unfollowed(Kind::ENDPOINT_SLICE).or_else(|| unfollowed(Kind::SERVICE))
             }
-            Offer::Endpoints { .. } => unfollowed(Kind::ENDPOINT_SLICE),
+            Offer::Endpoints { .. } => unfollowed(Kind::ENDPOINT_SLICE)
+                .or_else(|| unfollowed(Kind::SERVICE).filter(|_| self.has_usable_endpoints(name))),
         }
+    }
+
+    /// Whether endpoints behind a Service can be used, whatever their ports, addresses and nodes: if
+    /// none is offered all the same, the Service may have changed since it was told of.
+    fn has_usable_endpoints(&self, service: &ObjectName) -> bool {
+        let endpoints = self.slices(service).flat_map(|slice| &slice.endpoints);
+        let mut usable = endpoints.map(|endpoint| endpoint.ready || endpoint.serving);
+        usable.any(|usable| usable)
     }
 
     /// An EndpointSlice of a namespace that exists but cannot be read.

@@ -349,6 +349,46 @@ fn what_depends_on_no_other_object_is_decided_at_once() {
     assert_eq!(agent.decision(), Some(refused));
 }
 
+/// A slice of `web-1` with a ready endpoint that its Service, as it was told of, does not lead to.
+#[test]
+fn a_leaf_whose_service_changed_unheard_keeps_its_share() {
+    let slice = |port: &str, address: &str| {
+        let family = if address.contains(':') {
+            "IPv6"
+        } else {
+            "IPv4"
+        };
+        let content = json!({
+            "addressType": family, "ports": [{"name": port, "port": 8080}],
+            "endpoints": [{
+                "addresses": [address], "conditions": {"ready": true}, "nodeName": "elsewhere",
+            }],
+        });
+        slice_of("web-1-0", "web-1", &content)
+    };
+    for (unheard, slice) in [
+        ("its port has another name", slice("web", "10.0.0.7")),
+        ("its addresses are of another family", slice("", "fd00::7")),
+    ] {
+        let mut agent = Agent::following(world().into_iter().chain([canary(9, 1)]));
+        agent.know(Kind::SERVICE, Knowledge::Stale);
+        agent.tell(slice.clone());
+        assert_eq!(agent.shares(), [("web-1", 9), ("web-2", 1)], "{unheard}");
+        assert_eq!(agent.waits_for(), [Kind::SERVICE], "{unheard}");
+        agent.know(Kind::SERVICE, Knowledge::Followed);
+        assert_eq!(agent.shares(), [("web-1", 0), ("web-2", 1)], "{unheard}");
+    }
+}
+
+#[test]
+fn a_leaf_without_any_endpoint_is_left_out_though_services_are_not_followed() {
+    let mut agent = Agent::following(world().into_iter().chain([canary(9, 1)]));
+    agent.know(Kind::SERVICE, Knowledge::Stale);
+    agent.tell(slice("web-1", &[]));
+    assert_eq!(agent.shares(), [("web-1", 0), ("web-2", 1)]);
+    assert_eq!(agent.waits_for(), []);
+}
+
 /// What happens in a cluster and to the feeds of one agent.
 #[derive(Clone, Debug)]
 enum Event {
