@@ -238,8 +238,8 @@ fn the_maps_name_it() {
     let view = View::open(&scene.pins).expect("the pinned maps");
     assert_eq!(view.frontends.len(), planned.len());
     for programmed in view.frontends.values() {
-        assert_eq!(programmed.split.origin.kind, "CanaryRoute");
-        assert_eq!(programmed.split.origin.name, "both");
+        assert_eq!(programmed.plan.origin.kind, "CanaryRoute");
+        assert_eq!(programmed.plan.origin.name, "both");
     }
 }
 

@@ -34,7 +34,7 @@ impl ServedVersion {
 pub(super) enum Definition {
     /// The cluster does not know them.
     Absent,
-    /// They are defined, but not yet, or not for long, to be had.
+    /// They are defined, but cannot be had yet.
     NotReady,
     /// They are served in these versions.
     Served {
@@ -49,7 +49,9 @@ impl Definition {
     /// What a CustomResourceDefinition says. What cannot be read in it counts as not said.
     pub(super) fn of(definition: &Value) -> Self {
         let metadata = &definition["metadata"];
-        if !metadata["deletionTimestamp"].is_null() || !is_established(definition) {
+        // One that is being deleted is served until its last object is gone, which a finalizer may
+        // put off for long.
+        if !is_established(definition) {
             return Self::NotReady;
         }
         let served: Vec<ServedVersion> = list(&definition["spec"]["versions"])
@@ -145,11 +147,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_established_or_about_to_go_is_not_ready() {
-        let versions = json!([version("v1alpha4", true)]);
-        let mut going = definition(&versions);
+    fn what_is_being_deleted_is_served_until_it_is_gone() {
+        let mut going = definition(&json!([version("v1alpha4", true)]));
         going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-        assert_eq!(Definition::of(&going), Definition::NotReady);
+        assert_eq!(used(&going), Some(("v1alpha4".to_owned(), false)));
+    }
+
+    #[test]
+    fn what_is_not_established_is_not_ready() {
+        let versions = json!([version("v1alpha4", true)]);
         let mut fresh = definition(&versions);
         fresh["status"]["conditions"][1]["status"] = json!("False");
         assert_eq!(Definition::of(&fresh), Definition::NotReady);

@@ -20,9 +20,11 @@ use super::row::{Content, Row};
 use super::steps::{self, Request, Step};
 use crate::objects::Resource;
 
-/// How long after a broken watch was accepted again everything that was missed has arrived: the
-/// server sends it first.
-const CATCHING_UP: Duration = Duration::from_secs(1);
+/// How long a broken watch that was accepted again has to be quiet for everything that was missed
+/// to have arrived: the server sends it first.
+const QUIET: Duration = Duration::from_secs(1);
+/// How long that may take altogether: a kind whose objects change all the time is never quiet.
+const MAX_CATCHING_UP: Duration = Duration::from_secs(30);
 /// How long it may take until a watch that ended is accepted again, for the kind to count as
 /// followed all the time.
 const LOST: Duration = Duration::from_secs(1);
@@ -96,9 +98,13 @@ pub(super) enum Told<C> {
 enum Link {
     /// Nothing is known to come.
     Down,
-    /// The watch was accepted after a failure, and until then everything that was missed
-    /// arrives.
-    CatchingUp(Instant),
+    /// The watch was accepted after a failure, and what was missed is arriving.
+    CatchingUp {
+        /// When everything will have arrived if nothing more does.
+        until: Instant,
+        /// When it is taken to have arrived in any case.
+        at_most: Instant,
+    },
     /// All changes are told.
     Up,
     /// The watch ended as watches do, and the next one should be accepted until then.
@@ -224,7 +230,7 @@ impl<C: Content> Feed<C> {
     const fn deadline(&self) -> Option<Instant> {
         match self.link {
             Link::Down | Link::Up => None,
-            Link::CatchingUp(until) | Link::Between(until) => Some(until),
+            Link::CatchingUp { until, .. } | Link::Between(until) => Some(until),
         }
     }
 
@@ -232,7 +238,7 @@ impl<C: Content> Feed<C> {
     fn is_late(&mut self) -> Option<Told<C>> {
         let now = Instant::now();
         match self.link {
-            Link::CatchingUp(until) if until <= now => {
+            Link::CatchingUp { until, .. } if until <= now => {
                 self.link = Link::Up;
                 self.resumed();
                 Some(Told::Followed)
@@ -277,15 +283,20 @@ impl<C: Content> Feed<C> {
                 self.answered();
                 self.link = match self.link {
                     Link::Up | Link::Between(_) => Link::Up,
-                    Link::Down | Link::CatchingUp(_) => Link::CatchingUp(now + CATCHING_UP),
+                    Link::Down | Link::CatchingUp { .. } => Link::CatchingUp {
+                        until: now + QUIET,
+                        at_most: now + MAX_CATCHING_UP,
+                    },
                 };
                 return Ok(None);
             }
             Step::Put(row) => {
+                self.arrived(now);
                 self.version = row.version();
                 Told::Put(row)
             }
             Step::Gone(row) => {
+                self.arrived(now);
                 self.version = row.version();
                 Told::Gone(row)
             }
@@ -304,11 +315,19 @@ impl<C: Content> Feed<C> {
                 self.link = match self.link {
                     Link::Up => Link::Between(self.not_before.max(now) + LOST),
                     Link::Between(until) => Link::Between(until),
-                    Link::Down | Link::CatchingUp(_) => Link::Down,
+                    Link::Down | Link::CatchingUp { .. } => Link::Down,
                 };
                 return Ok(None);
             }
         }))
+    }
+
+    /// Something arrived: if it was missed before, more of it may follow.
+    fn arrived(&mut self, now: Instant) {
+        if let Link::CatchingUp { at_most, .. } = self.link {
+            let until = at_most.min(now + QUIET);
+            self.link = Link::CatchingUp { until, at_most };
+        }
     }
 
     /// The server answers: if it did not before, other feeds need not wait to find that out.

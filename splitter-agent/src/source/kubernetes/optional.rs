@@ -108,8 +108,7 @@ impl Objects {
                 self.tracker.followed().await?;
             }
             Definition::NotReady => {
-                // While it is being deleted, the server deletes all its objects, and what
-                // follows them is told of each.
+                // One that is not established yet has no objects.
                 if self.following.is_none() {
                     self.tracker.followed().await?;
                 }
