@@ -18,7 +18,15 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Held while an agent is at work in a pin directory.
 #[derive(Debug)]
-pub struct PinLock(#[expect(dead_code, reason = "open for as long as the lock is held")] File);
+pub struct PinLock(File);
+
+impl Drop for PinLock {
+    fn drop(&mut self) {
+        // Closing it would not do: a process that is just being started has the descriptor too,
+        // until it executes its program. That it fails ends nothing but this early release.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
 
 impl PinDirectory {
     /// Locks the directory until the result is dropped or the process ends.
@@ -68,9 +76,12 @@ impl PinDirectory {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             result => result.map_err(PinError::io("open", &self.0))?,
         };
-        // A lock that others who look can have too; given back at once, with the descriptor.
+        // A lock that others who look can have too, given back at once.
         match flock(&directory, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(false),
+            Ok(()) => {
+                drop(PinLock(directory));
+                Ok(false)
+            }
             Err(Errno::WOULDBLOCK) => Ok(true),
             Err(errno) => Err(PinError::io("examine the lock of", &self.0)(errno.into())),
         }
