@@ -1,24 +1,24 @@
 //! `cargo xtask demo`: a shop in two versions on this machine, a real agent, and a TrafficSplit that
 //! is edited while a client keeps buying.
 //!
-//! Every pod is a process with a network namespace and a cgroup of its own; the manifests are
-//! ordinary Kubernetes YAML in a directory that the agent watches; no cluster is involved. With
-//! `--cluster` one is: the same is played by `kubectl apply` on two nodes.
+//! Without a cluster ([`local`]) every pod is a process with a network namespace and a cgroup of its
+//! own, and the manifests are files in a directory that the agent watches. With `--cluster`
+//! ([`on_cluster`]) the same is played by `kubectl apply` on two nodes.
+//!
+//! - `scenario`: what is shown;
+//! - `steps`: changing the weights and counting who answers, wherever that is;
+//! - `evaluate`: whether what was counted is what was configured;
+//! - `screen`: what all of it looks like.
 
-mod agent;
-mod client;
-mod cluster;
+mod evaluate;
 mod interrupt;
-mod judge;
-mod look_around;
-mod manifests;
+mod kubectl;
+mod local;
+mod on_cluster;
 mod scenario;
-mod scene;
 mod screen;
 mod status;
 mod steps;
-mod table;
-mod text;
 
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -29,12 +29,14 @@ use clap::{Args, ValueEnum};
 use testbed::cluster::tools::{self, Part};
 use testbed::packages::{self, Requirement};
 use testbed::preflight;
+use testbed::workspace::say;
 
-use self::judge::Outcome;
+use self::evaluate::{Outcome, Row};
+use self::local::Local;
+use self::on_cluster::OnCluster;
 use self::scenario::{BOOKSTORE, HTTPBIN, Scenario};
-use self::scene::Scene;
 use self::screen::Screen;
-use self::steps::Pace;
+use self::steps::{Pace, play};
 
 /// Settings of `cargo xtask demo`.
 #[derive(Args, Clone, Debug)]
@@ -74,6 +76,15 @@ enum Name {
     Httpbin,
 }
 
+/// What is put on the cluster's nodes.
+#[derive(Clone, Debug)]
+pub struct Images {
+    /// The archives of the images.
+    pub archives: Vec<PathBuf>,
+    /// The agent's program, as it lies in its image, to ask for a node's status.
+    pub agent: PathBuf,
+}
+
 impl DemoArgs {
     fn scenario(&self) -> &'static Scenario {
         match self.scenario {
@@ -82,7 +93,7 @@ impl DemoArgs {
         }
     }
 
-    /// Whether it shall be shown on a cluster: then [`run_on_cluster`] does.
+    /// Whether it is to be shown on a cluster: then [`run_on_cluster`] does.
     #[must_use]
     pub fn wants_cluster(&self) -> bool {
         self.cluster
@@ -117,9 +128,7 @@ pub fn check(args: &DemoArgs, to_build: &[Requirement]) -> Result<()> {
         requirements.extend(tools::requirements(Part::Nodes)?);
     } else {
         requirements.push(packages::IP);
-        if scenario.uses_curl() {
-            requirements.push(packages::CURL);
-        }
+        requirements.extend(scenario.uses_curl.then_some(packages::CURL));
     }
     preflight::check(scenario.command, &requirements)
 }
@@ -132,30 +141,17 @@ pub fn check(args: &DemoArgs, to_build: &[Requirement]) -> Result<()> {
 pub fn run(args: &DemoArgs, agent_binary: &Path) -> Result<()> {
     interrupt::watch()?;
     let mut screen = Screen::new();
-    let scenario = args.scenario();
     let pace = args.pace(&screen, Duration::from_millis(40), 20);
 
-    let mut scene = Scene::set(scenario, agent_binary)?;
-    screen.introduce(&scene.description())?;
-    let rows = steps::play(&mut scene, pace, &mut screen)?;
+    let mut local = Local::start(args.scenario(), agent_binary)?;
+    local.introduce(&mut screen)?;
+    let rows = play(&mut local, pace, &mut screen)?;
     screen.summarise(&rows)?;
     if args.keep {
-        look_around::wait(&scene, &mut screen)?;
+        local.look_around(&mut screen)?;
     }
-    drop(scene);
-
-    let outcome = Outcome::of(&rows);
-    ensure!(outcome.is_good(), "the demo failed: {outcome}");
-    Ok(())
-}
-
-/// What is put on the cluster's nodes.
-#[derive(Clone, Debug)]
-pub struct Images {
-    /// The archives of the images.
-    pub archives: Vec<PathBuf>,
-    /// The agent's program, as it lies in its image, to ask for a node's status.
-    pub agent: PathBuf,
+    drop(local);
+    verdict(&rows)
 }
 
 /// Shows the demo on a cluster, which it makes. However it ends, everything is cleaned up, unless
@@ -165,10 +161,38 @@ pub struct Images {
 ///
 /// When a node's share is not as configured or a request fails.
 pub fn run_on_cluster(args: &DemoArgs, images: Images) -> Result<()> {
-    let scenario = args.scenario();
     interrupt::watch()?;
     let mut screen = Screen::new();
     // A command in a pod takes a while to start, so there are fewer of them.
     let pace = args.pace(&screen, Duration::from_millis(100), 1);
-    cluster::run(scenario, images, pace, args.keep, &mut screen)
+
+    let mut cluster = OnCluster::up(args.scenario(), images, &mut screen)?;
+    let played = cluster
+        .install(&mut screen)
+        .and_then(|()| play(&mut cluster, pace, &mut screen))
+        .and_then(|rows| {
+            screen.summarise(&rows)?;
+            interrupt::check()?;
+            Ok(rows)
+        });
+    if args.keep && played.is_ok() {
+        cluster.keep(&mut screen)?;
+    } else {
+        // Whether or not there is a terminal any more.
+        let _ = screen.leave();
+        say("taking the cluster down");
+        cluster.down()?;
+    }
+    let rows = played.or_else(|error| {
+        // Ctrl-C reaches the commands that are run as well, and one that fails is not why.
+        interrupt::check()?;
+        Err(error)
+    })?;
+    verdict(&rows)
+}
+
+fn verdict(rows: &[Row]) -> Result<()> {
+    let outcome = Outcome::of(rows);
+    ensure!(outcome.is_good(), "the demo failed: {outcome}");
+    Ok(())
 }

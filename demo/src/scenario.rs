@@ -1,4 +1,4 @@
-//! What the scenarios consist of.
+//! What is shown.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -11,16 +11,14 @@ pub(crate) const BOOKSTORE: Scenario = Scenario {
     leaves: ["bookstore-v1", "bookstore-v2"],
     split: "bookstore-split",
     client: "bookbuyer",
-    client_kind: ClientKind::Process,
+    uses_curl: false,
     path: "/books-bought",
     steps: &[[100, 0], [50, 50], [90, 10], [0, 100]],
     requests: 1_000,
     watchable_rate: 750,
-    on_cluster: OnCluster {
-        directory: "deploy/examples/bookstore",
-        manifest: "00-bookstore.yaml",
-        url: "http://bookstore.bookstore:14001/books-bought",
-    },
+    directory: "deploy/examples/bookstore",
+    manifest: "00-bookstore.yaml",
+    cluster_url: "http://bookstore.bookstore:14001/books-bought",
 };
 
 /// The canary: curl shows the headers.
@@ -32,19 +30,17 @@ pub(crate) const HTTPBIN: Scenario = Scenario {
     leaves: ["httpbin-v1", "httpbin-v2"],
     split: "http-split",
     client: "curl",
-    client_kind: ClientKind::Curl,
+    uses_curl: true,
     path: "/json",
     steps: &[[100, 0], [50, 50]],
     requests: 10,
     watchable_rate: 6,
-    on_cluster: OnCluster {
-        directory: "deploy/examples/httpbin",
-        manifest: "00-httpbin.yaml",
-        url: "http://httpbin.httpbin:8000/ip",
-    },
+    directory: "deploy/examples/httpbin",
+    manifest: "00-httpbin.yaml",
+    cluster_url: "http://httpbin.httpbin:8000/ip",
 };
 
-/// The port of every Service of the demo.
+/// The port of every Service without a cluster.
 pub(crate) const PORT: u16 = 14001;
 
 /// A root Service with two leaves, a client, and what happens to the weights.
@@ -62,51 +58,36 @@ pub(crate) struct Scenario {
     pub(crate) leaves: [&'static str; 2],
     /// The TrafficSplit.
     pub(crate) split: &'static str,
-    /// The client's pod.
+    /// The client's pod, without a cluster.
     pub(crate) client: &'static str,
-    /// What asks in there.
-    pub(crate) client_kind: ClientKind,
+    /// Whether each request is a run of curl, and not one of a process that stays.
+    pub(crate) uses_curl: bool,
     /// What it asks for.
     pub(crate) path: &'static str,
-    /// The weights, step after step.
+    /// The weights, step after step, without a cluster.
     pub(crate) steps: &'static [[u64; 2]],
     /// How many requests there are in a step when nothing else is said.
     pub(crate) requests: u64,
     /// How many a second make a step that people can follow.
     pub(crate) watchable_rate: u64,
-    /// The same on a cluster.
-    pub(crate) on_cluster: OnCluster,
-}
-
-/// A scenario as files that `kubectl apply` takes.
-#[derive(Debug)]
-pub(crate) struct OnCluster {
-    /// Where they are. Those that are called `NN-split-A-B.yaml` are the steps.
+    /// The manifests for a cluster. Those that are called `NN-split-A-B.yaml` are the steps.
     pub(crate) directory: &'static str,
     /// The one with the Services and the pods behind them.
     pub(crate) manifest: &'static str,
-    /// The address that clients ask.
-    pub(crate) url: &'static str,
-}
-
-/// What makes the requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ClientKind {
-    /// A process that stays, as an application does.
-    Process,
-    /// A run of curl for each.
-    Curl,
+    /// What clients on a cluster ask for.
+    pub(crate) cluster_url: &'static str,
 }
 
 impl Scenario {
-    /// The ClusterIP of the root Service.
-    pub(crate) const fn root_address(&self) -> Ipv4Addr {
-        cluster_ip(0)
-    }
-
-    /// The leaves with their ClusterIPs.
-    pub(crate) fn leaf_addresses(&self) -> impl Iterator<Item = (&'static str, Ipv4Addr)> {
-        self.leaves.into_iter().zip((1..).map(cluster_ip))
+    /// The Services with their ClusterIPs, the root first.
+    pub(crate) fn services(&self) -> [(&'static str, Ipv4Addr); 3] {
+        let [one, two] = self.leaves;
+        let address = |index: u8| Ipv4Addr::new(10, 96, 0, 10 + index);
+        [
+            (self.root, address(0)),
+            (one, address(1)),
+            (two, address(2)),
+        ]
     }
 
     /// `host:port` of the root Service, as clients know it.
@@ -114,31 +95,18 @@ impl Scenario {
         format!("{}.{}:{PORT}", self.root, self.namespace)
     }
 
-    /// The address that clients ask.
+    /// What the client asks for.
     pub(crate) fn url(&self) -> String {
         format!("http://{}{}", self.authority(), self.path)
     }
 
-    /// What the cluster's name server would know.
+    /// What a cluster's name server would know.
     pub(crate) fn names(&self) -> Vec<(String, IpAddr)> {
-        let mut names = Vec::new();
-        let root = (self.root, self.root_address());
-        for (service, address) in [root].into_iter().chain(self.leaf_addresses()) {
-            for suffix in ["", ".svc", ".svc.cluster.local"] {
-                let name = format!("{service}.{}{suffix}", self.namespace);
-                names.push((name, address.into()));
-            }
-        }
-        names
+        let suffixes = ["", ".svc", ".svc.cluster.local"];
+        let name = |(service, address): (&str, Ipv4Addr)| {
+            let name = format!("{service}.{}", self.namespace);
+            suffixes.map(|suffix| (format!("{name}{suffix}"), address.into()))
+        };
+        self.services().into_iter().flat_map(name).collect()
     }
-
-    /// Whether curl has to be installed.
-    pub(crate) fn uses_curl(&self) -> bool {
-        self.client_kind == ClientKind::Curl
-    }
-}
-
-/// The demo's `index`-th ClusterIP.
-const fn cluster_ip(index: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 96, 0, 10 + index)
 }

@@ -1,14 +1,16 @@
-//! What the demo looks like: bars that move on a terminal, plain lines elsewhere.
+//! What the demo looks like: bars that move on a terminal, plain lines elsewhere, and a table at the
+//! end.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::mem;
 use std::time::Duration;
 
-use super::client::Tally;
-use super::judge::{Place, Row, Verdict, share};
-use super::scene::Description;
-use super::text::{bar, grouped, milliseconds, percent, weights};
+use crate::evaluate::{Outcome, Row, Verdict};
+
+/// How many characters a bar has.
+const BAR: usize = 32;
 
 /// The standard output.
 #[derive(Debug)]
@@ -23,40 +25,31 @@ pub(crate) struct Screen {
 /// How far a step is.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    /// The step, counted from one, of how many.
-    pub(crate) step: usize,
+    /// How many steps there are.
     pub(crate) steps: usize,
-    pub(crate) wording: Wording,
-    /// The command that makes the change, if one does.
+    /// What makes the change, to be put after "after".
+    pub(crate) change_by: &'static str,
+    /// The command that makes it, if one does.
     pub(crate) command: Option<String>,
-    pub(crate) leaves: [&'static str; 2],
-    pub(crate) weights: [u64; 2],
     /// How many requests will be made, in all places.
     pub(crate) requests: u64,
     /// How long after the change the weights were programmed; `None` while they are not.
     pub(crate) programmed_after: Option<Duration>,
-    /// What each place has counted.
-    pub(crate) tallies: Vec<(Place, Tally)>,
+    /// What went wrong, and how often.
+    pub(crate) errors: BTreeMap<String, u64>,
+    /// What was counted so far; never empty.
+    pub(crate) rows: Vec<Row>,
 }
 
-/// How changes of the TrafficSplit are spoken of.
+/// A colour or weight of text.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wording {
-    /// While one is not programmed.
-    pub(crate) changed: &'static str,
-    /// What it was, to be put after "after".
-    pub(crate) change: &'static str,
-}
-
-impl Progress {
-    /// What was counted, and together if there are several places.
-    fn counts(&self) -> Vec<(Place, Tally)> {
-        let mut counts = self.tallies.clone();
-        if counts.len() > 1 {
-            counts.push((Place::Both, Tally::sum(&self.tallies)));
-        }
-        counts
-    }
+enum Style {
+    Bold,
+    Dim,
+    Green,
+    Red,
+    /// One for each leaf.
+    Leaf(usize),
 }
 
 impl Drop for Screen {
@@ -64,17 +57,6 @@ impl Drop for Screen {
         // There may be no terminal any more.
         let _ = self.leave();
     }
-}
-
-/// A colour or weight of text.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Style {
-    Bold,
-    Dim,
-    Green,
-    Red,
-    /// One for each leaf.
-    Leaf(usize),
 }
 
 impl Screen {
@@ -90,30 +72,36 @@ impl Screen {
         }
     }
 
-    /// One for logs.
-    #[cfg(test)]
-    pub(crate) fn plain() -> Self {
-        Self {
-            live: false,
-            colour: false,
-            drawn: 0,
-        }
-    }
-
     /// Whether somebody watches.
     pub(crate) fn is_live(&self) -> bool {
         self.live
     }
 
-    /// Prints what is on the stage.
-    pub(crate) fn introduce(&mut self, description: &Description) -> io::Result<()> {
-        let width = description.parts.iter().map(|(name, _)| name.len()).max();
-        let width = width.unwrap_or(0);
-        let mut lines = vec![self.paint(Style::Bold, description.title), String::new()];
-        for (name, text) in &description.parts {
-            lines.push(format!("  {name:width$}  {}", self.paint(Style::Dim, text)));
+    /// Prints what is going to be shown.
+    pub(crate) fn title(&mut self, title: &str) -> io::Result<()> {
+        let title = self.paint(Style::Bold, title);
+        self.print(&[title, String::new()])
+    }
+
+    /// Prints lines of a name and an explanation, in two columns.
+    pub(crate) fn explain(&mut self, width: usize, lines: &[(String, String)]) -> io::Result<()> {
+        let line = |(name, text): &(String, String)| {
+            format!("  {name:width$}  {}", self.paint(Style::Dim, text))
+        };
+        let lines: Vec<_> = lines.iter().map(line).collect();
+        self.print(&lines)
+    }
+
+    /// Prints commands to go on with, each below what it does.
+    pub(crate) fn suggest(&mut self, title: &str, entries: &[(String, String)]) -> io::Result<()> {
+        let mut lines = vec![String::new(), self.paint(Style::Bold, title)];
+        for (what, command) in entries {
+            lines.push(format!(
+                "  {}",
+                self.paint(Style::Dim, &format!("# {what}"))
+            ));
+            lines.push(format!("  {command}"));
         }
-        lines.push(String::new());
         self.print(&lines)
     }
 
@@ -122,17 +110,17 @@ impl Screen {
         if !self.live {
             return Ok(());
         }
-        let lines = self.block(progress, None);
+        let lines = self.step(progress, false);
         self.replace(&lines)
     }
 
     /// Shows how a step went.
-    pub(crate) fn finish(&mut self, progress: &Progress, rows: &[Row]) -> io::Result<()> {
-        if !self.live {
-            return self.print(&plain_lines(progress, rows));
-        }
-        let mut lines = self.block(progress, Some(rows));
+    pub(crate) fn finish(&mut self, progress: &Progress) -> io::Result<()> {
+        let mut lines = self.step(progress, true);
         lines.push(String::new());
+        if !self.live {
+            return self.print(&lines);
+        }
         self.replace(&lines)?;
         self.drawn = 0;
         Ok(())
@@ -147,78 +135,124 @@ impl Screen {
         output.flush()
     }
 
-    /// A heading in the style of this screen.
-    pub(crate) fn heading(&self, text: &str) -> String {
-        self.paint(Style::Bold, text)
-    }
-
-    /// An explanation in the style of this screen.
-    pub(crate) fn aside(&self, text: &str) -> String {
-        self.paint(Style::Dim, text)
-    }
-
     /// The lines of a step.
-    fn block(&self, progress: &Progress, rows: Option<&[Row]>) -> Vec<String> {
-        let counts = progress.counts();
-        let all = Tally::sum(&progress.tallies);
-        let title = format!(
-            "Step {} of {}   {:<6}",
-            progress.step,
-            progress.steps,
-            weights(progress.weights)
-        );
+    fn step(&self, progress: &Progress, is_over: bool) -> Vec<String> {
+        let rows = &progress.rows;
+        let first = &rows[0];
+        let made = Outcome::of(rows).requests;
         let state = match progress.programmed_after {
-            None => progress.wording.changed.to_owned(),
+            None => format!("after {}, not programmed yet", progress.change_by),
             Some(time) => format!(
-                "programmed {} after {}   {} of {} requests",
-                milliseconds(time),
-                progress.wording.change,
-                grouped(all.requests()),
+                "programmed {} ms after {}   {} of {} requests",
+                time.as_millis().max(1),
+                progress.change_by,
+                grouped(made),
                 grouped(progress.requests)
             ),
         };
-        let mut lines = vec![format!(
-            "{}   {}",
+        let title = format!(
+            "Step {} of {}   {:<6}",
+            first.step,
+            progress.steps,
+            weights(first.weights)
+        );
+        let (title, state) = (
             self.paint(Style::Bold, &title),
-            self.paint(Style::Dim, &state)
-        )];
-        if let Some(command) = &progress.command {
-            lines.push(format!("  {command}"));
-        }
-        let width = progress.leaves.iter().map(|leaf| leaf.len()).max();
-        let width = width.unwrap_or(0);
-        let total: u64 = progress.weights.iter().sum();
-        for (index, leaf) in progress.leaves.into_iter().enumerate() {
-            let configured = share(progress.weights[index], total);
-            lines.push(format!(
-                "  {leaf:width$}  configured {:>7}  {}",
-                percent(configured),
-                self.paint(Style::Dim, &bar(configured)),
-            ));
-            for (place, tally) in &counts {
-                let count = tally.answers_of(leaf);
-                let observed = share(count, tally.requests());
-                let row = rows
-                    .into_iter()
-                    .flatten()
-                    .find(|row| row.index == index && row.place == *place);
-                let mark = match row.map(|row| row.verdict) {
-                    None => String::new(),
-                    Some(Verdict::Good) => self.paint(Style::Green, " ✓"),
-                    Some(_) => self.paint(Style::Red, " ✗"),
-                };
+            self.paint(Style::Dim, &state),
+        );
+        let mut lines = vec![format!("{title}   {state}")];
+        lines.extend(
+            progress
+                .command
+                .iter()
+                .map(|command| format!("  {command}")),
+        );
+        let width = widest(rows, |row| row.leaf.len());
+        let mut above = None;
+        for row in rows {
+            if above.replace(row.index) != Some(row.index) {
                 lines.push(format!(
-                    "  {:>width$}  observed   {:>7}  {} {:>6}{mark}",
-                    place.name(),
-                    percent(observed),
-                    self.paint(Style::Leaf(index), &bar(observed)),
-                    grouped(count),
+                    "  {:width$}  configured {:>7}  {}",
+                    row.leaf,
+                    percent(row.configured),
+                    self.paint(Style::Dim, &bar(row.configured)),
                 ));
             }
+            let mark = match row.verdict {
+                _ if !is_over => String::new(),
+                Verdict::Good => self.paint(Style::Green, " ✓"),
+                _ => self.paint(Style::Red, " ✗"),
+            };
+            lines.push(format!(
+                "  {:>width$}  observed   {:>7}  {} {:>6}{mark}",
+                row.place,
+                percent(row.share()),
+                self.paint(Style::Leaf(row.index), &bar(row.share())),
+                grouped(row.observed),
+            ));
         }
-        for (error, count) in all.errors() {
-            let text = format!("  {} failed: {error}", grouped(count));
+        for (error, count) in &progress.errors {
+            let text = format!("  {} failed: {error}", grouped(*count));
             lines.push(self.paint(Style::Red, &text));
+        }
+        lines
+    }
+
+    /// Prints the table of everything.
+    pub(crate) fn summarise(&mut self, rows: &[Row]) -> io::Result<()> {
+        let outcome = Outcome::of(rows);
+        let style = match outcome.is_good() {
+            true => Style::Green,
+            false => Style::Red,
+        };
+        let mut lines = self.table(rows);
+        lines.push(String::new());
+        lines.push(self.paint(style, &format!("{outcome}.")));
+        self.print(&lines)
+    }
+
+    /// A heading, and a line for each row. What is the same as in the line above is left out.
+    fn table(&self, rows: &[Row]) -> Vec<String> {
+        let leaf_width = widest(rows, |row| row.leaf.len());
+        let place_width = widest(rows, |row| row.place.len());
+        // Where there is only one place there is no column for it.
+        let place = |text: &str| match place_width {
+            0 => String::new(),
+            width => format!("{text:width$}  "),
+        };
+        let head = format!(
+            "step  weights  {:leaf_width$}  {}configured  observed    share  allowed error  verdict",
+            "leaf",
+            place("node")
+        );
+        let mut lines = vec![self.paint(Style::Bold, &head)];
+        let (mut step_above, mut leaf_above) = (None, None);
+        for row in rows {
+            let is_new_step = step_above.replace(row.step) != Some(row.step);
+            let is_new_leaf = leaf_above.replace(row.leaf) != Some(row.leaf) || is_new_step;
+            let (step, weights) = match is_new_step {
+                true => (row.step.to_string(), weights(row.weights)),
+                false => Default::default(),
+            };
+            let allowed = match row.allowed {
+                0.0 => "exact".to_owned(),
+                allowed => format!("± {allowed:.1}"),
+            };
+            let verdict = match row.verdict {
+                Verdict::Good => self.paint(Style::Green, "ok"),
+                Verdict::Off => self.paint(Style::Red, "OFF"),
+                Verdict::Failures(count) => {
+                    self.paint(Style::Red, &format!("{} FAILED", grouped(count)))
+                }
+            };
+            lines.push(format!(
+                "{step:>4}  {weights:>7}  {:leaf_width$}  {}{:>10}  {:>8}  {:>7}  {allowed:>13}  {verdict}",
+                if is_new_leaf { row.leaf } else { "" },
+                place(&row.place),
+                percent(row.configured),
+                grouped(row.observed),
+                percent(row.share()),
+            ));
         }
         lines
     }
@@ -255,7 +289,7 @@ impl Screen {
     }
 
     /// Text in a style, if there are any.
-    pub(crate) fn paint(&self, style: Style, text: &str) -> String {
+    fn paint(&self, style: Style, text: &str) -> String {
         if !self.colour {
             return text.to_owned();
         }
@@ -271,137 +305,133 @@ impl Screen {
     }
 }
 
-/// A step for logs: in one line, or one for each place.
-fn plain_lines(progress: &Progress, rows: &[Row]) -> Vec<String> {
-    let mut lines = vec![format!(
-        "step {} of {}: {} programmed after {};",
-        progress.step,
-        progress.steps,
-        weights(progress.weights),
-        milliseconds(progress.programmed_after.unwrap_or_default()),
-    )];
-    if let Some(command) = &progress.command {
-        lines[0] += &format!(" {command}");
-    }
-    for (place, _) in progress.counts() {
-        let texts: Vec<_> = rows
-            .iter()
-            .filter(|row| row.place == place)
-            .map(|row| {
-                format!(
-                    " {} {} of {} ({}, configured {})",
-                    row.leaf,
-                    grouped(row.observed),
-                    grouped(row.requests),
-                    percent(share(row.observed, row.requests)),
-                    percent(row.configured),
-                )
-            })
-            .collect();
-        let text = texts.join(",");
-        match place {
-            Place::Only => lines[0] += &text,
-            place => lines.push(format!("  {}:{text}", place.name())),
+fn widest(rows: &[Row], width: impl Fn(&Row) -> usize) -> usize {
+    rows.iter().map(width).max().unwrap_or(0)
+}
+
+/// A bar that is full at 1.
+fn bar(share: f64) -> String {
+    // An eighth of a character is as fine as it gets.
+    const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    let eighths = (share.clamp(0.0, 1.0) * (BAR * 8) as f64).round() as usize;
+    let (full, part) = (eighths / 8, PARTS[eighths % 8]);
+    let rest = BAR - full - usize::from(!part.is_empty());
+    format!("{}{part}{}", "█".repeat(full), "·".repeat(rest))
+}
+
+fn weights([one, two]: [u64; 2]) -> String {
+    format!("{one}/{two}")
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+/// A number with its thousands set apart.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
         }
+        text.push(digit);
     }
-    if let Some(last) = lines.last_mut() {
-        for (error, count) in Tally::sum(&progress.tallies).errors() {
-            *last += &format!("; {} failed: {error}", grouped(count));
-        }
-    }
-    lines
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::judge;
+    use crate::evaluate::tests::rows;
+
+    /// One for logs.
+    const PLAIN: Screen = Screen {
+        live: false,
+        colour: false,
+        drawn: 0,
+    };
 
     #[test]
-    fn without_a_terminal_there_is_nothing_to_draw_over_and_no_colour() {
-        let screen = Screen::plain();
-        assert_eq!(screen.paint(Style::Red, "text"), "text");
+    fn without_a_terminal_there_is_no_colour() {
+        assert_eq!(PLAIN.paint(Style::Red, "text"), "text");
         let screen = Screen {
             colour: true,
-            ..screen
+            ..PLAIN
         };
         assert_eq!(screen.paint(Style::Red, "text"), "\x1b[31mtext\x1b[0m");
     }
 
-    fn progress(tallies: Vec<(Place, Tally)>) -> Progress {
-        Progress {
-            step: 1,
+    #[test]
+    fn a_step_shows_each_node_both_and_what_failed() {
+        let progress = Progress {
             steps: 3,
-            wording: Wording {
-                changed: "edited, waiting for the agent",
-                change: "the edit",
-            },
-            command: None,
-            leaves: ["shop-v1", "shop-v2"],
-            weights: [50, 50],
-            requests: 4,
+            change_by: "kubectl",
+            command: Some("kubectl apply -f step.yaml".to_owned()),
+            requests: 6,
             programmed_after: Some(Duration::from_millis(6)),
-            tallies,
-        }
-    }
-
-    fn tally(count: u64) -> Tally {
-        let mut tally = Tally::default();
-        for leaf in ["shop-v1", "shop-v2"] {
-            tally.add_many(Ok(leaf.to_owned()), count);
-        }
-        tally
-    }
-
-    #[test]
-    fn a_step_in_a_single_place_is_one_plain_line() {
-        let progress = progress(vec![(Place::Only, tally(2))]);
-        let rows = judge(1, progress.leaves, progress.weights, &progress.tallies);
-        assert_eq!(
-            plain_lines(&progress, &rows),
-            [
-                "step 1 of 3: 50/50 programmed after 6 ms; shop-v1 2 of 4 (50.0 %, configured 50.0 %), \
-                 shop-v2 2 of 4 (50.0 %, configured 50.0 %)"
-            ]
-        );
-    }
-
-    #[test]
-    fn a_step_on_two_nodes_shows_each_and_both() {
-        let nodes = ["node-1", "node-2"].map(|name| Place::One(name.to_owned()));
-        let tallies = nodes.into_iter().map(|node| (node, tally(1))).collect();
-        let mut progress = progress(tallies);
-        progress.command = Some("kubectl apply -f step.yaml".to_owned());
-        let rows = judge(1, progress.leaves, progress.weights, &progress.tallies);
-        let starts = |lines: Vec<String>, expected: &[&str]| {
-            assert_eq!(lines.len(), expected.len(), "{lines:#?}");
-            for (line, start) in lines.iter().zip(expected) {
-                assert!(line.starts_with(start), "{line}");
-            }
+            errors: [("refused".to_owned(), 2)].into(),
+            rows: rows([50, 50], &[("node-1", [1, 1]), ("node-2", [1, 1])], 1),
         };
-        starts(
-            plain_lines(&progress, &rows),
-            &[
-                "step 1 of 3: 50/50 programmed after 6 ms; kubectl apply -f step.yaml",
-                "  node-1: shop-v1 1 of 2 (50.0 %, configured 50.0 %), shop-v2 1 of 2",
-                "  node-2: shop-v1 1 of 2",
-                "  both: shop-v1 2 of 4",
-            ],
+        let lines = PLAIN.step(&progress, true);
+        let expected = [
+            "Step 1 of 3   50/50    programmed 6 ms after kubectl   6 of 6 requests",
+            "  kubectl apply -f step.yaml",
+            "  shop-v1  configured  50.0 %",
+            "   node-1  observed    33.3 %",
+            "   node-2  observed    33.3 %",
+            "     both  observed    33.3 %",
+            "  shop-v2  configured  50.0 %",
+            "   node-1  observed    33.3 %",
+            "   node-2  observed    33.3 %",
+            "     both  observed    33.3 %",
+            "  2 failed: refused",
+        ];
+        assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+        for (line, start) in lines.iter().zip(expected) {
+            assert!(line.starts_with(start), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_single_place_has_no_column() {
+        assert_eq!(
+            PLAIN.table(&rows([50, 50], &[("", [5, 5])], 0)).join("\n"),
+            "\
+step  weights  leaf     configured  observed    share  allowed error  verdict
+   1    50/50  shop-v1      50.0 %         5   50.0 %          exact  ok
+               shop-v2      50.0 %         5   50.0 %          exact  ok"
         );
-        starts(
-            Screen::plain().block(&progress, Some(&rows)),
-            &[
-                "Step 1 of 3   50/50    programmed 6 ms after the edit   4 of 4 requests",
-                "  kubectl apply -f step.yaml",
-                "  shop-v1  configured  50.0 %",
-                "   node-1  observed    50.0 %",
-                "   node-2  observed    50.0 %",
-                "     both  observed    50.0 %",
-                "  shop-v2  configured  50.0 %",
-                "   node-1  observed    50.0 %",
-                "   node-2  observed    50.0 %",
-                "     both  observed    50.0 %",
-            ],
+    }
+
+    #[test]
+    fn nodes_have_a_column_and_a_line_each() {
+        let rows = rows([50, 50], &[("node-1", [5, 5]), ("node-2", [6, 4])], 0);
+        assert_eq!(
+            PLAIN.table(&rows).join("\n"),
+            "\
+step  weights  leaf     node    configured  observed    share  allowed error  verdict
+   1    50/50  shop-v1  node-1      50.0 %         5   50.0 %          exact  ok
+                        node-2      50.0 %         6   60.0 %          exact  OFF
+                        both        50.0 %        11   55.0 %          exact  OFF
+               shop-v2  node-1      50.0 %         5   50.0 %          exact  ok
+                        node-2      50.0 %         4   40.0 %          exact  OFF
+                        both        50.0 %         9   45.0 %          exact  OFF"
         );
+    }
+
+    #[test]
+    fn bars_are_as_long_as_the_share_and_all_of_one_width() {
+        for (share, full) in [(0.0, 0), (0.5, 16), (0.9, 28), (1.0, 32)] {
+            let bar = bar(share);
+            assert_eq!(bar.chars().count(), BAR, "{bar}");
+            assert_eq!(bar.matches('█').count(), full, "{bar}");
+        }
+    }
+
+    #[test]
+    fn thousands_are_set_apart() {
+        let texts = [0, 999, 1_000, 1_234_567].map(grouped);
+        assert_eq!(texts, ["0", "999", "1,000", "1,234,567"]);
     }
 }

@@ -1,11 +1,14 @@
-//! What the agent says about itself.
+//! What an agent's `status` says about a split.
 
 use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
-use super::scenario::Scenario;
+use crate::interrupt;
+use crate::scenario::Scenario;
 
 /// The part of `status -o json` that matters here.
 #[derive(Debug, Deserialize)]
@@ -26,15 +29,37 @@ struct Split {
 #[derive(Debug, Deserialize)]
 struct Leaf {
     service: String,
-    weight: u64,
     /// The share that the weight asks for, and the one that the leaf has.
     configured: f64,
     programmed: f64,
 }
 
 impl Status {
-    /// What a command prints that runs `status -o json`.
-    pub(crate) fn of(command: &mut Command) -> Result<Self> {
+    /// Asks by a command that runs `status -o json` until the answer is as `wanted`, for no longer
+    /// than `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// When it never is, with the last answer, or the user wants to stop.
+    pub(crate) fn wait(
+        timeout: Duration,
+        mut command: impl FnMut() -> Result<Command>,
+        wanted: impl Fn(&Self) -> bool,
+    ) -> Result<()> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            interrupt::check()?;
+            let seen = Self::of(&mut command()?);
+            match seen {
+                Ok(status) if wanted(&status) => return Ok(()),
+                _ if Instant::now() < deadline => sleep(Duration::from_millis(2)),
+                Ok(status) => bail!("not within {timeout:?}; status says {status:?}"),
+                Err(error) => return Err(error.context(format!("not within {timeout:?}"))),
+            }
+        }
+    }
+
+    fn of(command: &mut Command) -> Result<Self> {
         let output = command.output().context("cannot run `status`")?;
         // 1 means that not everything is at work yet; what there is, it prints.
         if !matches!(output.status.code(), Some(0 | 1)) {
@@ -45,98 +70,73 @@ impl Status {
     }
 
     /// Whether the scenario's split is there with weights in this proportion, and every leaf takes
-    /// its share.
+    /// its share: it does not while none of its endpoints is ready.
     pub(crate) fn shows(&self, scenario: &Scenario, weights: [u64; 2]) -> bool {
-        let splits = self
+        let total: u64 = weights.iter().sum();
+        let is_as_wanted = |split: &Split| {
+            split.verdict == "split"
+                && scenario.leaves.iter().zip(weights).all(|(name, weight)| {
+                    let wanted = weight as f64 / total as f64;
+                    let is_close = |share: f64| (share - wanted).abs() < 1e-9;
+                    let mut leaves = split.leaves.iter().filter(|leaf| leaf.service == *name);
+                    leaves.any(|leaf| is_close(leaf.configured) && is_close(leaf.programmed))
+                })
+        };
+        let mut splits = self
             .splits
             .iter()
-            .filter(|split| split.namespace == scenario.namespace && split.name == scenario.split);
-        let total: u64 = weights.iter().sum();
-        let mut splits = splits.peekable();
-        self.attached
-            && splits.peek().is_some()
-            && splits.all(|split| {
-                let total_now: u64 = split.leaves.iter().map(|leaf| leaf.weight).sum();
-                let weight_now = |leaf: &str| -> u64 {
-                    let leaves = split.leaves.iter().filter(|it| it.service == leaf);
-                    leaves.map(|it| it.weight).sum()
-                };
-                // In proportion, because weights may be shown as divided by what they have in common.
-                split.verdict == "split"
-                    && total_now > 0
-                    && split.leaves.iter().all(Leaf::takes_its_share)
-                    && scenario.leaves.iter().zip(weights).all(|(leaf, weight)| {
-                        u128::from(weight_now(leaf)) * u128::from(total)
-                            == u128::from(weight) * u128::from(total_now)
-                    })
-            })
-    }
-}
-
-impl Leaf {
-    /// It does not while none of its endpoints is ready: then the others do.
-    fn takes_its_share(&self) -> bool {
-        (self.configured - self.programmed).abs() < 1e-9
+            .filter(|split| split.namespace == scenario.namespace && split.name == scenario.split)
+            .peekable();
+        self.attached && splits.peek().is_some() && splits.all(is_as_wanted)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::scenario::BOOKSTORE;
 
-    fn status(verdict: &str, weights: [u64; 2]) -> Status {
-        let [one, two] = weights;
-        let total = (one + two).max(1) as f64;
-        let shares = weights.map(|weight| weight as f64 / total);
-        status_with_shares(verdict, weights, shares)
-    }
-
-    fn status_with_shares(verdict: &str, [one, two]: [u64; 2], programmed: [f64; 2]) -> Status {
-        let total = (one + two).max(1) as f64;
-        let [one_share, two_share] = [one, two].map(|weight| weight as f64 / total);
-        let [one_now, two_now] = programmed;
-        let json = format!(
-            r#"{{"attached": true, "splits": [{{"frontend": "10.96.0.10:14001/TCP", "namespace": "bookstore",
-            "root": "bookstore", "kind": "TrafficSplit", "name": "bookstore-split",
-            "verdict": "{verdict}", "reason": null, "generation": 12, "connections": 10,
-            "leaves": [{{"service": "bookstore-v1", "weight": {one}, "configured": {one_share}, "programmed": {one_now}}},
-                       {{"service": "bookstore-v2", "weight": {two}, "configured": {two_share}, "programmed": {two_now}}}]}}]}}"#
-        );
-        serde_json::from_str(&json).expect("valid JSON")
+    fn status(verdict: &str, configured: [f64; 2], programmed: [f64; 2]) -> Status {
+        let leaf = |index: usize| {
+            json!({
+                "service": BOOKSTORE.leaves[index], "weight": 7,
+                "configured": configured[index], "programmed": programmed[index],
+            })
+        };
+        let split = json!({
+            "namespace": "bookstore", "name": "bookstore-split", "root": "bookstore",
+            "verdict": verdict, "leaves": [leaf(0), leaf(1)],
+        });
+        let status = json!({"attached": true, "splits": [split]});
+        serde_json::from_value(status).expect("a status")
     }
 
     #[test]
     fn weights_are_programmed_when_they_are_in_the_same_proportion() {
-        assert!(status("split", [50, 50]).shows(&BOOKSTORE, [50, 50]));
-        assert!(status("split", [9, 1]).shows(&BOOKSTORE, [90, 10]));
-        assert!(status("split", [1, 0]).shows(&BOOKSTORE, [100, 0]));
-        assert!(!status("split", [100, 0]).shows(&BOOKSTORE, [50, 50]));
-        assert!(!status("split", [0, 0]).shows(&BOOKSTORE, [50, 50]));
+        let half = status("split", [0.5; 2], [0.5; 2]);
+        assert!(half.shows(&BOOKSTORE, [50, 50]));
+        assert!(!half.shows(&BOOKSTORE, [90, 10]));
+        assert!(status("split", [0.9, 0.1], [0.9, 0.1]).shows(&BOOKSTORE, [90, 10]));
+        assert!(status("split", [1.0, 0.0], [1.0, 0.0]).shows(&BOOKSTORE, [100, 0]));
     }
 
     #[test]
-    fn nothing_is_programmed_while_no_program_is_attached() {
-        let status = Status {
-            attached: false,
-            ..status("split", [50, 50])
+    fn nothing_is_programmed_that_is_refused_missing_or_not_attached() {
+        assert!(!status("refuse", [0.5; 2], [0.5; 2]).shows(&BOOKSTORE, [50, 50]));
+        let status = |attached| Status {
+            attached,
+            ..status("split", [0.5; 2], [0.5; 2])
         };
-        assert!(!status.shows(&BOOKSTORE, [50, 50]));
-    }
-
-    #[test]
-    fn a_split_that_is_refused_or_missing_is_not_programmed() {
-        assert!(!status("refused", [50, 50]).shows(&BOOKSTORE, [50, 50]));
-        let status = Status {
-            attached: true,
-            splits: Vec::new(),
-        };
+        assert!(!status(false).shows(&BOOKSTORE, [50, 50]));
+        let mut status = status(true);
+        status.splits.clear();
         assert!(!status.shows(&BOOKSTORE, [50, 50]));
     }
 
     #[test]
     fn nothing_is_programmed_while_a_leaf_cannot_take_its_share() {
-        let status = status_with_shares("split", [50, 50], [1.0, 0.0]);
-        assert!(!status.shows(&BOOKSTORE, [50, 50]));
+        assert!(!status("split", [0.5; 2], [1.0, 0.0]).shows(&BOOKSTORE, [50, 50]));
     }
 }

@@ -5,12 +5,12 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use testbed::fixtures::Tally;
 
-use super::client::Tally;
-use super::interrupt;
-use super::judge::{Place, Row, judge};
-use super::scenario::Scenario;
-use super::screen::{Progress, Screen, Wording};
+use crate::evaluate::{Row, evaluate};
+use crate::interrupt;
+use crate::scenario::Scenario;
+use crate::screen::{Progress, Screen};
 
 /// Where steps are played.
 pub(crate) trait Stage {
@@ -20,11 +20,11 @@ pub(crate) trait Stage {
     /// The steps, one after another.
     fn steps(&self) -> Vec<Step>;
 
-    /// How changes are spoken of.
-    fn wording(&self) -> Wording;
+    /// What makes a change, to be put after "after".
+    fn change_by(&self) -> &'static str;
 
-    /// Where requests are made.
-    fn places(&self) -> Vec<Place>;
+    /// The names of the places where requests are made; a single one needs none.
+    fn places(&self) -> Vec<String>;
 
     /// Makes the change of a step, and returns when it was made.
     fn change(&mut self, step: &Step) -> Result<Instant>;
@@ -32,8 +32,7 @@ pub(crate) trait Stage {
     /// Waits until connections are split by these weights everywhere.
     fn wait_programmed(&mut self, weights: [u64; 2]) -> Result<()>;
 
-    /// Makes so many requests in each place, and returns what came of them in the order of the
-    /// places.
+    /// Makes so many requests in each place, and returns who answered in the order of the places.
     fn request(&mut self, count: u64) -> Result<Vec<Tally>>;
 }
 
@@ -62,13 +61,11 @@ pub(crate) struct Pace {
 impl Pace {
     /// How many to make at once.
     fn batch(self) -> u64 {
-        match self.rate {
-            Some(rate) => {
-                (rate.get().saturating_mul(self.frame.as_millis() as u64) / 1_000).min(1_000)
-            }
+        let batch = match self.rate {
+            Some(rate) => rate.get().saturating_mul(self.frame.as_millis() as u64) / 1_000,
             None => self.requests / self.parts.max(1),
-        }
-        .max(1)
+        };
+        batch.clamp(1, 1_000)
     }
 
     /// How long `requests` should take.
@@ -79,26 +76,25 @@ impl Pace {
     }
 }
 
-/// Plays all steps and returns the lines of the final table.
+/// Plays all steps and returns the rows of the final table.
 pub(crate) fn play(stage: &mut impl Stage, pace: Pace, screen: &mut Screen) -> Result<Vec<Row>> {
     let leaves = stage.scenario().leaves;
     let steps = stage.steps();
+    let places = stage.places();
     let mut rows = Vec::new();
-    for (index, step) in steps.iter().enumerate() {
-        let places = stage.places();
+    for (number, step) in (1..).zip(&steps) {
+        let mut counted: Vec<(String, Tally)> = places
+            .iter()
+            .map(|place| (place.clone(), Tally::default()))
+            .collect();
         let mut progress = Progress {
-            step: index + 1,
             steps: steps.len(),
-            wording: stage.wording(),
+            change_by: stage.change_by(),
             command: step.command.clone(),
-            leaves,
-            weights: step.weights,
             requests: pace.requests * places.len() as u64,
             programmed_after: None,
-            tallies: places
-                .into_iter()
-                .map(|place| (place, Tally::default()))
-                .collect(),
+            errors: Tally::default().errors,
+            rows: evaluate(number, leaves, step.weights, &counted),
         };
         screen.draw(&progress)?;
 
@@ -112,17 +108,17 @@ pub(crate) fn play(stage: &mut impl Stage, pace: Pace, screen: &mut Screen) -> R
         while made < pace.requests {
             interrupt::check()?;
             let batch = pace.batch().min(pace.requests - made);
-            let tallies = stage.request(batch)?;
-            for ((_, tally), more) in progress.tallies.iter_mut().zip(tallies) {
-                tally.merge(more);
+            for ((_, tally), more) in counted.iter_mut().zip(stage.request(batch)?) {
+                tally.merge(&more);
             }
             made += batch;
+            progress.errors = Tally::sum(counted.iter().map(|(_, tally)| tally)).errors;
+            progress.rows = evaluate(number, leaves, step.weights, &counted);
             screen.draw(&progress)?;
             sleep(pace.time_for(made).saturating_sub(begin.elapsed()));
         }
-        let judged = judge(progress.step, leaves, step.weights, &progress.tallies);
-        screen.finish(&progress, &judged)?;
-        rows.extend(judged);
+        screen.finish(&progress)?;
+        rows.append(&mut progress.rows);
     }
     Ok(rows)
 }
