@@ -45,7 +45,7 @@ pub struct TrafficSplit {
     pub service: Option<String>,
     /// Value of the annotation [`ON_NO_ENDPOINTS`], as it is written.
     pub on_no_endpoints: Option<String>,
-    /// Fields of its spec that no TrafficSplit has, and that may be ignored.
+    /// Fields that no TrafficSplit has, and that may be ignored.
     pub unknown: Unknown,
     /// Fields of `metadata` that look like an annotation of ours and are none, for example
     /// `annotations[splitter.dev/on-no-endpoint]`.
@@ -93,7 +93,7 @@ pub struct Refusal {
 
 impl Refusal {
     fn new(reason: &'static str, error: FieldError) -> Self {
-        let FieldError { field, message } = error.below("spec");
+        let FieldError { field, message } = error;
         Self {
             field,
             reason,
@@ -171,7 +171,9 @@ impl SplitSpec {
 
     /// The backends; says of every field what is wrong with it.
     fn read_all(object: &Fields, refusals: &mut Vec<Refusal>) -> Vec<Backend> {
-        let mut refuse = |reason, error| refusals.push(Refusal::new(reason, error));
+        let mut refuse = |reason, error: FieldError| {
+            refusals.push(Refusal::new(reason, error.below("spec")));
+        };
         let spec = match field::present(object, "spec") {
             None => Err(FieldError::new(
                 "is missing; write a service and its backends",

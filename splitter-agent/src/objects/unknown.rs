@@ -1,14 +1,20 @@
-//! Fields of a TrafficSplit's spec that no version of the API has.
+//! Fields of a TrafficSplit that no version of the API has.
 //!
 //! Most of them change nothing when they are ignored, and are named in a warning. Some say
 //! for whom or for what part of the root the split is meant: to ignore one of those would
 //! send everybody where its author meant to send a few.
+//!
+//! The admission policy (`deploy/components/admission`) judges by the same names.
 
+use std::sync::LazyLock;
+
+use regex::Regex;
 use serde_json::Value;
 
 use super::field::{FieldError, Fields, present, shown};
 
-/// Fields that are known, of the spec and of a backend.
+/// Fields that are known, of the object, the spec and a backend.
+const OF_OBJECT: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
 const OF_SPEC: [&str; 3] = ["service", "backends", "matches"];
 const OF_BACKEND: [&str; 2] = ["service", "weight"];
 
@@ -44,29 +50,32 @@ const BY_REQUEST: [&str; 25] = [
 ];
 
 /// Names that choose who is split, or which endpoints of a backend are meant.
-const BY_PARTY: [&str; 13] = [
+const BY_PARTY: [&str; 8] = [
     "client",
     "clients",
-    "clientselector",
-    "from",
     "gateways",
-    "labelselector",
-    "podselector",
-    "selector",
-    "source",
-    "sourcelabels",
-    "sources",
+    "matchexpressions",
+    "matchfields",
+    "matchlabels",
     "subset",
     "subsets",
 ];
 
-/// Names that choose which ports are split, or where on a backend connections go.
-const BY_PORT: [&str; 4] = ["port", "ports", "targetport", "targetports"];
+/// Names of any other API that choose, told by a word in them: who connects, or which pods or
+/// ports are meant. Of the same form as the lists.
+const BY_WORD: &str = "^((source|from)[a-z0-9]*\
+                       |[a-z0-9]*(match|namespace|account|principal|selector)[a-z0-9]*\
+                       |[a-z0-9]*ports?|port(name|number|range)s?)$";
+
+static WORDS: LazyLock<Regex> = LazyLock::new(|| Regex::new(BY_WORD).expect("a valid pattern"));
+
+/// The field that names the namespace of what it is in, which may be the only one there is.
+const NAMESPACE: [&str; 2] = ["namespace", "namespaces"];
 
 /// More unknown fields than this are counted, not named.
 const MOST: usize = 5;
 
-/// The unknown fields of a spec that may be ignored.
+/// The unknown fields of an object that may be ignored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unknown {
     /// Paths of the first of them, such as `spec.backends[1].labels`.
@@ -75,8 +84,8 @@ pub struct Unknown {
     pub more: usize,
 }
 
-/// Looks through the spec of an object for fields that no TrafficSplit has. Those that would
-/// restrict the split are errors, with their paths below the spec.
+/// Looks through an object for fields that no TrafficSplit has. Those that would restrict the
+/// split are errors.
 pub(super) fn judge(object: &Fields, own_namespace: &str) -> (Unknown, Vec<FieldError>) {
     let mut search = Search {
         own_namespace,
@@ -84,14 +93,14 @@ pub(super) fn judge(object: &Fields, own_namespace: &str) -> (Unknown, Vec<Field
         more: 0,
         restrictions: Vec::new(),
     };
-    let Some(spec) = object.get("spec").and_then(Value::as_object) else {
-        return Default::default();
-    };
-    search.fields(spec, "", &OF_SPEC);
-    let backends = spec.get("backends").and_then(Value::as_array);
-    for (index, backend) in backends.into_iter().flatten().enumerate() {
-        if let Some(backend) = backend.as_object() {
-            search.fields(backend, &format!("backends[{index}]"), &OF_BACKEND);
+    search.fields(object, "", &OF_OBJECT);
+    if let Some(spec) = object.get("spec").and_then(Value::as_object) {
+        search.fields(spec, "spec", &OF_SPEC);
+        let backends = spec.get("backends").and_then(Value::as_array);
+        for (index, backend) in backends.into_iter().flatten().enumerate() {
+            if let Some(backend) = backend.as_object() {
+                search.fields(backend, &format!("spec.backends[{index}]"), &OF_BACKEND);
+            }
         }
     }
     let unknown = Unknown {
@@ -120,11 +129,7 @@ impl Search<'_> {
                 continue;
             }
             if self.named.len() < MOST {
-                self.named.push(if path.starts_with('[') {
-                    format!("spec{path}")
-                } else {
-                    format!("spec.{path}")
-                });
+                self.named.push(path);
             } else {
                 self.more += 1;
             }
@@ -166,36 +171,61 @@ impl Search<'_> {
             .filter(|character| !matches!(character, '-' | '_'))
             .map(|character| character.to_ascii_lowercase())
             .collect();
-        let is_among = |names: &[&str]| names.binary_search(&plain.as_str()).is_ok();
-        if is_among(&BY_REQUEST) {
-            Some(format!(
-                "is {}, which chooses by request, and splitter splits connections; remove it to \
-                 split all of them",
-                shown(value)
-            ))
-        } else if is_among(&BY_PARTY) {
-            Some(format!(
-                "is {}, which chooses clients or pods, and a TrafficSplit is for every client and \
-                 every pod of a backend's Service; remove it to split for all",
-                shown(value)
-            ))
-        } else if is_among(&BY_PORT) {
-            Some(format!(
-                "is {}, and a TrafficSplit has no such field; write the port that is to be split \
-                 after the root's name, as in service: web:80",
-                shown(value)
-            ))
-        } else if matches!(plain.as_str(), "namespace" | "namespaces") {
-            (value.as_str() != Some(self.own_namespace)).then(|| {
+        if NAMESPACE.contains(&&*plain) {
+            return (value.as_str() != Some(self.own_namespace)).then(|| {
                 format!(
                     "is {}, and root and backends are Services of the TrafficSplit's own \
                      namespace, {}; remove it, or move the TrafficSplit",
                     shown(value),
                     self.own_namespace
                 )
-            })
-        } else {
+            });
+        }
+        let problem = match Choice::of(&plain)? {
+            Choice::Request => {
+                "which chooses by request, and splitter splits connections; remove it to split all \
+                 of them"
+            }
+            Choice::Party => {
+                "which chooses clients or pods, and a TrafficSplit is for every client and every \
+                 pod of a backend's Service; remove it to split for all"
+            }
+            Choice::Port => {
+                "and a TrafficSplit has no such field; write the port that is to be split after \
+                 the root's name, as in service: web:80"
+            }
+        };
+        Some(format!("is {}, {problem}", shown(value)))
+    }
+}
+
+/// By what a field chooses.
+#[derive(Clone, Copy)]
+enum Choice {
+    /// By what a request carries.
+    Request,
+    /// Clients, or pods of a backend.
+    Party,
+    /// Ports.
+    Port,
+}
+
+impl Choice {
+    /// By a name in lower case, without hyphens and underscores.
+    fn of(plain: &str) -> Option<Self> {
+        let is_among = |names: &[&str]| names.binary_search(&plain).is_ok();
+        if is_among(&BY_REQUEST) {
+            Some(Self::Request)
+        } else if is_among(&BY_PARTY) {
+            Some(Self::Party)
+        } else if !WORDS.is_match(plain) {
             None
+        } else if plain.starts_with("port") || plain.ends_with("port") || plain.ends_with("ports") {
+            Some(Self::Port)
+        } else if plain.contains("match") {
+            Some(Self::Request)
+        } else {
+            Some(Self::Party)
         }
     }
 }
@@ -238,12 +268,94 @@ mod tests {
 
     #[test]
     fn names_are_sorted_as_the_search_needs_them() {
-        for names in [&BY_REQUEST[..], &BY_PARTY, &BY_PORT] {
+        for names in [&BY_REQUEST[..], &BY_PARTY] {
             assert!(names.is_sorted());
             for name in names {
                 assert!(name.bytes().all(|byte| byte.is_ascii_lowercase()), "{name}");
             }
         }
+    }
+
+    #[test]
+    fn the_admission_policy_judges_by_the_same_names() {
+        let policy = include_str!("../../../deploy/components/admission/policy.yaml");
+        let policy: Value = serde_saphyr::from_str(policy).unwrap();
+        let expression = |name: &str| {
+            let variables = policy["spec"]["variables"].as_array().unwrap();
+            let variable = variables.iter().find(|variable| variable["name"] == name);
+            variable.unwrap()["expression"].as_str().unwrap()
+        };
+        let names = |name: &str| -> Vec<&str> {
+            let list = expression(name).trim_matches(['[', ']', ' ']).split(',');
+            list.map(|name| name.trim_matches(['\'', ' '])).collect()
+        };
+        let mut ours = [&BY_REQUEST[..], &BY_PARTY].concat();
+        ours.sort_unstable();
+        assert_eq!(names("restricting"), ours);
+        assert_eq!(expression("restrictingWords"), format!("r'{BY_WORD}'"));
+        assert_eq!(names("objectFields"), OF_OBJECT);
+        assert_eq!(names("specFields"), OF_SPEC);
+        assert_eq!(names("backendFields"), OF_BACKEND);
+        assert_eq!(names("namespaceFields"), NAMESPACE);
+    }
+
+    #[test]
+    fn a_name_tells_by_its_words_what_it_chooses() {
+        for name in [
+            "namespaceSelector",
+            "matchLabels",
+            "matching",
+            "requestMatch",
+            "sourceNamespace",
+            "source_ip",
+            "fromEntities",
+            "serviceAccount",
+            "ServiceAccountName",
+            "principals",
+            "destinationPort",
+            "destination-ports",
+            "portName",
+            "port",
+            "httpMatch",
+            "pod-selector",
+            "workloadSelectors",
+        ] {
+            for object in [
+                json!({name: "x"}),
+                json!({"spec": {name: "x"}}),
+                json!({"spec": {"backends": [{name: "x"}]}}),
+                json!({"spec": {"http": [{name: "x"}]}}),
+            ] {
+                let (unknown, restrictions) = judge(object.as_object().unwrap(), "shop");
+                assert_eq!(unknown, Unknown::default(), "{object}");
+                assert_eq!(restrictions.len(), 1, "{object}");
+                assert!(restrictions[0].field.ends_with(name), "{restrictions:?}");
+            }
+        }
+        for name in [
+            "portion",
+            "resource",
+            "prometheus.io/port",
+            "x/match",
+            "weights",
+            "count",
+        ] {
+            let object = json!({"spec": {name: "x"}});
+            assert_eq!(judge(object.as_object().unwrap(), "shop").1, [], "{name}");
+        }
+    }
+
+    #[test]
+    fn fields_beside_the_spec_are_judged_as_those_in_it() {
+        let object = json!({
+            "apiVersion": "split.smi-spec.io/v1alpha4", "kind": "TrafficSplit", "status": {"port": 1},
+            "metadata": {"name": "web", "namespace": "shop"}, "annotations": {"a": "b"},
+            "matches": [{"kind": "HTTPRouteGroup"}], "namespace": "bank", "a b": 1, "spec": null,
+        });
+        let (unknown, restrictions) = judge(object.as_object().unwrap(), "shop");
+        assert_eq!(*unknown.fields, ["[\"a b\"]", "annotations"]);
+        let fields: Vec<_> = restrictions.iter().map(|error| &*error.field).collect();
+        assert_eq!(fields, ["matches", "namespace"]);
     }
 
     #[test]
@@ -273,23 +385,23 @@ mod tests {
     #[test]
     fn a_restriction_is_found_wherever_it_is_and_however_it_is_spelled() {
         for (spec, field) in [
-            (json!({"match": [{"name": "beta"}]}), "match"),
-            (json!({"Match": "x"}), "Match"),
-            (json!({"source_labels": {"app": "x"}}), "source_labels"),
-            (json!({"port": 80}), "port"),
-            (json!({"namespace": "bank"}), "namespace"),
-            (json!({"namespace": ["shop"]}), "namespace"),
+            (json!({"match": [{"name": "beta"}]}), "spec.match"),
+            (json!({"Match": "x"}), "spec.Match"),
+            (json!({"source_labels": {"app": "x"}}), "spec.source_labels"),
+            (json!({"port": 80}), "spec.port"),
+            (json!({"namespace": "bank"}), "spec.namespace"),
+            (json!({"namespace": ["shop"]}), "spec.namespace"),
             (
                 json!({"backends": [{}, {"matches": [{"kind": "x"}]}]}),
-                "backends[1].matches",
+                "spec.backends[1].matches",
             ),
             (
                 json!({"backends": [{"namespace": "bank"}]}),
-                "backends[0].namespace",
+                "spec.backends[0].namespace",
             ),
             (
                 json!({"http": [{"a": 1}, {"a": [{"match": {"uri": "/"}}]}]}),
-                "http[1].a[0].match",
+                "spec.http[1].a[0].match",
             ),
         ] {
             let (unknown, restrictions) = judged(&spec);
@@ -305,7 +417,6 @@ mod tests {
             json!({"headers": {}}),
             json!({"namespace": ""}),
             json!({"namespace": "shop"}),
-            json!({"matching": "x"}),
         ] {
             assert_eq!(judged(&spec).1, [], "{spec}");
         }

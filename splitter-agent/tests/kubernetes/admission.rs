@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 
 use super::server::Server;
-use cases::{Case, specs, weights};
+use cases::{Case, specs, strays, weights};
 use definitions::{own, permissive, strangers};
 
 const VERSIONS: [&str; 4] = ["v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"];
@@ -216,7 +216,7 @@ async fn the_policy_refuses_what_the_agent_would_refuse_on_any_definition() {
         let mut denied = 0;
         for version in versions {
             let version = version["name"].as_str().expect("a name");
-            for case in weights().into_iter().chain(specs()) {
+            for case in weights().into_iter().chain(specs()).chain(strays()) {
                 let object = case.object(version);
                 let answer = ask(&server.client, version, &object).await;
                 // Fields that the schema does not know never come to anybody's eyes.
@@ -289,6 +289,8 @@ async fn the_last_good_split_stays_and_a_bad_one_can_still_be_tended() {
     let tended = r#"{"metadata": {"labels": {"seen": "yes"}, "finalizers": ["example.com/x"]}}"#;
     assert!(send("PATCH", "bad", tended).await.is_accepted());
     assert!(send("PATCH", "bad", worse).await.is_denied());
+    let stray = r#"{"matches": [{"kind": "HTTPRouteGroup", "name": "beta"}]}"#;
+    assert!(send("PATCH", "good", stray).await.is_denied());
     assert!(send("DELETE", "bad", "").await.is_accepted());
     // It is going, and nothing about it is judged any more.
     let let_go = r#"{"metadata": {"finalizers": null}}"#;

@@ -36,6 +36,11 @@ fn unknown_fields_are_named_and_the_split_is_programmed() {
             "spec.backends[1].namespace",
         ),
         (with_backend("Weight", json!(7)), "spec.backends[1].Weight"),
+        (
+            with(canary(9, 1), &json!({"annotations": {"a": "b"}})),
+            "annotations",
+        ),
+        (with(canary(9, 1), &json!({"matches": []})), "matches"),
     ] {
         let outcome = compiled_world(split);
         assert_eq!(outcome.shares(VIP), [("web-1", 9), ("web-2", 1)]);
@@ -80,6 +85,30 @@ fn a_field_that_would_restrict_the_split_refuses_it() {
         (
             with_backend("subset", json!("v2")),
             "spec.backends[1].subset",
+        ),
+        (
+            with_spec(&json!({"namespaceSelector": {"matchLabels": {"team": "a"}}})),
+            "spec.namespaceSelector",
+        ),
+        (
+            with_spec(&json!({"destinationPort": 80})),
+            "spec.destinationPort",
+        ),
+        (with_spec(&json!({"portName": "http"})), "spec.portName"),
+        (
+            with_backend("serviceAccount", json!("a")),
+            "spec.backends[1].serviceAccount",
+        ),
+        (
+            with(
+                canary(9, 1),
+                &json!({"matches": [{"kind": "HTTPRouteGroup"}]}),
+            ),
+            "matches",
+        ),
+        (
+            with(canary(9, 1), &json!({"sourceNamespace": "shop"})),
+            "sourceNamespace",
         ),
     ] {
         compiled_world(split).assert_refused("UnknownRestriction", field);

@@ -206,12 +206,16 @@ impl Translator<'_> {
             } else {
                 String::new()
             };
+            let remedy = match field.as_str() {
+                "annotations" | "labels" => "write it below metadata",
+                _ => "remove it",
+            };
             self.emit(
                 diagnostics,
                 Severity::Warning,
                 reason::UNKNOWN_FIELD,
                 &**field,
-                format!("is not a field of TrafficSplits and is ignored{more}; remove it"),
+                format!("is not a field of TrafficSplits and is ignored{more}; {remedy}"),
             );
         }
     }

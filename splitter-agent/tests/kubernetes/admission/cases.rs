@@ -6,6 +6,8 @@ pub(super) struct Case {
     name: &'static str,
     /// Its spec, as JSON.
     pub(super) text: String,
+    /// Fields beside its spec, as JSON; each begins with a comma.
+    beside: &'static str,
     /// Whether the agent takes it and the policy does not.
     pub(super) is_stricter_at_the_door: bool,
 }
@@ -15,6 +17,7 @@ impl Case {
         Self {
             name: "it",
             text: spec.to_owned(),
+            beside: "",
             is_stricter_at_the_door: false,
         }
     }
@@ -35,13 +38,15 @@ impl Case {
     }
 
     pub(super) fn object(&self, version: &str) -> String {
-        let Self { name, text, .. } = self;
+        let Self {
+            name, text, beside, ..
+        } = self;
         let spec = match text.as_str() {
             "" => String::new(),
             text => format!(r#", "spec": {text}"#),
         };
         format!(
-            r#"{{"apiVersion": "split.smi-spec.io/{version}", "kind": "TrafficSplit", "metadata": {{"name": "{name}", "namespace": "default"}}{spec}}}"#
+            r#"{{"apiVersion": "split.smi-spec.io/{version}", "kind": "TrafficSplit", "metadata": {{"name": "{name}", "namespace": "default"}}{spec}{beside}}}"#
         )
     }
 }
@@ -280,6 +285,15 @@ pub(super) fn specs() -> Vec<Case> {
         r#""when": false"#,
         r#""analysis": {"interval": "1m"}"#,
         r#""matching": "x""#,
+        r#""namespaceSelector": {"matchLabels": {"team": "x"}}"#,
+        r#""match_labels": {"app": "x"}"#,
+        r#""sourceNamespace": "default""#,
+        r#""serviceAccount": "x""#,
+        r#""Destination-Port": 80"#,
+        r#""portName": "http""#,
+        r#""principals": []"#,
+        r#""portion": 1"#,
+        r#""x.example.org/port": 1"#,
     ] {
         cases.push(with(field));
         cases.push(backends(&format!(
@@ -290,4 +304,22 @@ pub(super) fn specs() -> Vec<Case> {
         r#"[{"service": "web-v1", "weight": 1, "matches": [{"kind": "HTTPRouteGroup"}]}]"#,
     ));
     cases
+}
+
+/// Good splits with fields beside their spec, which most definitions make the API server drop.
+pub(super) fn strays() -> Vec<Case> {
+    let fields = [
+        r#", "matches": [{"kind": "HTTPRouteGroup", "name": "beta"}]"#,
+        r#", "matches": []"#,
+        r#", "annotations": {"a": "b"}"#,
+        r#", "namespace": "default""#,
+        r#", "namespace": "elsewhere""#,
+        r#", "podSelector": {"app": "x"}, "analysis": 1"#,
+        r#", "status": {"port": 1}"#,
+    ];
+    let stray = |beside| Case {
+        beside,
+        ..Case::good()
+    };
+    fields.into_iter().map(stray).collect()
 }
