@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use testbed::workspace::{cargo, run, say};
 
 use crate::build_ebpf::{PACKAGE, cargo_for_bpf};
-use crate::{chart, deny, imports, toolchain};
+use crate::{deny, imports, toolchain};
 
 /// Runs every check, also when one before it has failed.
 ///
@@ -16,7 +16,7 @@ use crate::{chart, deny, imports, toolchain};
 pub fn check() -> Result<()> {
     let tools = toolchain::ensure()?;
     let bpf = |task| cargo_for_bpf(task, &tools);
-    let checks: [(_, &dyn Fn() -> Result<()>); 8] = [
+    let checks: [(_, &dyn Fn() -> Result<()>); 7] = [
         ("formatting", &|| {
             run(cargo().args(["fmt", "--all", "--check"])).context("run `cargo fmt`")
         }),
@@ -41,7 +41,6 @@ pub fn check() -> Result<()> {
                 .env("RUSTDOCFLAGS", "-D warnings"))
         }),
         ("dependencies", &deny::check),
-        ("chart", &chart::check),
     ];
     let mut failed = Vec::new();
     for (name, check) in checks {

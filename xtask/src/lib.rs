@@ -4,7 +4,6 @@ pub mod bench;
 pub mod btf_text;
 pub mod build_agent;
 pub mod build_ebpf;
-pub mod chart;
 pub mod check;
 pub mod deny;
 pub mod image;

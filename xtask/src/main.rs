@@ -10,7 +10,7 @@ use testbed::cluster::{self, ClusterArgs};
 use xtask::bench::{self, BenchArgs};
 use xtask::image::{self, ImageArgs, Kind};
 use xtask::test::{self, TestArgs};
-use xtask::{build_agent, build_ebpf, chart, check, deny, ownership};
+use xtask::{build_agent, build_ebpf, check, deny, ownership};
 
 /// Builds, checks and tests splitter
 #[derive(Debug, Parser)]
@@ -58,9 +58,6 @@ Examples:
   TAG=$(cat target/image/splitter-agent.tag)
   skopeo copy --all oci-archive:target/image/splitter-agent.tar:$TAG docker://REGISTRY/splitter-agent:$TAG")]
     Image(ImageArgs),
-
-    /// Write the Helm chart's templates and values from the manifests in deploy/
-    Chart,
 
     /// Run all tests, or those of a tier; all but the first tier need root
     ///
@@ -117,7 +114,8 @@ Examples:
 
     /// Check licences and sources of all dependencies against deny.toml
     ///
-    /// Needs neither a network nor cargo-deny, and uses cargo-deny too where it is installed.
+    /// By cargo-deny where it is installed, else by a part of its rules that is built in; without a
+    /// network either way.
     /// Advisories are another matter: `cargo deny check advisories` looks them up.
     Deny,
 }
@@ -128,7 +126,6 @@ fn main() -> ExitCode {
         Task::BuildEbpf => build_ebpf::build().map(drop),
         Task::Build => build_agent::build().map(drop),
         Task::Image(arguments) => image::run(&arguments),
-        Task::Chart => chart::write(),
         Task::Test(arguments) => test::test(&arguments),
         Task::Demo(arguments) => run_demo(&arguments),
         Task::Cluster(arguments) => cluster::run(arguments).map(|it| code = it),

@@ -1,6 +1,7 @@
 //! That Helm makes of the chart what `kubectl` makes of the manifests, and what only the chart can.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
@@ -112,6 +113,22 @@ fn helm_renders_what_the_manifests_say() {
             assert_eq!(all.get(&key), Some(&object), "{key:?}");
         }
     }
+}
+
+/// A chart can only hold what is in its own directory.
+#[test]
+fn the_dashboard_is_the_one_of_the_manifests() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    assert_eq!(
+        read("deploy/chart/dashboard.json"),
+        read("deploy/monitoring/dashboard.json")
+    );
+    let objects = render(&["monitoring.dashboard=true"]);
+    let dashboard = &objects[&("ConfigMap".to_owned(), "splitter-dashboard".to_owned())];
+    assert_eq!(
+        dashboard["data"]["splitter.json"],
+        read("deploy/monitoring/dashboard.json")
+    );
 }
 
 fn agent(objects: &Objects) -> &Value {
