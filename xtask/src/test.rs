@@ -48,7 +48,6 @@ pub enum Tier {
 /// The test programs of each tier beside those in libraries and binaries, which are `Unit`; by the
 /// package and the name.
 const TESTS: [(Tier, &str, &str); 15] = [
-    (Tier::Unit, "splitter-agent", "kinds"),
     (Tier::Unit, "splitter-agent", "manifests"),
     (Tier::Unit, "splitter-agent", "semantics"),
     (Tier::Unit, "splitter-common", "pick"),
@@ -58,6 +57,7 @@ const TESTS: [(Tier, &str, &str); 15] = [
     (Tier::Lab, "splitter-agent", "report"),
     (Tier::Lab, "testbed", "lab"),
     (Tier::Api, "splitter-agent", "feedback"),
+    (Tier::Api, "splitter-agent", "kinds"),
     (Tier::Api, "splitter-agent", "kubernetes"),
     (Tier::Api, "testbed", "deploy"),
     (Tier::Cluster, "testbed", "cluster"),
@@ -78,11 +78,6 @@ impl Tier {
                 requirements
             }
         })
-    }
-
-    /// Whether its tests load the kernel programs.
-    const fn loads_programs(self) -> bool {
-        matches!(self, Self::Lab | Self::Cluster)
     }
 
     /// Builds what its tests would build otherwise, where nobody sees why they take so long.
@@ -158,17 +153,17 @@ pub fn test(test: &TestArgs) -> Result<()> {
     run(&mut command)
 }
 
-/// Sees to it that this machine has what these tiers need.
+/// Sees to it that this machine has what these tiers need, of which each loads the kernel programs.
 fn prepare(tiers: &[Tier]) -> Result<()> {
     let mut requirements = Vec::new();
     for tier in tiers {
         requirements.extend(tier.requirements()?);
     }
     preflight::check("test", &requirements)?;
-    if tiers.iter().any(|tier| tier.loads_programs()) {
+    if tiers != [Tier::Api] {
         packages::try_ensure(&BPFTOOL, "what it takes bpftool to see is not tested");
-        build_ebpf::build()?;
     }
+    build_ebpf::build()?;
     tiers.iter().try_for_each(|tier| tier.build())
 }
 

@@ -13,12 +13,15 @@ use crate::plan::{Frontend, FrontendPlan, Origin, protocol_name};
 use crate::reason;
 use crate::route::{Claim, Ports};
 
+/// A claim, and the frontends that it claims.
+type Claimed = (Arc<FrontendClaim>, Few<Frontend>);
+
 /// Who claims each frontend.
 #[derive(Debug, Default)]
 pub(super) struct FrontendClaims {
     /// The first of them has the frontend.
     by_frontend: BTreeMap<Frontend, Few<Arc<FrontendClaim>>>,
-    by_root: HashMap<ObjectName, Vec<(Arc<FrontendClaim>, Few<Frontend>)>>,
+    by_root: HashMap<ObjectName, Vec<Claimed>>,
 }
 
 /// A claim on a frontend. The least one wins: no refused claim stands in the way of one that asks

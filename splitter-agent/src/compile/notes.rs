@@ -31,7 +31,7 @@ pub(super) fn emit_service_notes(
             &claim.origin,
             Severity::Warning,
             reason::SESSION_AFFINITY_IGNORED,
-            &*claim.root_field,
+            &claim.root_field,
             format!(
                 "Service {} has sessionAffinity ClientIP, and a split sends each connection of a \
                  client by the weights; remove sessionAffinity to say so",
@@ -79,7 +79,7 @@ fn note_node_local(
     let others = "the other backends share its connections";
     if root.is_node_local {
         say(
-            &*claim.root_field,
+            &claim.root_field,
             format!(
                 "Service {} has internalTrafficPolicy Local, so connections stay on the node that they \
                  are made on: where a backend has no ready endpoint, {others}",

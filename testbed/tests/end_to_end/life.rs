@@ -297,7 +297,7 @@ fn a_node_can_be_drained_while_its_pods_are_split_to() {
     assert!(pods_of(drained) > 0);
 
     let load = Load::on(&cluster, shop.name(), "shop")
-        .from_nodes(std::slice::from_ref(stays))
+        .at_nodes(std::slice::from_ref(stays))
         .start();
     let cordon = Cordon(&cluster, drained);
     cluster.kubectl(&[

@@ -60,7 +60,7 @@ impl<'a> Load<'a> {
     }
 
     /// From these nodes alone.
-    pub(crate) fn from_nodes(self, nodes: &'a [Node]) -> Self {
+    pub(crate) fn at_nodes(self, nodes: &'a [Node]) -> Self {
         Self { nodes, ..self }
     }
 
