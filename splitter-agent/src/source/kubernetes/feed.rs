@@ -31,6 +31,9 @@ const LOST: Duration = Duration::from_secs(1);
 /// A watch that lasted for so long did not end at once. An idle one tells something, a bookmark,
 /// only each minute, and what is between here and the server may not be that patient.
 const LASTED: Duration = Duration::from_secs(10);
+/// A watch is asked for 290 s (kube-rs). One that ends much earlier was cut off, which looks the
+/// same: the server may have gone and come back.
+const CUT_OFF: Duration = Duration::from_secs(270);
 /// Pause after a watch that ended without having told anything.
 const BREATH: Duration = Duration::from_millis(800);
 /// How long a server that cannot stream lists is not asked to: it may be upgraded.
@@ -134,6 +137,8 @@ pub(super) struct Feed<C> {
     version: Option<String>,
     /// Set from a failure until the kind is followed again.
     failing: Option<Failing>,
+    /// Whether the last watch was cut off.
+    was_cut_off: bool,
 }
 
 struct Failing {
@@ -168,6 +173,7 @@ impl<C: Content> Feed<C> {
             lists: 0,
             version: None,
             failing: None,
+            was_cut_off: false,
         }
     }
 
@@ -309,6 +315,7 @@ impl<C: Content> Feed<C> {
                     let failure = self.failed(&steps::Error::EndedAtOnce);
                     return failure.map_or(Ok(None), Err);
                 }
+                self.was_cut_off = lasted < CUT_OFF;
                 if !told {
                     self.not_before = now + BREATH / 2 + up_to(BREATH / 2);
                 }
@@ -334,7 +341,7 @@ impl<C: Content> Feed<C> {
     fn answered(&mut self) {
         let is_news = match &mut self.failing {
             Some(failing) => !std::mem::replace(&mut failing.answered, true),
-            None => self.lists == 0,
+            None => self.lists == 0 || std::mem::take(&mut self.was_cut_off),
         };
         if is_news {
             self.server.reached.send_replace(());
