@@ -10,16 +10,15 @@
 mod common;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Scene, leaf};
 use splitter_agent::compile::{Diagnostic, Severity};
 use splitter_agent::datapath::Capacity;
-use splitter_agent::objects::{Kind, ObjectName, ObjectReference};
+use splitter_agent::objects::{Identity, Kind, ObjectName, ObjectReference};
 use splitter_agent::plan::{Decision, Frontend, FrontendPlan, Origin};
 use splitter_agent::report::metrics::Metrics;
-use splitter_agent::report::{Board, Programmed, Progress, Standing, Telemetry};
+use splitter_agent::report::{DiagnosticStore, Producer, Programmed, Progress, Telemetry};
 use splitter_common::layout::Protocol;
 use testbed::lab::Pod;
 
@@ -43,7 +42,7 @@ fn main() {
     let plan: Vec<_> = (0..splits).map(split).collect();
     scene.publish(&plan);
     let client = scene.lab.pod("client").expect("a pod");
-    let (progress, board) = (Progress::default(), Board::default());
+    let (progress, store) = (Progress::default(), DiagnosticStore::default());
     progress.set_programmed((0..splits).map(|number| {
         let programmed = Programmed {
             seen: 3,
@@ -51,8 +50,8 @@ fn main() {
         };
         (object(number), Some(programmed))
     }));
-    board.update((0..splits).map(accepted));
-    let metrics = Metrics::new(Telemetry::new(scene.pins.clone(), progress, board));
+    accept(&store, splits);
+    let metrics = Metrics::new(Telemetry::new(scene.pins.clone(), progress, store));
 
     println!("{splits} splits of two leaves with {ENDPOINTS} endpoints each\n");
     println!("{:<48}{:>12}{:>12}{:>12}", "", "size", "median", "longest");
@@ -142,23 +141,27 @@ fn object(number: usize) -> ObjectReference {
     )
 }
 
-fn accepted(number: usize) -> (ObjectReference, Option<Standing>) {
-    let object = object(number);
-    let diagnostic = Diagnostic {
-        object: object.clone(),
-        severity: Severity::Accepted,
-        reason: "Accepted",
-        field: String::new(),
-        message: "accepted as written".to_owned(),
-    };
-    let standing = Standing {
-        uid: format!("00000000-0000-4000-8000-{number:012}"),
-        api_version: "split.smi-spec.io/v1alpha4".to_owned(),
-        generation: 3,
-        weights: "shop-a:90,shop-b:10".into(),
-        diagnostics: Arc::new([diagnostic]),
-    };
-    (object, Some(standing))
+/// Notes of every split that it is accepted.
+fn accept(store: &DiagnosticStore, splits: usize) {
+    let mut edit = store.edit();
+    for number in 0..splits {
+        let object = object(number);
+        let identity = Identity {
+            uid: format!("00000000-0000-4000-8000-{number:012}"),
+            api_version: "split.smi-spec.io/v1alpha4".to_owned(),
+            generation: 3,
+        };
+        edit.describe(&object, identity, "shop-a:90,shop-b:10".into());
+        let diagnostic = Diagnostic {
+            object: object.clone(),
+            severity: Severity::Accepted,
+            reason: "Accepted",
+            field: String::new(),
+            message: "accepted as written".to_owned(),
+        };
+        edit.set(Producer::Compiler, &object, [diagnostic]);
+    }
+    let _: Vec<_> = edit.commit();
 }
 
 /// Makes two connections to each of the first splits.

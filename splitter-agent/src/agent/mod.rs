@@ -14,7 +14,7 @@ use crate::compile::{Compiler, Delta, Kinds, Knowledge, Settings};
 use crate::datapath::{LoadError, PinDirectory, Programs, PublishSummary, Publisher};
 use crate::objects::{Kind, ObjectReference};
 use crate::plan::{Frontend, FrontendPlan, Plan};
-use crate::report::{Board, Programmed, Progress};
+use crate::report::{DiagnosticStore, Programmed, Progress};
 use crate::source::Change;
 
 pub use self::attachment::Attachment;
@@ -62,7 +62,7 @@ pub struct Agent {
 
 impl Agent {
     /// An agent that has not done anything yet. The programs are loaded and use the maps
-    /// that the publisher owns. It tells the board what it finds about objects, and the
+    /// that the publisher owns. It tells the diagnostics what it finds about objects, and the
     /// progress what it is doing.
     #[must_use]
     pub fn new(
@@ -71,7 +71,7 @@ impl Agent {
         pins: PinDirectory,
         attachment: Attachment,
         settings: Settings,
-        board: Board,
+        diagnostics: DiagnosticStore,
         progress: Progress,
     ) -> Self {
         let mut compiler = Compiler::new(settings);
@@ -85,7 +85,7 @@ impl Agent {
             programs,
             pins,
             attachment,
-            findings: Findings::new(board),
+            findings: Findings::new(diagnostics),
             progress,
             completeness: None,
             is_full: false,
@@ -300,8 +300,8 @@ impl Agent {
         let plan = self.compiler.plan();
         let mut objects = self.failures.update(&delta.frontends, summary, plan);
         objects.extend(delta.objects.iter().cloned());
-        self.findings.note(&objects);
-        self.findings.say(&self.compiler, &self.failures);
+        self.findings
+            .publish(&objects, &self.compiler, &self.failures);
         let planned = self.held.keys().filter_map(|held| plan.frontends.get(held));
         let held = planned.map(|split| split.origin.object()).collect();
         let routes = objects.iter();

@@ -1,6 +1,6 @@
 //! What the agent tells of itself and of the objects: shared state, and those who read it.
 //!
-//! The agent alone writes: findings about objects to the [`Board`], and what it is doing
+//! The agent alone writes: findings about objects to the [`DiagnosticStore`], and what it is doing
 //! to the [`Progress`]. Metrics, health checks and events read both, each in its own time;
 //! none of them can hold up a publication.
 //!
@@ -12,8 +12,8 @@
 //! - [`log`]: the log, whose level can be changed;
 //! - `server`: all of this over HTTP.
 
-mod board;
 pub mod cluster;
+mod diagnostic_store;
 pub mod health;
 pub mod log;
 pub mod metrics;
@@ -22,7 +22,9 @@ mod progress;
 pub mod self_test;
 mod server;
 
-pub use board::{Board, Follower, Standing};
+pub use diagnostic_store::{
+    DiagnosticChange, DiagnosticStore, Edit, ObjectDiagnostics, Producer, Subscriber,
+};
 pub use metrics::Telemetry;
 pub use places::{Place, Places};
 pub use progress::{Generations, Programmed, Progress, Status};

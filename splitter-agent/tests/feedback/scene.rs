@@ -13,11 +13,11 @@ use kube::{Api, Client};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use splitter_agent::compile::{Diagnostic, Severity};
-use splitter_agent::objects::{Kind, ObjectName, ObjectReference};
+use splitter_agent::objects::{Identity, Kind, ObjectName, ObjectReference};
 use splitter_agent::report::cluster::{
     self, Metrics, Pace, ServedVersion, ServedVersions, Settings,
 };
-use splitter_agent::report::{Board, Standing};
+use splitter_agent::report::{DiagnosticStore, Producer};
 use splitter_agent::source::kubernetes;
 use testbed::fixtures::manifests::{Version, definition};
 use testbed::fixtures::{ApiServer, CuttableProxy};
@@ -45,7 +45,7 @@ pub(crate) struct Scene {
 
 /// An agent's feedback at work.
 pub(crate) struct Agent {
-    pub(crate) board: Board,
+    pub(crate) store: DiagnosticStore,
     registry: Registry,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
@@ -130,7 +130,7 @@ impl Scene {
             repeat: Duration::from_secs(5),
             ..Pace::default()
         };
-        let board = Board::default();
+        let store = DiagnosticStore::default();
         let metrics = Metrics::default();
         let mut registry = Registry::default();
         metrics.register(&mut registry);
@@ -142,7 +142,7 @@ impl Scene {
         let (stop, is_stopped) = oneshot::channel();
         let task = tokio::spawn(cluster::run(
             client,
-            board.clone(),
+            store.clone(),
             is_served,
             settings,
             metrics,
@@ -151,7 +151,7 @@ impl Scene {
             },
         ));
         Agent {
-            board,
+            store,
             registry,
             stop: Some(stop),
             task,
@@ -288,17 +288,16 @@ impl Split {
                 message: format!("said to be {reason}"),
             })
             .collect();
-        let standing = (!diagnostics.is_empty()).then(|| Standing {
+        let identity = Identity {
             uid: self.uid.clone(),
             api_version: format!("split.smi-spec.io/{WITHOUT_STATUS}"),
             generation: self.generation,
-            weights: Box::default(),
-            diagnostics: diagnostics.into_iter().collect(),
-        });
+        };
         for agent in agents {
-            agent
-                .board
-                .update([(self.object.clone(), standing.clone())]);
+            let mut edit = agent.store.edit();
+            edit.describe(&self.object, identity.clone(), Box::default());
+            edit.set(Producer::Compiler, &self.object, diagnostics.clone());
+            let _: Vec<_> = edit.commit();
         }
     }
 }

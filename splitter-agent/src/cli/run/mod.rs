@@ -22,7 +22,7 @@ use crate::datapath::{
 };
 use crate::report::log::{self, LogControl, LogError, LogForm};
 use crate::report::metrics::{self, Detail};
-use crate::report::{Board, Listen, Progress, Telemetry};
+use crate::report::{DiagnosticStore, Listen, Progress, Telemetry};
 use crate::source::kubernetes::OwnNode;
 
 use super::{ClusterArgs, Common, Outcome, Output};
@@ -203,7 +203,7 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
     let attachment = Attachment::new(pins.clone(), &args.cgroup)?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    let (board, progress) = (Board::default(), Progress::default());
+    let (diagnostics, progress) = (DiagnosticStore::default(), Progress::default());
     let _lock = tokio::select! {
         lock = lock(&pins) => lock?,
         _ = terminate.recv() => return Ok(()),
@@ -236,10 +236,10 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
         pins.clone(),
         attachment,
         args.settings(),
-        board.clone(),
+        diagnostics.clone(),
         progress.clone(),
     );
-    let (mut feed, mut feedback) = source.start(&board, &args.node_name, args.own_node());
+    let (mut feed, mut feedback) = source.start(&diagnostics, &args.node_name, args.own_node());
     let mut server = reports.map(|reports| {
         let (frontend, split) = reports.frontend();
         agent.reserve(frontend, split);
@@ -253,7 +253,7 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
             registry,
             detail: args.metrics_splits,
             feedback: feedback.metrics(),
-            ..Telemetry::new(pins, progress.clone(), board.clone())
+            ..Telemetry::new(pins, progress.clone(), diagnostics.clone())
         };
         reports.serve(telemetry)
     });

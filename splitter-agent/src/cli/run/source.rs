@@ -9,7 +9,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::report::{Board, cluster};
+use crate::report::{DiagnosticStore, cluster};
 use crate::source::Feed;
 use crate::source::kubernetes::{self, OwnNode};
 
@@ -82,7 +82,7 @@ impl Source {
     /// Begins to watch, and to write what is found.
     pub(super) fn start(
         self,
-        board: &Board,
+        diagnostics: &DiagnosticStore,
         node_name: &str,
         own_node: Option<OwnNode>,
     ) -> (Feed, Feedback) {
@@ -112,7 +112,7 @@ impl Source {
             let (end, ended) = oneshot::channel();
             let writing = cluster::run(
                 client,
-                board.clone(),
+                diagnostics.clone(),
                 watch.served_versions(),
                 cluster::Settings::new(lease_namespace, identity),
                 metrics.clone(),

@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::REPORTER;
 use crate::compile::{Diagnostic, Severity};
 use crate::objects::ObjectName;
-use crate::report::Standing;
+use crate::report::ObjectDiagnostics;
 
 /// Most bytes of a note, as the API server has it.
 const MOST_NOTE: usize = 1024;
@@ -19,10 +19,10 @@ const MOST_NAME: usize = 253;
 
 /// Namespace and name of the Event about a finding. They follow from the finding, so that
 /// whoever finds the same gives it the same name, and the API server refuses a second one.
-pub(super) fn name(standing: &Standing, diagnostic: &Diagnostic) -> ObjectName {
+pub(super) fn name(state: &ObjectDiagnostics, diagnostic: &Diagnostic) -> ObjectName {
     let digest = digest(&[
-        &standing.uid,
-        &standing.generation.to_string(),
+        &state.uid,
+        &state.generation.to_string(),
         diagnostic.reason,
         &diagnostic.field,
         &diagnostic.message,
@@ -34,10 +34,10 @@ pub(super) fn name(standing: &Standing, diagnostic: &Diagnostic) -> ObjectName {
 
 /// What is said again within a minute when only the message is another: one digest for the
 /// same reason about the same field of the same generation of an object.
-pub(super) fn slot(standing: &Standing, diagnostic: &Diagnostic) -> u64 {
+pub(super) fn slot(state: &ObjectDiagnostics, diagnostic: &Diagnostic) -> u64 {
     digest(&[
-        &standing.uid,
-        &standing.generation.to_string(),
+        &state.uid,
+        &state.generation.to_string(),
         diagnostic.reason,
         &diagnostic.field,
     ])
@@ -46,7 +46,7 @@ pub(super) fn slot(standing: &Standing, diagnostic: &Diagnostic) -> u64 {
 /// The Event about a finding.
 pub(super) fn event(
     name: &ObjectName,
-    standing: &Standing,
+    state: &ObjectDiagnostics,
     diagnostic: &Diagnostic,
     instance: &str,
     now: Timestamp,
@@ -79,11 +79,11 @@ pub(super) fn event(
         reason: Some(cut(reason, MOST_WORD).to_owned()),
         note: Some(cut(&note, MOST_NOTE).to_owned()),
         regarding: Some(Regarding {
-            api_version: some(&standing.api_version),
+            api_version: some(&state.api_version),
             kind: Some(object.kind.clone()),
             namespace: Some(object.name.namespace.clone()),
             name: Some(object.name.name.clone()),
-            uid: some(&standing.uid),
+            uid: some(&state.uid),
             // Not the field: kubectl shows it in front of the note, which begins with it
             // for those who show the note alone.
             ..Regarding::default()
@@ -118,38 +118,38 @@ mod tests {
     use super::super::sample;
     use super::*;
 
-    fn finding(name: &str) -> (Standing, Diagnostic) {
-        let (_, standing) = sample::standing(name, 1, &["RootMissing"]);
-        let diagnostic = standing.diagnostics.first().expect("a finding").clone();
-        (standing, diagnostic)
+    fn finding(name: &str) -> (ObjectDiagnostics, Diagnostic) {
+        let (_, state) = sample::state(name, 1, &["RootMissing"]);
+        let diagnostic = state.diagnostics.first().expect("a finding").clone();
+        (state, diagnostic)
     }
 
     #[test]
     fn the_same_finding_has_the_same_name_and_another_another() {
-        let (standing, diagnostic) = finding("books");
-        let first = name(&standing, &diagnostic);
-        assert_eq!(first, name(&standing, &diagnostic));
-        let mut later = standing.clone();
+        let (state, diagnostic) = finding("books");
+        let first = name(&state, &diagnostic);
+        assert_eq!(first, name(&state, &diagnostic));
+        let mut later = state.clone();
         later.generation += 1;
-        let mut recreated = standing.clone();
+        let mut recreated = state.clone();
         recreated.uid.push('x');
         assert_ne!(first, name(&later, &diagnostic));
         assert_ne!(first, name(&recreated, &diagnostic));
         let mut worded = diagnostic.clone();
         worded.message.push('x');
-        assert_ne!(first, name(&standing, &worded));
-        assert_eq!(slot(&standing, &diagnostic), slot(&standing, &worded));
+        assert_ne!(first, name(&state, &worded));
+        assert_eq!(slot(&state, &diagnostic), slot(&state, &worded));
         let mut moved = diagnostic;
         moved.field = "spec.service".to_owned();
-        assert_ne!(first, name(&standing, &moved));
+        assert_ne!(first, name(&state, &moved));
     }
 
     #[test]
     fn names_of_other_agents_stay_what_they_are() {
         // Agents of two versions must agree, or everything is told twice during an upgrade.
         assert_eq!(digest(&[]), 0xcbf2_9ce4_8422_2325);
-        let (standing, diagnostic) = finding("books");
-        assert_eq!(name(&standing, &diagnostic).name, "books.3388a8fb023ee35d",);
+        let (state, diagnostic) = finding("books");
+        assert_eq!(name(&state, &diagnostic).name, "books.3388a8fb023ee35d",);
     }
 
     #[test]
@@ -160,8 +160,8 @@ mod tests {
             long.clone(),
             format!("{long}{}", "c".repeat(253 - long.len())),
         ] {
-            let (standing, diagnostic) = finding(&long);
-            let name = name(&standing, &diagnostic).name;
+            let (state, diagnostic) = finding(&long);
+            let name = name(&state, &diagnostic).name;
             assert!(name.len() <= MOST_NAME, "{}", name.len());
             assert!(!name.contains("..") && !name.contains("-."), "{name}");
         }
@@ -169,12 +169,12 @@ mod tests {
 
     #[test]
     fn a_long_note_is_cut_between_characters() {
-        let (standing, mut diagnostic) = finding("books");
+        let (state, mut diagnostic) = finding("books");
         diagnostic.field = "f".to_owned();
         diagnostic.message = "ü".repeat(1000);
-        let name = name(&standing, &diagnostic);
+        let name = name(&state, &diagnostic);
         let now = Timestamp::UNIX_EPOCH;
-        let event = event(&name, &standing, &diagnostic, "agent", now);
+        let event = event(&name, &state, &diagnostic, "agent", now);
         let note = event.note.expect("a note");
         assert_eq!(note.len(), 1023, "1024 would end within a character");
         assert!(note.starts_with("f: ü") && note.ends_with('ü'));

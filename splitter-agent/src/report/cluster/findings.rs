@@ -19,7 +19,7 @@ use super::limit::TokenBucket;
 use crate::compile::{Diagnostic, Severity};
 use crate::objects::{Kind, ObjectName, ObjectReference};
 use crate::reason;
-use crate::report::Standing;
+use crate::report::ObjectDiagnostics;
 
 /// How often Events are written.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -80,7 +80,7 @@ pub(super) struct Action {
 pub(super) enum Write {
     /// A new Event.
     Create {
-        standing: Box<Standing>,
+        state: Box<ObjectDiagnostics>,
         diagnostic: Box<Diagnostic>,
     },
     /// Say again what an Event says; with its count, if that is known.
@@ -117,7 +117,7 @@ pub(super) struct Reconciler {
 
 #[derive(Debug)]
 struct Finding {
-    standing: Standing,
+    state: ObjectDiagnostics,
     diagnostic: Diagnostic,
     slot: u64,
     since: Instant,
@@ -206,20 +206,20 @@ impl Reconciler {
     /// Takes note of how objects have come to stand.
     pub(super) fn note(
         &mut self,
-        settled: impl IntoIterator<Item = (ObjectReference, Option<Standing>)>,
+        settled: impl IntoIterator<Item = (ObjectReference, Option<ObjectDiagnostics>)>,
         now: Instant,
     ) {
         let is_new = self.has_begun;
-        for (object, standing) in settled {
+        for (object, state) in settled {
             self.has_begun = true;
             let before = self.objects.remove(&object).unwrap_or_default();
-            let names = match &standing {
-                Some(standing) => self.add(&object, standing, &before, is_new, now),
+            let names = match &state {
+                Some(state) => self.add(&object, state, &before, is_new, now),
                 None => Vec::new(),
             };
             for gone in before {
                 if !names.contains(&gone) {
-                    self.fall(&gone, standing.as_ref());
+                    self.fall(&gone, state.as_ref());
                 }
             }
             if !names.is_empty() {
@@ -231,28 +231,28 @@ impl Reconciler {
     fn add(
         &mut self,
         object: &ObjectReference,
-        standing: &Standing,
+        state: &ObjectDiagnostics,
         before: &[ObjectName],
         is_new: bool,
         now: Instant,
     ) -> Vec<ObjectName> {
-        let mut names = Vec::with_capacity(standing.diagnostics.len());
+        let mut names = Vec::with_capacity(state.diagnostics.len());
         // An Event finds its object by the uid.
-        if standing.uid.is_empty() {
+        if state.uid.is_empty() {
             return names;
         }
-        for diagnostic in &*standing.diagnostics {
+        for diagnostic in &*state.diagnostics {
             // Others are not ours to accept.
             if diagnostic.severity == Severity::Accepted
                 && !object.known_kind().is_some_and(Kind::is_route)
             {
                 continue;
             }
-            let name = event::name(standing, diagnostic);
+            let name = event::name(state, diagnostic);
             let lasts_since = before
                 .iter()
                 .filter_map(|name| self.findings.get(name))
-                .find(|finding| finding.is_about(standing, diagnostic))
+                .find(|finding| finding.is_about(state, diagnostic))
                 .map_or(now, |finding| finding.lasts_since);
             self.findings
                 .entry(name.clone())
@@ -267,11 +267,11 @@ impl Reconciler {
                     }
                 })
                 .or_insert_with(|| Finding {
-                    slot: event::slot(standing, diagnostic),
-                    standing: Standing {
+                    slot: event::slot(state, diagnostic),
+                    state: ObjectDiagnostics {
                         diagnostics: Arc::default(),
                         weights: Box::default(),
-                        ..standing.clone()
+                        ..state.clone()
                     },
                     diagnostic: diagnostic.clone(),
                     since: now,
@@ -289,13 +289,12 @@ impl Reconciler {
 
     /// Takes note that a finding no longer stands, now that its object stands like this. It is
     /// kept only where it may come back and continue an Event of this process.
-    fn fall(&mut self, name: &ObjectName, now_stands: Option<&Standing>) {
+    fn fall(&mut self, name: &ObjectName, now_stands: Option<&ObjectDiagnostics>) {
         let Some(finding) = self.findings.get_mut(name) else {
             return;
         };
-        let is_past = now_stands.is_some_and(|standing| {
-            (&standing.uid, standing.generation)
-                != (&finding.standing.uid, finding.standing.generation)
+        let is_past = now_stands.is_some_and(|state| {
+            (&state.uid, state.generation) != (&finding.state.uid, finding.state.generation)
         });
         if self.leads && !is_past && matches!(finding.event, Event::Written { .. }) {
             finding.stands = false;
@@ -391,9 +390,9 @@ impl Finding {
     }
 
     /// Whether it tells of the same condition of the same object.
-    fn is_about(&self, standing: &Standing, diagnostic: &Diagnostic) -> bool {
+    fn is_about(&self, state: &ObjectDiagnostics, diagnostic: &Diagnostic) -> bool {
         self.stands
-            && self.standing.uid == standing.uid
+            && self.state.uid == state.uid
             && self.diagnostic.reason == diagnostic.reason
             && self.diagnostic.field == diagnostic.field
     }
@@ -430,7 +429,7 @@ impl Finding {
     fn write(&self) -> Write {
         match self.event {
             Event::Unwritten => Write::Create {
-                standing: Box::new(self.standing.clone()),
+                state: Box::new(self.state.clone()),
                 diagnostic: Box::new(self.diagnostic.clone()),
             },
             Event::Written { count, .. } => Write::Repeat {

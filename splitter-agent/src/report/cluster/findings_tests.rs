@@ -28,9 +28,9 @@ impl Scene {
     }
 
     fn say(&mut self, name: &str, generation: i64, reasons: &[&'static str]) {
-        let (object, standing) = sample::standing(name, generation, reasons);
-        let standing = (!reasons.is_empty()).then_some(standing);
-        self.reconciler.note([(object, standing)], self.now);
+        let (object, state) = sample::state(name, generation, reasons);
+        let state = (!reasons.is_empty()).then_some(state);
+        self.reconciler.note([(object, state)], self.now);
     }
 
     /// Everything that is due, done with this outcome.
@@ -119,8 +119,8 @@ fn a_message_that_keeps_changing_is_written_once_a_minute() {
     let mut scene = Scene::new();
     let mut written = 0;
     for turn in 0..120 {
-        let (object, mut standing) = sample::standing("books", 1, &["LeafNotReady"]);
-        standing.diagnostics = standing
+        let (object, mut state) = sample::state("books", 1, &["LeafNotReady"]);
+        state.diagnostics = state
             .diagnostics
             .iter()
             .map(|diagnostic| Diagnostic {
@@ -128,7 +128,7 @@ fn a_message_that_keeps_changing_is_written_once_a_minute() {
                 ..diagnostic.clone()
             })
             .collect();
-        scene.reconciler.note([(object, Some(standing))], scene.now);
+        scene.reconciler.note([(object, Some(state))], scene.now);
         written += scene.written().len();
         scene.pass(1);
     }
@@ -238,12 +238,12 @@ fn a_new_leader_repeats_no_old_acceptance_and_asks_again_about_the_rest() {
 #[test]
 fn objects_without_a_uid_and_acceptances_of_other_kinds_get_no_event() {
     let mut scene = Scene::new();
-    let (object, mut standing) = sample::standing("books", 1, &["RootMissing"]);
-    standing.uid.clear();
-    scene.reconciler.note([(object, Some(standing))], scene.now);
-    let (mut object, standing) = sample::standing("books", 1, &["Accepted", "InvalidWeight"]);
+    let (object, mut state) = sample::state("books", 1, &["RootMissing"]);
+    state.uid.clear();
+    scene.reconciler.note([(object, Some(state))], scene.now);
+    let (mut object, state) = sample::state("books", 1, &["Accepted", "InvalidWeight"]);
     object.kind = "Service".to_owned();
-    scene.reconciler.note([(object, Some(standing))], scene.now);
+    scene.reconciler.note([(object, Some(state))], scene.now);
     assert_eq!(scene.written(), ["InvalidWeight"]);
 }
 
@@ -366,8 +366,8 @@ fn a_new_leader_writes_a_change_before_what_is_unconfirmed() {
     scene.reconciler.follow();
     let first = (0..10_000).map(|number| {
         let reason = ["Accepted", "RootMissing"][number % 2];
-        let (object, standing) = sample::standing(&format!("split-{number}"), 1, &[reason]);
-        (object, Some(standing))
+        let (object, state) = sample::state(&format!("split-{number}"), 1, &[reason]);
+        (object, Some(state))
     });
     scene.reconciler.note(first, scene.now);
     scene.pass(3600);
@@ -388,8 +388,8 @@ fn a_new_leader_writes_a_change_before_what_is_unconfirmed() {
 fn what_was_there_before_the_process_is_not_taken_for_a_change() {
     let mut scene = Scene::of_a_new_process();
     let first = (0..1000).map(|number| {
-        let (object, standing) = sample::standing(&format!("split-{number}"), 1, &["Accepted"]);
-        (object, Some(standing))
+        let (object, state) = sample::state(&format!("split-{number}"), 1, &["Accepted"]);
+        (object, Some(state))
     });
     // It leads from its start.
     scene.reconciler.note(first, scene.now);

@@ -1,7 +1,7 @@
 //! Feedback to the cluster: Events on objects, and a status where they have one, written by
 //! one agent for all.
 //!
-//! Every agent follows its [`Board`]; the one that holds the Lease writes. What is found
+//! Every agent follows its [`DiagnosticStore`]; the one that holds the Lease writes. What is found
 //! about objects follows from the objects alone, so it is the same whoever writes it.
 
 mod candidate;
@@ -31,7 +31,7 @@ pub use metrics::Metrics;
 use self::candidate::Candidate;
 use self::limit::Jitter;
 use self::writer::Writer;
-use super::Board;
+use super::DiagnosticStore;
 pub use crate::source::kubernetes::{ServedVersion, ServedVersions};
 
 /// Who writes: the reporting controller of Events, and the field manager of statuses.
@@ -77,7 +77,7 @@ impl Settings {
 /// again, with growing pauses, while it is still so.
 pub async fn run(
     client: Client,
-    board: Board,
+    store: DiagnosticStore,
     served: watch::Receiver<ServedVersions>,
     mut settings: Settings,
     metrics: Metrics,
@@ -90,7 +90,7 @@ pub async fn run(
     let mut candidate = Candidate::new(client.clone(), &settings, metrics.clone());
     let mut writer = Writer::new(
         client,
-        &board,
+        &store,
         served,
         candidate.subscribe(),
         settings,

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use crate::compile::{Diagnostic, Severity};
 use crate::objects::{Kind, ObjectName, ObjectReference};
-use crate::report::Standing;
+use crate::report::ObjectDiagnostics;
 
 /// How a TrafficSplit stands of which these things are said.
-pub(super) fn standing(
+pub(super) fn state(
     name: &str,
     generation: i64,
     reasons: &[&'static str],
-) -> (ObjectReference, Standing) {
+) -> (ObjectReference, ObjectDiagnostics) {
     let object = ObjectReference::new(Kind::TRAFFIC_SPLIT, ObjectName::new("shop", name));
     let diagnostics: BTreeSet<Diagnostic> = reasons
         .iter()
@@ -28,12 +28,12 @@ pub(super) fn standing(
             message: format!("because of {reason}"),
         })
         .collect();
-    let standing = Standing {
+    let state = ObjectDiagnostics {
         uid: format!("uid-{name}"),
         api_version: "split.smi-spec.io/v1alpha4".to_owned(),
         generation,
         weights: "v1:90,v2:10".into(),
         diagnostics: diagnostics.into_iter().collect(),
     };
-    (object, standing)
+    (object, state)
 }

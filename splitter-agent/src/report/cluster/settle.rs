@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::objects::ObjectReference;
-use crate::report::Standing;
+use crate::report::ObjectDiagnostics;
 
 /// How long at most an object that does not stand still is waited for, in settling times.
 const MOST: u32 = 10;
@@ -16,14 +16,14 @@ const MOST: u32 = 10;
 #[derive(Debug)]
 pub(super) struct Settler {
     time: Duration,
-    settled: BTreeMap<ObjectReference, Standing>,
+    settled: BTreeMap<ObjectReference, ObjectDiagnostics>,
     /// Those that stand otherwise now.
     pending: BTreeMap<ObjectReference, Pending>,
 }
 
 #[derive(Debug)]
 struct Pending {
-    standing: Option<Standing>,
+    state: Option<ObjectDiagnostics>,
     first: Instant,
     last: Instant,
 }
@@ -41,29 +41,32 @@ impl Settler {
     /// Takes note of what is said now about some objects.
     pub(super) fn observe(
         &mut self,
-        standings: impl IntoIterator<Item = (ObjectReference, Option<Standing>)>,
+        states: impl IntoIterator<Item = (ObjectReference, Option<ObjectDiagnostics>)>,
         now: Instant,
     ) {
-        for (object, standing) in standings {
-            if self.settled.get(&object) == standing.as_ref() {
+        for (object, state) in states {
+            if self.settled.get(&object) == state.as_ref() {
                 // It is as it was: as if nothing had happened.
                 self.pending.remove(&object);
                 continue;
             }
             let pending = self.pending.entry(object).or_insert_with(|| Pending {
-                standing: standing.clone(),
+                state: state.clone(),
                 first: now,
                 last: now,
             });
-            if pending.standing != standing {
-                pending.standing = standing;
+            if pending.state != state {
+                pending.state = state;
                 pending.last = now;
             }
         }
     }
 
     /// What is said anew of which objects, now that it has stood for long enough.
-    pub(super) fn settle(&mut self, now: Instant) -> Vec<(ObjectReference, Option<Standing>)> {
+    pub(super) fn settle(
+        &mut self,
+        now: Instant,
+    ) -> Vec<(ObjectReference, Option<ObjectDiagnostics>)> {
         let time = self.time;
         let is_ripe = |_: &ObjectReference, pending: &mut Pending| {
             now.saturating_duration_since(pending.last) >= time
@@ -71,11 +74,11 @@ impl Settler {
         };
         let mut settled = Vec::new();
         for (object, pending) in self.pending.extract_if(.., is_ripe) {
-            match &pending.standing {
-                Some(standing) => self.settled.insert(object.clone(), standing.clone()),
+            match &pending.state {
+                Some(state) => self.settled.insert(object.clone(), state.clone()),
                 None => self.settled.remove(&object),
             };
-            settled.push((object, pending.standing));
+            settled.push((object, pending.state));
         }
         settled
     }
@@ -110,9 +113,9 @@ mod tests {
         fn at(&mut self, millis: u64, reason: Option<&'static str>) -> usize {
             let now = self.start + Duration::from_millis(millis);
             let reasons = reason.as_slice();
-            let (object, standing) = sample::standing("books", 1, reasons);
-            let standing = reason.map(|_| standing);
-            self.settler.observe([(object, standing)], now);
+            let (object, state) = sample::state("books", 1, reasons);
+            let state = reason.map(|_| state);
+            self.settler.observe([(object, state)], now);
             self.settler.settle(now).len()
         }
     }

@@ -14,7 +14,7 @@ use super::findings::{OLD, Pace};
 use super::lanes::{Lane, Turns};
 use super::limit::TokenBucket;
 use crate::objects::{Kind, ObjectReference};
-use crate::report::Standing;
+use crate::report::ObjectDiagnostics;
 
 /// Most bytes of a message in a condition, as other APIs have it.
 const MOST_MESSAGE: usize = 4096;
@@ -68,7 +68,7 @@ pub(super) struct Statuses {
 
 #[derive(Debug)]
 struct Split {
-    standing: Standing,
+    state: ObjectDiagnostics,
     since: Instant,
     lane: Lane,
     known: Option<Status>,
@@ -102,7 +102,7 @@ impl Statuses {
     /// Takes note of how objects have come to stand.
     pub(super) fn note<'a>(
         &mut self,
-        settled: impl IntoIterator<Item = &'a (ObjectReference, Option<Standing>)>,
+        settled: impl IntoIterator<Item = &'a (ObjectReference, Option<ObjectDiagnostics>)>,
         now: Instant,
     ) {
         let lane = if self.has_begun {
@@ -110,25 +110,22 @@ impl Statuses {
         } else {
             Lane::Unconfirmed
         };
-        for (object, standing) in settled {
+        for (object, state) in settled {
             self.has_begun = true;
             if !object.known_kind().is_some_and(|kind| kind.has_status) {
                 continue;
             }
             let before = self.splits.remove(object);
-            let Some(standing) = standing
-                .as_ref()
-                .filter(|standing| !standing.uid.is_empty())
-            else {
+            let Some(state) = state.as_ref().filter(|state| !state.uid.is_empty()) else {
                 continue;
             };
             let known = before
-                .filter(|before| before.standing.uid == standing.uid)
+                .filter(|before| before.state.uid == state.uid)
                 .and_then(|before| before.known);
             self.splits.insert(
                 object.clone(),
                 Split {
-                    standing: standing.clone(),
+                    state: state.clone(),
                     since: now,
                     lane,
                     known,
@@ -169,7 +166,7 @@ impl Statuses {
             let write = match &split.known {
                 None => None,
                 Some(known) => {
-                    let status = status(&split.standing, &known.conditions, at);
+                    let status = status(&split.state, &known.conditions, at);
                     if status == *known {
                         split.is_done = true;
                         continue;
@@ -183,7 +180,7 @@ impl Statuses {
             self.turns.took(lane);
             actions.push(Action {
                 object: object.clone(),
-                uid: split.standing.uid.clone(),
+                uid: split.state.uid.clone(),
                 write,
             });
         }
@@ -195,7 +192,7 @@ impl Statuses {
         let Some(split) = self.splits.get_mut(&action.object) else {
             return;
         };
-        if split.standing.uid != action.uid {
+        if split.state.uid != action.uid {
             return;
         }
         match outcome {
@@ -206,9 +203,9 @@ impl Statuses {
 }
 
 /// The status of an object, given its diagnostics and the conditions that it had.
-fn status(standing: &Standing, before: &[Condition], at: Timestamp) -> Status {
-    let generation = (standing.generation > 0).then_some(standing.generation);
-    let conditions = conditions::of(&standing.diagnostics).into_iter();
+fn status(state: &ObjectDiagnostics, before: &[Condition], at: Timestamp) -> Status {
+    let generation = (state.generation > 0).then_some(state.generation);
+    let conditions = conditions::of(&state.diagnostics).into_iter();
     let conditions = conditions.map(|condition| {
         let status = condition.status.name();
         let since = before
@@ -226,7 +223,7 @@ fn status(standing: &Standing, before: &[Condition], at: Timestamp) -> Status {
     });
     Status {
         observed_generation: generation,
-        weights: standing.weights.to_string(),
+        weights: state.weights.to_string(),
         conditions: conditions.collect(),
     }
 }
@@ -258,9 +255,9 @@ mod tests {
 
     #[test]
     fn a_transition_time_moves_only_when_the_status_of_its_condition_does() {
-        let (_, accepted) = sample::standing("books", 1, &["Accepted"]);
-        let (_, warned) = sample::standing("books", 2, &["LeafNotReady"]);
-        let (_, refused) = sample::standing("books", 3, &["InvalidWeight", "LeafNotReady"]);
+        let (_, accepted) = sample::state("books", 1, &["Accepted"]);
+        let (_, warned) = sample::state("books", 2, &["LeafNotReady"]);
+        let (_, refused) = sample::state("books", 3, &["InvalidWeight", "LeafNotReady"]);
         let first = status(&accepted, &[], at(10));
         assert_eq!(
             summary(&first),
@@ -296,8 +293,8 @@ mod tests {
     fn a_status_is_asked_for_once_and_written_only_when_it_is_another() {
         let now = Instant::now();
         let mut statuses = Statuses::new(Pace::default());
-        let (object, standing) = sample::standing("books", 1, &["Accepted"]);
-        statuses.note(&[(object.clone(), Some(standing))], now);
+        let (object, state) = sample::state("books", 1, &["Accepted"]);
+        statuses.note(&[(object.clone(), Some(state))], now);
         let asked = statuses.step(now, at(10), |_| true);
         assert_eq!(asked.len(), 1);
         assert_eq!(asked[0].write, None);
@@ -313,8 +310,8 @@ mod tests {
         statuses.done(&asked[0], Outcome::Known(status), now);
         assert!(statuses.step(now, at(30), |_| true).is_empty());
 
-        let (_, standing) = sample::standing("books", 2, &["Accepted"]);
-        statuses.note(&[(object.clone(), Some(standing))], now);
+        let (_, state) = sample::state("books", 2, &["Accepted"]);
+        statuses.note(&[(object.clone(), Some(state))], now);
         let written = statuses.step(now, at(40), |_| true);
         let status = written[0].write.clone().expect("a status");
         assert_eq!(status.observed_generation, Some(2));
@@ -337,19 +334,19 @@ mod tests {
         let actions = statuses.step(now, at(10), |_| true);
         for action in &actions {
             let split = &statuses.splits[&action.object];
-            let status = status(&split.standing, &[], at(10));
+            let status = status(&split.state, &[], at(10));
             statuses.done(action, Outcome::Known(status), now);
         }
         let names = actions.into_iter().map(|action| action.object.name.name);
         names.collect()
     }
 
-    fn many(count: usize) -> Vec<(ObjectReference, Option<Standing>)> {
+    fn many(count: usize) -> Vec<(ObjectReference, Option<ObjectDiagnostics>)> {
         (0..count)
             .map(|number| {
-                let (object, standing) =
-                    sample::standing(&format!("split-{number:05}"), 1, &["Accepted"]);
-                (object, Some(standing))
+                let (object, state) =
+                    sample::state(&format!("split-{number:05}"), 1, &["Accepted"]);
+                (object, Some(state))
             })
             .collect()
     }
@@ -362,8 +359,8 @@ mod tests {
         now += Duration::from_secs(3600);
         // One changes just before the one that led is gone, and one after.
         let change = |name: &str, generation| {
-            let (object, standing) = sample::standing(name, generation, &["InvalidWeight"]);
-            [(object, Some(standing))]
+            let (object, state) = sample::state(name, generation, &["InvalidWeight"]);
+            [(object, Some(state))]
         };
         statuses.note(&change("split-09998", 2), now);
         now += Duration::from_secs(60);
@@ -387,9 +384,9 @@ mod tests {
         for second in 0..200 {
             now += Duration::from_secs(1);
             for number in 0..20 {
-                let (object, standing) =
-                    sample::standing(&format!("busy-{number:02}"), second, &["RootMissing"]);
-                statuses.note(&[(object, Some(standing))], now);
+                let (object, state) =
+                    sample::state(&format!("busy-{number:02}"), second, &["RootMissing"]);
+                statuses.note(&[(object, Some(state))], now);
             }
             let names = asked(&mut statuses, now);
             confirmed.extend(names.into_iter().filter(|name| name.starts_with("split")));

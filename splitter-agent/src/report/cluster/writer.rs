@@ -22,7 +22,7 @@ use super::settle::Settler;
 use super::status::{self, Status, Statuses};
 use super::{REPORTER, ServedVersions, Settings};
 use crate::objects::{Kind, ObjectName};
-use crate::report::{Board, Follower};
+use crate::report::{DiagnosticStore, Subscriber};
 
 /// How often the leader looks for what is due.
 const TICK: Duration = Duration::from_millis(250);
@@ -33,7 +33,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Writes Events and statuses.
 pub(super) struct Writer {
     client: Client,
-    board: Follower,
+    diagnostics: Subscriber,
     served: watch::Receiver<ServedVersions>,
     term: watch::Receiver<Term>,
     settings: Settings,
@@ -62,7 +62,7 @@ struct Lane {
 impl Writer {
     pub(super) fn new(
         client: Client,
-        board: &Board,
+        store: &DiagnosticStore,
         served: watch::Receiver<ServedVersions>,
         term: watch::Receiver<Term>,
         settings: Settings,
@@ -70,7 +70,7 @@ impl Writer {
     ) -> Self {
         Self {
             client,
-            board: board.follow(),
+            diagnostics: store.subscribe(),
             served,
             term,
             metrics,
@@ -113,7 +113,7 @@ impl Writer {
         tokio::select! {
             // That there is no sender means that there are no more terms.
             Ok(()) = wait_for_term(&mut self.term) => {}
-            () = self.board.changed() => tokio::time::sleep(settle).await,
+            () = self.diagnostics.changed() => tokio::time::sleep(settle).await,
             () = tokio::time::sleep(settle), if self.settler.is_waiting() => {}
         }
     }
@@ -121,7 +121,7 @@ impl Writer {
     /// Takes note of what is found about objects, and of an election.
     fn look(&mut self) {
         let now = Instant::now();
-        self.settler.observe(self.board.take(), now);
+        self.settler.observe(self.diagnostics.drain(), now);
         let settled = self.settler.settle(now);
         self.statuses.note(&settled, now);
         self.reconciler.note(settled, now);
@@ -160,13 +160,10 @@ impl Writer {
                 return;
             }
             let answer = match &action.write {
-                Write::Create {
-                    standing,
-                    diagnostic,
-                } => {
+                Write::Create { state, diagnostic } => {
                     let event = event::event(
                         &action.event,
-                        standing,
+                        state,
                         diagnostic,
                         &self.settings.identity,
                         Timestamp::now(),

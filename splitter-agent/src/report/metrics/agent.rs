@@ -8,7 +8,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use crate::datapath::{PROGRAMS, PinDirectory, attached_programs};
 
-use super::super::{Board, Progress, SelfTestState};
+use super::super::{DiagnosticStore, Progress, SelfTestState};
 use super::family::{counter, gauge, gauges, timestamp};
 
 /// Shared state, read when it is asked for.
@@ -16,7 +16,7 @@ use super::family::{counter, gauge, gauges, timestamp};
 pub(super) struct Agent {
     pub(super) pins: PinDirectory,
     pub(super) progress: Progress,
-    pub(super) board: Board,
+    pub(super) diagnostics: DiagnosticStore,
     pub(super) self_test: Option<SelfTestState>,
 }
 
@@ -104,7 +104,7 @@ impl Agent {
     }
 
     fn encode_findings(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let findings = self.board.read(|standings| {
+        let findings = self.diagnostics.read(|standings| {
             let mut findings = BTreeMap::<_, u64>::new();
             for (object, standing) in standings {
                 for diagnostic in &*standing.diagnostics {

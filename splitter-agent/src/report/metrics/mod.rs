@@ -23,7 +23,7 @@ use crate::datapath::PinDirectory;
 
 use super::cluster;
 use super::log::LogControl;
-use super::{Board, Progress, SelfTestState};
+use super::{DiagnosticStore, Progress, SelfTestState};
 
 pub use splits::Detail;
 
@@ -41,7 +41,7 @@ pub struct Telemetry {
     /// What the agent is doing.
     pub progress: Progress,
     /// What is found about objects.
-    pub board: Board,
+    pub diagnostics: DiagnosticStore,
     /// What came of the self-test; `None` where there is none.
     pub self_test: Option<SelfTestState>,
     /// The log; `None` if its level is not to be changed.
@@ -58,11 +58,11 @@ pub struct Telemetry {
 impl Telemetry {
     /// Without a self-test, a log and metrics of others.
     #[must_use]
-    pub fn new(pins: PinDirectory, progress: Progress, board: Board) -> Self {
+    pub fn new(pins: PinDirectory, progress: Progress, diagnostics: DiagnosticStore) -> Self {
         Self {
             pins,
             progress,
-            board,
+            diagnostics,
             self_test: None,
             log: None,
             registry: registry(),
@@ -105,7 +105,7 @@ impl Metrics {
         own.register_collector(Box::new(agent::Agent {
             pins: telemetry.pins.clone(),
             progress: telemetry.progress.clone(),
-            board: telemetry.board,
+            diagnostics: telemetry.diagnostics,
             self_test: telemetry.self_test,
         }));
         own.register_collector(Box::new(splits::Splits::new(
@@ -151,7 +151,7 @@ mod tests {
             ..Telemetry::new(
                 PinDirectory::new("/nowhere"),
                 Progress::default(),
-                Board::default(),
+                DiagnosticStore::default(),
             )
         });
         let text = metrics.encode().expect("text");
