@@ -7,6 +7,17 @@ use crate::test_cluster::{TestCluster, wait_for};
 /// Deletes the namespaces of an example when the test is over.
 struct Example<'a>(&'a TestCluster, &'static [&'static str]);
 
+impl<'a> Example<'a> {
+    /// Panics if there are such namespaces that no test is about to delete: they may be somebody's.
+    fn new(cluster: &'a TestCluster, namespaces: &'static [&'static str]) -> Self {
+        for namespace in namespaces {
+            let namespace = format!("namespace/{namespace}");
+            cluster.kubectl(&["wait", "--for=delete", &namespace, "--timeout=90s"]);
+        }
+        Self(cluster, namespaces)
+    }
+}
+
 impl Drop for Example<'_> {
     fn drop(&mut self) {
         let arguments = [&["delete", "--wait=false", "namespace"], self.1].concat();
@@ -17,7 +28,7 @@ impl Drop for Example<'_> {
 #[test]
 fn the_bookstore_canary_is_exact_on_every_node() {
     let cluster = TestCluster::enter();
-    let _example = Example(&cluster, &["bookstore", "bookbuyer"]);
+    let _example = Example::new(&cluster, &["bookstore", "bookbuyer"]);
     cluster.apply_file("deploy/examples/bookstore/00-bookstore.yaml");
     for deployment in ["deployment/bookstore-v1", "deployment/bookstore-v2"] {
         cluster.kubectl(&[
@@ -68,7 +79,7 @@ fn the_bookstore_canary_is_exact_on_every_node() {
 #[test]
 fn ten_curls_of_httpbin_are_five_and_five() {
     let cluster = TestCluster::enter();
-    let _example = Example(&cluster, &["httpbin"]);
+    let _example = Example::new(&cluster, &["httpbin"]);
     cluster.apply_file("deploy/examples/httpbin/00-httpbin.yaml");
     for deployment in ["deployment/httpbin-v1", "deployment/httpbin-v2"] {
         cluster.kubectl(&[

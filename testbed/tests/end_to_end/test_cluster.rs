@@ -151,8 +151,9 @@ impl TestCluster {
     fn at(kubeconfig: String) -> Self {
         eprintln!(
             "{KUBECONFIG} is set: tests run on the cluster of {kubeconfig}. They use the agents \
-             that are there; make and delete namespaces (bookstore, bookbuyer, httpbin, garbage, \
-             leaves-*, ...); and leave the namespace {CLIENTS}. The nodes need the image {}.",
+             that are there; make and delete namespaces (bookstore, bookbuyer, httpbin, leaves-*, \
+             rivals, slices), which must not be there; and leave the namespace {CLIENTS}. The nodes \
+             need the image {}.",
             examples_image()
         );
         let cluster = Self {
