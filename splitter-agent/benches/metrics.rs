@@ -18,7 +18,7 @@ use splitter_agent::datapath::Capacity;
 use splitter_agent::objects::{Identity, Kind, ObjectName, ObjectReference};
 use splitter_agent::plan::{Decision, Frontend, FrontendPlan, Origin};
 use splitter_agent::report::metrics::Metrics;
-use splitter_agent::report::{DiagnosticStore, Producer, Programmed, Progress, Telemetry};
+use splitter_agent::report::{AgentState, DiagnosticStore, Producer, Programmed, Telemetry};
 use splitter_common::layout::Protocol;
 use testbed::lab::Pod;
 
@@ -42,7 +42,7 @@ fn main() {
     let plan: Vec<_> = (0..splits).map(split).collect();
     scene.publish(&plan);
     let client = scene.lab.pod("client").expect("a pod");
-    let (progress, store) = (Progress::default(), DiagnosticStore::default());
+    let (progress, store) = (AgentState::default(), DiagnosticStore::default());
     progress.set_programmed((0..splits).map(|number| {
         let programmed = Programmed {
             seen: 3,

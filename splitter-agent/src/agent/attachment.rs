@@ -9,7 +9,7 @@ use crate::datapath::{
     Choice, Fallback, Hierarchy, Neighbour, OwnPlace, PinDirectory, PreflightError, Programs,
     cgroup_id, choose, is_cgroup, neighbours, on_node, outermost, path_to_root,
 };
-use crate::report::{Place, Places, Progress};
+use crate::report::{AgentState, Place, Places};
 
 /// How often programs of others are asked for, if nothing changes.
 const NEIGHBOURS_INTERVAL: Duration = Duration::from_secs(30);
@@ -79,8 +79,8 @@ impl Attachment {
     }
 
     /// Looks where pods are, puts the programs there, and takes them off everything else. What
-    /// cannot be done is logged once, told to the progress, and tried again the next time.
-    pub fn keep(&mut self, programs: &mut Programs, progress: &Progress) {
+    /// cannot be done is logged once, told to the state, and tried again the next time.
+    pub fn keep(&mut self, programs: &mut Programs, state: &AgentState) {
         let choice = self.choose();
         let problems = self.attach(programs, &choice);
         let places = choice
@@ -112,10 +112,10 @@ impl Attachment {
         let is_attached = told.places.iter().any(|place| place.problem.is_none());
         if told != self.places {
             // Before the self-test is told to begin, which asks where.
-            progress.set_places(told.clone());
+            state.set_places(told.clone());
             self.places = told;
         }
-        progress.set_attached(is_attached);
+        state.set_attached(is_attached);
     }
 
     /// Whether no program is left on any cgroup that an agent before us attached.

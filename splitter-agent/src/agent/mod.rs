@@ -14,7 +14,7 @@ use crate::compile::{Compiler, Delta, Kinds, Knowledge, Settings};
 use crate::datapath::{LoadError, PinDirectory, Programs, PublishSummary, Publisher};
 use crate::objects::{Kind, ObjectReference};
 use crate::plan::{Frontend, FrontendPlan, Plan};
-use crate::report::{DiagnosticStore, Programmed, Progress};
+use crate::report::{AgentState, DiagnosticStore, Programmed};
 use crate::source::Change;
 
 pub use self::attachment::Attachment;
@@ -38,7 +38,7 @@ pub struct Agent {
     pins: PinDirectory,
     attachment: Attachment,
     findings: Findings,
-    progress: Progress,
+    state: AgentState,
     /// How much the source has told; `None` as long as nothing may be published.
     completeness: Option<Completeness>,
     /// Whether everything that is planned has been published at least once, so that only
@@ -63,7 +63,7 @@ pub struct Agent {
 impl Agent {
     /// An agent that has not done anything yet. The programs are loaded and use the maps
     /// that the publisher owns. It tells the diagnostics what it finds about objects, and the
-    /// progress what it is doing.
+    /// state what it is doing.
     #[must_use]
     pub fn new(
         publisher: Publisher,
@@ -72,12 +72,12 @@ impl Agent {
         attachment: Attachment,
         settings: Settings,
         diagnostics: DiagnosticStore,
-        progress: Progress,
+        state: AgentState,
     ) -> Self {
         let mut compiler = Compiler::new(settings);
         for kind in Kind::followed() {
             compiler.know(kind, Knowledge::Incomplete);
-            progress.set_knowledge(kind, Knowledge::Incomplete);
+            state.set_knowledge(kind, Knowledge::Incomplete);
         }
         Self {
             compiler,
@@ -86,7 +86,7 @@ impl Agent {
             pins,
             attachment,
             findings: Findings::new(diagnostics),
-            progress,
+            state,
             completeness: None,
             is_full: false,
             knows_more: false,
@@ -112,7 +112,7 @@ impl Agent {
     /// If the pin directory cannot be read.
     pub fn apply(&mut self, changes: Vec<Change>) -> Result<(), LoadError> {
         let start = Instant::now();
-        self.progress.queue(changes.len());
+        self.state.queue(changes.len());
         for change in changes {
             self.take(change);
         }
@@ -212,7 +212,7 @@ impl Agent {
             Change::Problems(problems) => self.findings.replace_problems(problems),
             Change::Known(kind, knowledge) => {
                 self.compiler.know(kind, knowledge);
-                self.knows_more |= self.progress.set_knowledge(kind, knowledge);
+                self.knows_more |= self.state.set_knowledge(kind, knowledge);
             }
             Change::Partial => {
                 self.completeness.get_or_insert(Completeness::Partial);
@@ -226,7 +226,7 @@ impl Agent {
     fn attach_when_filled(&mut self, completeness: Completeness) -> Result<(), LoadError> {
         let is_complete = completeness == Completeness::Complete;
         if !self.is_attached && (is_complete || self.programs.is_layout_at_work()?) {
-            self.attachment.keep(&mut self.programs, &self.progress);
+            self.attachment.keep(&mut self.programs, &self.state);
             self.is_attached = true;
         }
         self.prune(completeness);
@@ -264,7 +264,7 @@ impl Agent {
     pub fn watch(&mut self) {
         self.retry_failures();
         if self.is_attached {
-            self.attachment.keep(&mut self.programs, &self.progress);
+            self.attachment.keep(&mut self.programs, &self.state);
         }
         if let Some(completeness) = self.completeness {
             self.prune(completeness);
@@ -306,12 +306,12 @@ impl Agent {
         let held = planned.map(|split| split.origin.object()).collect();
         let routes = objects.iter();
         let routes = routes.filter(|object| object.known_kind().is_some_and(Kind::is_route));
-        self.progress
+        self.state
             .set_programmed(routes.map(|object| self.programmed(object, &held)));
-        self.progress.set_held(self.held.values());
-        self.progress.publish(start.elapsed(), self.failures.len());
+        self.state.set_held(self.held.values());
+        self.state.publish(start.elapsed(), self.failures.len());
         if is_complete {
-            self.progress.set_synced();
+            self.state.set_synced();
         }
     }
 

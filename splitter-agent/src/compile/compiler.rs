@@ -13,11 +13,11 @@ use std::sync::Arc;
 use super::Settings;
 use super::conflict::{self, FrontendClaims};
 use super::diagnostics::{Diagnostic, Diagnostics, Severity};
-use super::few::Few;
 use super::index::{Index, Routes};
 use super::knowledge::Knowledge;
 use super::ledger::{Emitted, Ledger};
 use super::resolve::{self, Resolved, Waiting};
+use super::sorted_vec_set::SortedVecSet;
 use super::store::Store;
 use crate::objects::{Identity, Kind, Object, ObjectName, ObjectReference};
 use crate::plan::{Frontend, FrontendPlan, Plan};
@@ -58,7 +58,7 @@ pub struct Delta {
 /// What a root came to.
 #[derive(Debug, Default)]
 struct Compiled {
-    frontends: Few<Frontend>,
+    frontends: SortedVecSet<Frontend>,
     diagnostics: Emitted,
 }
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::diagnostics::{Diagnostics, Severity};
-use super::few::Few;
 use super::resolve;
+use super::sorted_vec_set::SortedVecSet;
 use super::store::Store;
 use crate::objects::{ObjectName, Service};
 use crate::plan::{Frontend, FrontendPlan, Origin, protocol_name};
@@ -14,13 +14,13 @@ use crate::reason;
 use crate::route::{Claim, Ports};
 
 /// A claim, and the frontends that it claims.
-type Claimed = (Arc<FrontendClaim>, Few<Frontend>);
+type Claimed = (Arc<FrontendClaim>, SortedVecSet<Frontend>);
 
 /// Who claims each frontend.
 #[derive(Debug, Default)]
 pub(super) struct FrontendClaims {
     /// The first of them has the frontend.
-    by_frontend: BTreeMap<Frontend, Few<Arc<FrontendClaim>>>,
+    by_frontend: BTreeMap<Frontend, SortedVecSet<Arc<FrontendClaim>>>,
     by_root: HashMap<ObjectName, Vec<Claimed>>,
 }
 
@@ -47,7 +47,7 @@ impl FrontendClaims {
     pub(super) fn update(
         &mut self,
         root: &ObjectName,
-        claimed: Vec<(FrontendClaim, Few<Frontend>)>,
+        claimed: Vec<(FrontendClaim, SortedVecSet<Frontend>)>,
     ) -> BTreeSet<Frontend> {
         let is_same = {
             let old = self.by_root.get(root).map_or(&[][..], Vec::as_slice);
@@ -136,7 +136,7 @@ pub(super) fn claimed_frontends(
     store: &Store,
     root: &ObjectName,
     ranked: &[&Claim],
-) -> Vec<(FrontendClaim, Few<Frontend>)> {
+) -> Vec<(FrontendClaim, SortedVecSet<Frontend>)> {
     let Ok(service) = resolve::root(store, root) else {
         return Vec::new();
     };

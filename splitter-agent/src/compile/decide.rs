@@ -2,7 +2,7 @@
 
 use splitter_common::layout::{LeafState, Protocol, Reason};
 
-use super::endpoints::{Offer, Wanted};
+use super::endpoints::{LeafEndpoints, Wanted};
 use super::findings::{Finding, Findings, Subject};
 use super::knowledge::{Kinds, Knowledge};
 use super::notes::note;
@@ -32,7 +32,7 @@ pub(super) fn decide(
     frontend: Frontend,
     findings: &mut Findings,
 ) -> Decided {
-    let offers: Vec<Offer> = split
+    let offers: Vec<LeafEndpoints> = split
         .leaves
         .iter()
         .map(|leaf| {
@@ -58,9 +58,9 @@ pub(super) fn decide(
         kinds.insert(services);
     }
     if kinds.is_empty() {
-        if offers.iter().any(Offer::is_of_this_node) {
+        if offers.iter().any(LeafEndpoints::is_of_this_node) {
             // What people are told is true of the cluster: they ask one agent for all.
-            let offers: Vec<Offer> = offers.iter().map(Offer::everywhere).collect();
+            let offers: Vec<LeafEndpoints> = offers.iter().map(LeafEndpoints::everywhere).collect();
             note(store, split, frontend, &offers, findings);
         } else {
             note(store, split, frontend, &offers, findings);
@@ -101,7 +101,7 @@ fn unknown_leaves(
     store: &Store,
     split: &Split,
     decision: Decision,
-    offers: &[Offer],
+    offers: &[LeafEndpoints],
     states: &[LeafState],
 ) -> Vec<Option<Kind>> {
     let matters = |state: LeafState| match decision {
@@ -123,7 +123,7 @@ fn unknown_leaves(
 }
 
 /// The state of each leaf, of which this is the offer.
-pub(super) fn states(split: &Split, offers: &[Offer]) -> Vec<LeafState> {
+pub(super) fn states(split: &Split, offers: &[LeafEndpoints]) -> Vec<LeafState> {
     let states = split.leaves.iter().zip(offers).map(|(leaf, offer)| {
         if leaf.weight.is_zero() {
             LeafState::WeightZero
@@ -137,25 +137,28 @@ pub(super) fn states(split: &Split, offers: &[Offer]) -> Vec<LeafState> {
 pub(super) fn decision(
     split: &Split,
     protocol: Protocol,
-    offers: &[Offer],
+    offers: &[LeafEndpoints],
     states: &[LeafState],
 ) -> Decision {
     // In this order: what the split is not about passes through, whatever its weights.
     if protocol != Protocol::Tcp {
         return Decision::PassThrough(Reason::ProtocolNotSplit);
     }
-    if offers.iter().all(|offer| *offer == Offer::NoService) {
+    if offers
+        .iter()
+        .all(|offer| *offer == LeafEndpoints::NoService)
+    {
         return Decision::PassThrough(Reason::NoLeafService);
     }
     if offers
         .iter()
-        .all(|offer| matches!(offer, Offer::NoService | Offer::NoPort))
+        .all(|offer| matches!(offer, LeafEndpoints::NoService | LeafEndpoints::NoPort))
     {
         return Decision::PassThrough(Reason::NoLeafPort);
     }
     if !offers
         .iter()
-        .any(|offer| matches!(offer, Offer::Endpoints { .. }))
+        .any(|offer| matches!(offer, LeafEndpoints::Endpoints { .. }))
     {
         return Decision::PassThrough(Reason::NoLeafFamily);
     }
@@ -188,7 +191,7 @@ pub(super) fn counted(leaves: &[Leaf], states: &[LeafState]) -> Vec<u128> {
 fn planned_leaves(
     leaves: &[Leaf],
     decision: Decision,
-    offers: Vec<Offer>,
+    offers: Vec<LeafEndpoints>,
     states: Vec<LeafState>,
 ) -> Vec<PlannedLeaf> {
     let counted = match decision {

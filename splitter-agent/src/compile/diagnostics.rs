@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::few::Few;
+use super::sorted_vec_set::SortedVecSet;
 use crate::objects::{DecodeError, ObjectReference};
 use crate::plan::Origin;
 use crate::reason;
@@ -119,7 +119,7 @@ impl Diagnostics {
     }
 
     /// All of them, each once.
-    pub(super) fn into_set(self) -> Few<Arc<Diagnostic>> {
+    pub(super) fn into_set(self) -> SortedVecSet<Arc<Diagnostic>> {
         self.gathered.into_iter().map(Arc::new).collect()
     }
 }

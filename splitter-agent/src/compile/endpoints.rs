@@ -17,7 +17,7 @@ use crate::objects::{
 
 /// What a leaf has to offer to a frontend.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Offer {
+pub(super) enum LeafEndpoints {
     /// There is no such Service, or it can have no endpoints.
     NoService,
     /// The Service has no port of the frontend's number and protocol.
@@ -68,19 +68,19 @@ impl Store {
 
     /// What a Service has to offer to a frontend of this port and family. It is asked
     /// for its endpoints only, never for a split of its own, so that nothing can recur.
-    pub(super) fn offer(&self, service: Option<&ObjectName>, wanted: Wanted) -> Offer {
+    pub(super) fn offer(&self, service: Option<&ObjectName>, wanted: Wanted) -> LeafEndpoints {
         let family = wanted.family;
         let service = service
             .and_then(|name| self.service(name))
             .filter(|service| service.kind != ServiceKind::ExternalName);
         let Some(service) = service else {
-            return Offer::NoService;
+            return LeafEndpoints::NoService;
         };
         let Some(port) = service.port(wanted.port, wanted.protocol) else {
-            return Offer::NoPort;
+            return LeafEndpoints::NoPort;
         };
         if !self.has_family(service, family) {
-            return Offer::NoFamily;
+            return LeafEndpoints::NoFamily;
         }
         let behind = Behind {
             store: self,
@@ -98,11 +98,11 @@ impl Store {
             node => behind.nearest(node.as_deref(), self.here.zone()),
         };
         match nearer {
-            Some(here) if here != everywhere => Offer::Endpoints {
+            Some(here) if here != everywhere => LeafEndpoints::Endpoints {
                 here,
                 everywhere: Some(everywhere),
             },
-            _ => Offer::Endpoints {
+            _ => LeafEndpoints::Endpoints {
                 here: everywhere,
                 everywhere: None,
             },
@@ -226,7 +226,7 @@ pub(super) fn is_same_port(slice_port: &SlicePort, port: &ServicePort) -> bool {
     slice_port.name == port.name && slice_port.protocol == port.protocol
 }
 
-impl Offer {
+impl LeafEndpoints {
     /// The state of a leaf with a weight above 0 and this offer.
     pub(super) fn state(&self) -> LeafState {
         match self {

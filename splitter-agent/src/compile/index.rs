@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::few::Few;
+use super::sorted_vec_set::SortedVecSet;
 use super::store::Affected;
 use crate::objects::{ObjectName, ObjectReference};
 use crate::route::{Claim, Route};
@@ -13,14 +13,14 @@ use crate::route::{Claim, Route};
 pub(super) struct Index {
     roots: HashMap<ObjectName, Root>,
     /// The roots whose claims name a Service, themselves included.
-    users: HashMap<ObjectName, Few<ObjectName>>,
+    users: HashMap<ObjectName, SortedVecSet<ObjectName>>,
     dirty: BTreeSet<ObjectName>,
 }
 
 /// A root that some claim is about.
 #[derive(Debug, Default)]
 struct Root {
-    claims: Few<ClaimId>,
+    claims: SortedVecSet<ClaimId>,
     /// The Services that the claims name, and how many times: a claim that comes or goes costs
     /// what it names itself, however many others there are.
     uses: BTreeMap<ObjectName, usize>,
@@ -133,7 +133,7 @@ fn services(claim: &Claim) -> impl Iterator<Item = &ObjectName> {
 }
 
 fn forget_user(
-    users: &mut HashMap<ObjectName, Few<ObjectName>>,
+    users: &mut HashMap<ObjectName, SortedVecSet<ObjectName>>,
     service: &ObjectName,
     root: &ObjectName,
 ) {

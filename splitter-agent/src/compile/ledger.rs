@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::diagnostics::Diagnostic;
-use super::few::Few;
+use super::sorted_vec_set::SortedVecSet;
 use crate::objects::ObjectReference;
 
 /// What one producer emits; each diagnostic is shared with the [`Ledger`].
-pub(super) type Emitted = Few<Arc<Diagnostic>>;
+pub(super) type Emitted = SortedVecSet<Arc<Diagnostic>>;
 
 /// The diagnostics of every object, and how many producers emit each.
 #[derive(Debug, Default)]

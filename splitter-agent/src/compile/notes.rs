@@ -4,7 +4,7 @@ use splitter_common::layout::{LeafState, Reason};
 
 use super::decide::{counted, decision, states};
 use super::diagnostics::{Diagnostics, Severity};
-use super::endpoints::Offer;
+use super::endpoints::LeafEndpoints;
 use super::findings::{Finding, Findings, Subject};
 use super::knowledge::Knowledge;
 use super::overlap::{self, Part};
@@ -108,7 +108,7 @@ pub(super) fn note(
     store: &Store,
     split: &Split,
     frontend: Frontend,
-    offers: &[Offer],
+    offers: &[LeafEndpoints],
     findings: &mut Findings,
 ) {
     let states = states(split, offers);
@@ -165,7 +165,7 @@ pub(super) fn note(
 }
 
 /// What people are told of endpoints that are behind more than one leaf.
-fn overlap(split: &Split, offers: &[Offer], states: &[LeafState]) -> Option<String> {
+fn overlap(split: &Split, offers: &[LeafEndpoints], states: &[LeafState]) -> Option<String> {
     let shares = shares(&counted(&split.leaves, states));
     let parts: Vec<Part<'_>> = split
         .leaves

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::endpoints::Offer;
+use super::endpoints::LeafEndpoints;
 use super::knowledge::{Knowledge, KnownKinds};
 use crate::objects::{EndpointSlice, Kind, Node, ObjectName, ObjectReference, Service};
 
@@ -157,23 +157,27 @@ impl Store {
 
     /// The kind of which an object that was not heard of, or changed since, could turn what a
     /// Service has to offer into endpoints, or into other endpoints.
-    pub(super) fn waits_for(&self, name: Option<&ObjectName>, offer: &Offer) -> Option<Kind> {
+    pub(super) fn waits_for(
+        &self,
+        name: Option<&ObjectName>,
+        offer: &LeafEndpoints,
+    ) -> Option<Kind> {
         // What can never be the name of a Service waits for none.
         let name = name?;
         let unfollowed = |kind| (!self.kinds.is_followed(kind)).then_some(kind);
         match offer {
-            Offer::NoService | Offer::NoPort => unfollowed(Kind::SERVICE),
+            LeafEndpoints::NoService | LeafEndpoints::NoPort => unfollowed(Kind::SERVICE),
             // Once all slices were told of, those that are known are enough.
-            Offer::Endpoints { .. }
+            LeafEndpoints::Endpoints { .. }
                 if !offer.endpoints().is_empty()
                     && self.knowledge(Kind::ENDPOINT_SLICE) >= Knowledge::Stale =>
             {
                 None
             }
-            Offer::NoFamily => {
+            LeafEndpoints::NoFamily => {
                 unfollowed(Kind::ENDPOINT_SLICE).or_else(|| unfollowed(Kind::SERVICE))
             }
-            Offer::Endpoints { .. } => unfollowed(Kind::ENDPOINT_SLICE)
+            LeafEndpoints::Endpoints { .. } => unfollowed(Kind::ENDPOINT_SLICE)
                 .or_else(|| unfollowed(Kind::SERVICE).filter(|_| self.has_usable_endpoints(name))),
         }
     }

@@ -12,8 +12,8 @@ use serde::Serialize;
 use crate::causes::with_causes;
 use crate::datapath::{AttachedProgram, LoadError, on_node};
 
+use super::agent_state::AgentSnapshot;
 use super::places::Places;
-use super::progress::Status;
 use super::self_test::SelfTestStatus;
 
 /// How long the agent's loop may not turn.
@@ -88,7 +88,7 @@ impl From<Vec<Check>> for Health {
 
 /// Whether the agent is stuck, so that a restart would help.
 #[must_use]
-pub fn liveness(status: &Status) -> Health {
+pub fn liveness(status: &AgentSnapshot) -> Health {
     let turned = status.since_turn;
     let turn = if turned <= TURN_LIMIT {
         Check::passes("agent-loop", "the agent's loop turns")
@@ -119,7 +119,7 @@ pub fn liveness(status: &Status) -> Health {
 /// counts only where there is one.
 #[must_use]
 pub fn readiness(
-    status: &Status,
+    status: &AgentSnapshot,
     programs: &Result<Vec<AttachedProgram>, LoadError>,
     self_test: Option<&SelfTestStatus>,
 ) -> Health {
@@ -128,7 +128,7 @@ pub fn readiness(
     checks.into()
 }
 
-fn attachment(status: &Status, programs: &Result<Vec<AttachedProgram>, LoadError>) -> Check {
+fn attachment(status: &AgentSnapshot, programs: &Result<Vec<AttachedProgram>, LoadError>) -> Check {
     const NAME: &str = "programs";
     let places = &status.places;
     let problems: Vec<String> = places
@@ -201,7 +201,7 @@ fn attached_text(places: &Places) -> String {
     text
 }
 
-fn synchronisation(status: &Status) -> Check {
+fn synchronisation(status: &AgentSnapshot) -> Check {
     let kinds: Vec<&str> = status.unfollowed.iter().map(|kind| kind.name()).collect();
     let held = status.held.values().max().copied().unwrap_or_default();
     let mut unfollowed = String::new();
@@ -225,7 +225,7 @@ fn synchronisation(status: &Status) -> Check {
     }
 }
 
-fn connection(status: &Status, test: &SelfTestStatus) -> Check {
+fn connection(status: &AgentSnapshot, test: &SelfTestStatus) -> Check {
     const NAME: &str = "self-test";
     if let Some(failure) = &test.failure {
         return Check::fails(NAME, failure.since, failure.message.clone());
@@ -245,7 +245,7 @@ fn connection(status: &Status, test: &SelfTestStatus) -> Check {
 mod tests {
     use super::super::self_test::Failure;
     use super::*;
-    use crate::report::{Place, Progress};
+    use crate::report::{AgentState, Place};
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -255,11 +255,11 @@ mod tests {
         failing.map(|check| check.name).collect()
     }
 
-    fn ready() -> Status {
-        let progress = Progress::default();
-        progress.set_attached(true);
-        progress.set_synced();
-        progress.status()
+    fn ready() -> AgentSnapshot {
+        let agent_state = AgentState::default();
+        agent_state.set_attached(true);
+        agent_state.set_synced();
+        agent_state.snapshot()
     }
 
     fn passed() -> SelfTestStatus {
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn an_agent_that_just_started_is_alive_but_not_ready() {
-        let status = Progress::default().status();
+        let status = AgentState::default().snapshot();
         assert_eq!(failing(&liveness(&status)), [""; 0]);
         let health = readiness(&status, &Ok(Vec::new()), Some(&SelfTestStatus::default()));
         assert_eq!(failing(&health), ["programs", "sources", "self-test"]);
@@ -290,29 +290,29 @@ mod tests {
 
     #[test]
     fn a_change_that_is_never_published_is_not_alive_but_one_that_fails_is() {
-        let progress = Progress::default();
-        progress.publish(Duration::from_millis(1), 0);
-        progress.queue(3);
-        let mut status = progress.status();
+        let agent_state = AgentState::default();
+        agent_state.publish(Duration::from_millis(1), 0);
+        agent_state.queue(3);
+        let mut status = agent_state.snapshot();
         assert!(status.oldest_queued.is_some());
         status.oldest_queued = Some(3 * MINUTE);
         assert_eq!(failing(&liveness(&status)), ["publication"]);
 
-        progress.publish(Duration::from_millis(1), 2);
-        let status = progress.status();
+        agent_state.publish(Duration::from_millis(1), 2);
+        let status = agent_state.snapshot();
         assert_eq!((status.failed, status.oldest_queued), (2, None));
         assert!(status.failing.is_some());
         assert!(liveness(&status).healthy);
 
-        progress.publish(Duration::from_millis(1), 0);
-        assert_eq!(progress.status().failing, None);
+        agent_state.publish(Duration::from_millis(1), 0);
+        assert_eq!(agent_state.snapshot().failing, None);
     }
 
     #[test]
     fn an_agent_whose_source_is_away_from_the_start_is_alive() {
-        let progress = Progress::default();
-        progress.queue(1);
-        let mut status = progress.status();
+        let agent_state = AgentState::default();
+        agent_state.queue(1);
+        let mut status = agent_state.snapshot();
         status.oldest_queued = Some(60 * MINUTE);
         assert!(liveness(&status).healthy);
     }
@@ -341,9 +341,9 @@ mod tests {
 
     #[test]
     fn pods_in_a_place_without_programs_are_named_with_the_reason() {
-        let progress = Progress::default();
-        progress.set_attached(true);
-        progress.set_synced();
+        let agent_state = AgentState::default();
+        agent_state.set_attached(true);
+        agent_state.set_synced();
         let place = |cgroup: &str, problem: Option<&str>| Place {
             cgroup: cgroup.into(),
             has_pods: true,
@@ -356,8 +356,8 @@ mod tests {
             ],
             ..Places::default()
         };
-        progress.set_places(places.clone());
-        let health = readiness(&progress.status(), &Ok(Vec::new()), None);
+        agent_state.set_places(places.clone());
+        let health = readiness(&agent_state.snapshot(), &Ok(Vec::new()), None);
         assert_eq!(failing(&health), ["programs"]);
         let message = &health.checks[0].message;
         assert!(
@@ -369,8 +369,8 @@ mod tests {
         places.places.pop();
         places.fallback = Some("it is a test");
         places.warnings.push("beware".to_owned());
-        progress.set_places(places);
-        let health = readiness(&progress.status(), &Ok(Vec::new()), None);
+        agent_state.set_places(places);
+        let health = readiness(&agent_state.snapshot(), &Ok(Vec::new()), None);
         assert!(health.healthy);
         let message = &health.checks[0].message;
         assert!(

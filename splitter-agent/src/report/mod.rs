@@ -1,10 +1,10 @@
 //! What the agent tells of itself and of the objects: shared state, and those who read it.
 //!
 //! The agent alone writes: findings about objects to the [`DiagnosticStore`], and what it is doing
-//! to the [`Progress`]. Metrics, health checks and events read both, each in its own time;
+//! to the [`AgentState`]. Metrics, health checks and events read both, each in its own time;
 //! none of them can hold up a publication.
 //!
-//! - `board`, `progress`, `places`: the shared state;
+//! - `diagnostic_store`, `agent_state`, `places`: what all of them share;
 //! - [`cluster`]: Events and statuses, written by one agent for all;
 //! - [`self_test`]: a real connection that must be split;
 //! - [`health`]: alive, ready, and if not, why and since when;
@@ -12,21 +12,21 @@
 //! - [`log`]: the log, whose level can be changed;
 //! - `server`: all of this over HTTP.
 
+mod agent_state;
 pub mod cluster;
 mod diagnostic_store;
 pub mod health;
 pub mod log;
 pub mod metrics;
 mod places;
-mod progress;
 pub mod self_test;
 mod server;
 
+pub use agent_state::{AgentSnapshot, AgentState, Generations, Programmed};
 pub use diagnostic_store::{
     DiagnosticChange, DiagnosticStore, Edit, ObjectDiagnostics, Producer, Subscriber,
 };
 pub use metrics::Telemetry;
 pub use places::{Place, Places};
-pub use progress::{Generations, Programmed, Progress, Status};
 pub use self_test::{SelfTest, SelfTestError, SelfTestState};
 pub use server::{Listen, Server, ServerError};

@@ -2,13 +2,13 @@
 //!
 //! A source tells the agent what changed, in [`Change`]s; how it knows is its own affair.
 
-mod feed;
+mod change_stream;
 pub mod kubernetes;
 pub mod manifests;
 
 use std::sync::Arc;
 
-pub use feed::{Ended, Feed};
+pub use change_stream::{ChangeStream, Ended};
 
 use crate::compile::{Diagnostic, Knowledge};
 use crate::objects::{DecodeError, Kind, Object, ObjectReference, Objects};

@@ -22,7 +22,7 @@ use crate::datapath::{
 };
 use crate::report::log::{self, LogControl, LogError, LogForm};
 use crate::report::metrics::{self, Detail};
-use crate::report::{DiagnosticStore, Listen, Progress, Telemetry};
+use crate::report::{AgentState, DiagnosticStore, Listen, Telemetry};
 use crate::source::kubernetes::OwnNode;
 
 use super::{ClusterArgs, Common, Outcome, Output};
@@ -203,7 +203,7 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
     let attachment = Attachment::new(pins.clone(), &args.cgroup)?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    let (diagnostics, progress) = (DiagnosticStore::default(), Progress::default());
+    let (diagnostics, agent_state) = (DiagnosticStore::default(), AgentState::default());
     let _lock = tokio::select! {
         lock = lock(&pins) => lock?,
         _ = terminate.recv() => return Ok(()),
@@ -237,7 +237,7 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
         attachment,
         args.settings(),
         diagnostics.clone(),
-        progress.clone(),
+        agent_state.clone(),
     );
     let (mut feed, mut feedback) = source.start(&diagnostics, &args.node_name, args.own_node());
     let mut server = reports.map(|reports| {
@@ -253,7 +253,7 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
             registry,
             detail: args.metrics_splits,
             feedback: feedback.metrics(),
-            ..Telemetry::new(pins, progress.clone(), diagnostics.clone())
+            ..Telemetry::new(pins, agent_state.clone(), diagnostics.clone())
         };
         reports.serve(telemetry)
     });
@@ -261,7 +261,7 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
     let mut has_pending_reclaim = false;
     let mut watch = tokio::time::interval(WATCH_INTERVAL);
     loop {
-        progress.turn();
+        agent_state.turn();
         tokio::select! {
             changes = feed.next() => {
                 let changes = changes?;

@@ -31,7 +31,7 @@ impl Reports {
     /// Puts both to work, with what else there is to tell.
     pub(super) fn serve(self, telemetry: Telemetry) -> JoinHandle<io::Result<()>> {
         // The test goes on as long as the runtime.
-        let (self_test, _task) = self.self_test.watch(&telemetry.progress);
+        let (self_test, _task) = self.self_test.watch(&telemetry.agent_state);
         self.server.serve(Telemetry {
             self_test: Some(self_test),
             ..telemetry

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::report::{DiagnosticStore, cluster};
-use crate::source::Feed;
+use crate::source::ChangeStream;
 use crate::source::kubernetes::{self, OwnNode};
 
 /// How long handing over the Lease may take when the agent ends.
@@ -51,7 +51,7 @@ pub(super) struct SourceArgs {
 
 /// A source that can be reached, not yet at work.
 pub(super) enum Source {
-    Manifests(Feed),
+    Manifests(ChangeStream),
     Kubernetes {
         client: Client,
         lease_namespace: String,
@@ -68,7 +68,7 @@ pub(super) struct Feedback {
 impl SourceArgs {
     pub(super) async fn connect(&self) -> anyhow::Result<Source> {
         Ok(match &self.manifests {
-            Some(directory) => Source::Manifests(Feed::manifests(directory)?),
+            Some(directory) => Source::Manifests(ChangeStream::manifests(directory)?),
             None => Source::Kubernetes {
                 client: kubernetes::client(self.kubeconfig.as_deref()).await?,
                 lease_namespace: self.lease_namespace.clone(),
@@ -85,7 +85,7 @@ impl Source {
         diagnostics: &DiagnosticStore,
         node_name: &str,
         own_node: Option<OwnNode>,
-    ) -> (Feed, Feedback) {
+    ) -> (ChangeStream, Feedback) {
         let metrics = cluster::Metrics::default();
         let (client, lease_namespace, identity) = match self {
             Self::Manifests(feed) => {
@@ -102,7 +102,7 @@ impl Source {
             own_node,
             ..kubernetes::Settings::default()
         };
-        let feed = Feed::kubernetes(client.clone(), settings);
+        let feed = ChangeStream::kubernetes(client.clone(), settings);
         let identity = if identity.is_empty() {
             node_name.to_owned()
         } else {

@@ -8,14 +8,14 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use crate::datapath::{PROGRAMS, PinDirectory, attached_programs};
 
-use super::super::{DiagnosticStore, Progress, SelfTestState};
+use super::super::{AgentState, DiagnosticStore, SelfTestState};
 use super::family::{counter, gauge, gauges, timestamp};
 
 /// Shared state, read when it is asked for.
 #[derive(Debug)]
 pub(super) struct Agent {
     pub(super) pins: PinDirectory,
-    pub(super) progress: Progress,
+    pub(super) agent_state: AgentState,
     pub(super) diagnostics: DiagnosticStore,
     pub(super) self_test: Option<SelfTestState>,
 }
@@ -31,7 +31,7 @@ impl Collector for Agent {
 
 impl Agent {
     fn encode_progress(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let status = self.progress.status();
+        let status = self.agent_state.snapshot();
         gauge(
             encoder,
             "sync_last_timestamp_seconds",

@@ -23,7 +23,7 @@ use crate::datapath::PinDirectory;
 
 use super::cluster;
 use super::log::LogControl;
-use super::{DiagnosticStore, Progress, SelfTestState};
+use super::{AgentState, DiagnosticStore, SelfTestState};
 
 pub use splits::Detail;
 
@@ -39,7 +39,7 @@ pub struct Telemetry {
     /// Where the maps and links are pinned.
     pub pins: PinDirectory,
     /// What the agent is doing.
-    pub progress: Progress,
+    pub agent_state: AgentState,
     /// What is found about objects.
     pub diagnostics: DiagnosticStore,
     /// What came of the self-test; `None` where there is none.
@@ -58,10 +58,10 @@ pub struct Telemetry {
 impl Telemetry {
     /// Without a self-test, a log and metrics of others.
     #[must_use]
-    pub fn new(pins: PinDirectory, progress: Progress, diagnostics: DiagnosticStore) -> Self {
+    pub fn new(pins: PinDirectory, agent_state: AgentState, diagnostics: DiagnosticStore) -> Self {
         Self {
             pins,
-            progress,
+            agent_state,
             diagnostics,
             self_test: None,
             log: None,
@@ -100,17 +100,17 @@ impl Metrics {
         own.register(
             "sync_duration_seconds",
             "How long it took to bring the maps to what the source says",
-            telemetry.progress.durations(),
+            telemetry.agent_state.durations(),
         );
         own.register_collector(Box::new(agent::Agent {
             pins: telemetry.pins.clone(),
-            progress: telemetry.progress.clone(),
+            agent_state: telemetry.agent_state.clone(),
             diagnostics: telemetry.diagnostics,
             self_test: telemetry.self_test,
         }));
         own.register_collector(Box::new(splits::Splits::new(
             telemetry.pins,
-            telemetry.progress,
+            telemetry.agent_state,
             telemetry.detail,
             telemetry.feedback,
         )));
@@ -150,7 +150,7 @@ mod tests {
             self_test: Some(SelfTestState::default()),
             ..Telemetry::new(
                 PinDirectory::new("/nowhere"),
-                Progress::default(),
+                AgentState::default(),
                 DiagnosticStore::default(),
             )
         });

@@ -12,7 +12,7 @@ use crate::datapath::{FrontendReading, PinDirectory, Reader, Reading};
 use crate::objects::ObjectReference;
 use crate::plan::Decision;
 use crate::reason;
-use crate::report::progress::{Generations, Progress};
+use crate::report::agent_state::{AgentState, Generations};
 
 use super::super::cluster;
 use super::family::{counters, gauge, gauges};
@@ -30,11 +30,11 @@ pub enum Detail {
     All,
 }
 
-/// The pinned maps and the progress, read when they are asked for.
+/// The pinned maps and the agent_state, read when they are asked for.
 #[derive(Debug)]
 pub(super) struct Splits {
     reader: Mutex<Reader>,
-    progress: Progress,
+    agent_state: AgentState,
     detail: Detail,
     feedback: Option<cluster::Metrics>,
 }
@@ -42,13 +42,13 @@ pub(super) struct Splits {
 impl Splits {
     pub(super) fn new(
         pins: PinDirectory,
-        progress: Progress,
+        agent_state: AgentState,
         detail: Detail,
         feedback: Option<cluster::Metrics>,
     ) -> Self {
         Self {
             reader: Mutex::new(Reader::new(pins)),
-            progress,
+            agent_state,
             detail,
             feedback,
         }
@@ -61,7 +61,7 @@ impl Splits {
             || self.detail == Detail::Active
                 && self.feedback.as_ref().is_none_or(cluster::Metrics::leads);
         let mut generations = self
-            .progress
+            .agent_state
             .programmed(|object| tells_all || active.objects.contains(object));
         if self.detail == Detail::None {
             generations.chosen.clear();

@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 
 use crate::plan::{Decision, Frontend, FrontendPlan, Origin, PlannedLeaf};
 
-use super::{Places, Progress};
+use super::{AgentState, Places};
 
 use connect::Expected;
 pub use connect::connect_in;
@@ -200,16 +200,16 @@ impl SelfTest {
 
     /// Runs the test now and then, from when the programs are attached. The task never ends by
     /// itself.
-    pub fn watch(self, progress: &Progress) -> (SelfTestState, JoinHandle<()>) {
+    pub fn watch(self, agent_state: &AgentState) -> (SelfTestState, JoinHandle<()>) {
         let state = SelfTestState::default();
         let written = state.clone();
-        let mut attached = progress.attached();
-        let progress = progress.clone();
+        let mut attached = agent_state.attached();
+        let agent_state = agent_state.clone();
         let test = Arc::new(self);
         let task = tokio::spawn(async move {
-            // The sender lives as long as the `Progress`, of which this is a handle.
+            // The sender lives as long as the `AgentState`, of which this is a handle.
             while attached.wait_for(|attached| *attached).await.is_ok() {
-                let (test, places) = (Arc::clone(&test), progress.places());
+                let (test, places) = (Arc::clone(&test), agent_state.places());
                 let result = tokio::task::spawn_blocking(move || test.run(&places)).await;
                 let result = result.unwrap_or_else(|error| {
                     Err(SelfTestError::Helper(format!("cannot be run: {error}")))

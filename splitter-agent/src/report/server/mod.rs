@@ -35,7 +35,7 @@ use crate::datapath::{PinDirectory, attached_programs};
 use super::health::{Health, liveness, readiness};
 use super::log::LogControl;
 use super::metrics::{self, Metrics, Telemetry};
-use super::{Progress, SelfTestState};
+use super::{AgentState, SelfTestState};
 
 use connections::{Bounded, Peer};
 pub use listen::Listen;
@@ -66,7 +66,7 @@ pub struct Server {
 
 struct Shared {
     pins: PinDirectory,
-    progress: Progress,
+    agent_state: AgentState,
     self_test: Option<SelfTestState>,
     log: Option<LogControl>,
     metrics: Metrics,
@@ -117,7 +117,7 @@ impl Server {
         tracing::info!(address = %self.address, "answering HTTP requests");
         let shared = Shared {
             pins: telemetry.pins.clone(),
-            progress: telemetry.progress.clone(),
+            agent_state: telemetry.agent_state.clone(),
             self_test: telemetry.self_test.clone(),
             log: telemetry.log.clone(),
             metrics: Metrics::new(telemetry),
@@ -146,11 +146,11 @@ async fn close(mut response: Response) -> Response {
 }
 
 async fn livez(State(shared): State<Arc<Shared>>) -> Response {
-    health(&liveness(&shared.progress.status()))
+    health(&liveness(&shared.agent_state.snapshot()))
 }
 
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
-    let status = shared.progress.status();
+    let status = shared.agent_state.snapshot();
     let self_test = shared.self_test.as_ref().map(SelfTestState::status);
     // A handful of system calls that wait for nothing.
     let programs = attached_programs(&shared.pins);

@@ -67,7 +67,7 @@ impl Failure {
     /// Judges an error. `streaming` says whether lists are streamed, `listing` whether the list
     /// was not complete yet.
     pub(super) fn of(error: &steps::Error, streaming: bool, listing: bool) -> Self {
-        use steps::Error::{Broken, EndedAtOnce, List, ListEnded, NoVersion, Start, Told};
+        use steps::Error::{Broken, EndedAtOnce, FeedEvent, List, ListEnded, NoVersion, Start};
         let cannot_stream = streaming && listing;
         match error {
             List(error) => Self::of_client(error),
@@ -93,7 +93,7 @@ impl Failure {
                 };
                 Self { remedy, ..failure }
             }
-            Told(status) => {
+            FeedEvent(status) => {
                 let failure = Self::of_status(status);
                 let remedy = match status.code {
                     410 => Remedy::List,
@@ -191,7 +191,7 @@ mod tests {
     }
 
     fn told(code: u16) -> steps::Error {
-        steps::Error::Told(status(code))
+        steps::Error::FeedEvent(status(code))
     }
 
     #[test]
@@ -223,7 +223,7 @@ mod tests {
         .unwrap();
         for error in [
             steps::Error::Start(kube::Error::Api(behind.clone())),
-            steps::Error::Told(behind),
+            steps::Error::FeedEvent(behind),
         ] {
             let failure = Failure::of(&error, true, false);
             assert!(failure.is_ahead);

@@ -81,7 +81,7 @@ impl Server {
 
 /// What a feed tells.
 #[derive(Debug)]
-pub(super) enum Told<C> {
+pub(super) enum FeedEvent<C> {
     /// A list begins, the first or another.
     ListBegins,
     /// An object is there: it was listed, is new, or is another than before.
@@ -179,7 +179,7 @@ impl<C: Content> Feed<C> {
 
     /// The next thing that happens. After a failure, the next call waits as long as is
     /// due and goes on. Nothing is lost when the future is dropped.
-    pub(super) async fn next(&mut self) -> Result<Told<C>, Failure> {
+    pub(super) async fn next(&mut self) -> Result<FeedEvent<C>, Failure> {
         loop {
             let deadline = self.deadline();
             tokio::select! {
@@ -241,24 +241,24 @@ impl<C: Content> Feed<C> {
     }
 
     /// What it means that nothing happened until the deadline; nothing before it.
-    fn is_late(&mut self) -> Option<Told<C>> {
+    fn is_late(&mut self) -> Option<FeedEvent<C>> {
         let now = Instant::now();
         match self.link {
             Link::CatchingUp { until, .. } if until <= now => {
                 self.link = Link::Up;
                 self.resumed();
-                Some(Told::Followed)
+                Some(FeedEvent::Followed)
             }
             Link::Between(until) if until <= now => {
                 self.link = Link::Down;
-                Some(Told::Lost)
+                Some(FeedEvent::Lost)
             }
             _ => None,
         }
     }
 
     /// What a step means.
-    fn note(&mut self, step: Step<C>) -> Result<Option<Told<C>>, Failure> {
+    fn note(&mut self, step: Step<C>) -> Result<Option<FeedEvent<C>>, Failure> {
         let now = Instant::now();
         Ok(Some(match step {
             Step::ListBegins => {
@@ -268,9 +268,9 @@ impl<C: Content> Feed<C> {
                 if self.lists > 1 && self.failing.is_none() {
                     self.server.metrics.restarted(self.kind);
                 }
-                Told::ListBegins
+                FeedEvent::ListBegins
             }
-            Step::Listed(row) => Told::Put(row),
+            Step::Listed(row) => FeedEvent::Put(row),
             Step::ListDone(version) => {
                 self.version = Some(version);
                 self.listing = false;
@@ -283,7 +283,7 @@ impl<C: Content> Feed<C> {
                 } else {
                     Link::Between(now + LOST)
                 };
-                Told::Listed
+                FeedEvent::Listed
             }
             Step::Accepted => {
                 self.answered();
@@ -299,12 +299,12 @@ impl<C: Content> Feed<C> {
             Step::Put(row) => {
                 self.arrived(now);
                 self.version = row.version();
-                Told::Put(row)
+                FeedEvent::Put(row)
             }
             Step::Gone(row) => {
                 self.arrived(now);
                 self.version = row.version();
-                Told::Gone(row)
+                FeedEvent::Gone(row)
             }
             Step::Bookmark(version) => {
                 self.version = Some(version);

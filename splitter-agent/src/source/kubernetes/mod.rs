@@ -60,7 +60,7 @@ use super::Change;
 use crate::objects::{Availability, Kind};
 use feed::{Feed, Server};
 use row::Decoded;
-use tracker::{Outlet, Tracker};
+use tracker::{ChangeSender, Tracker};
 
 /// Directives for a log filter. The libraries below log every failure each time it is
 /// repeated, and whole answers that they cannot read; this source tells of all that by
@@ -133,14 +133,14 @@ pub fn watch(client: Client, settings: Settings) -> (mpsc::Receiver<Change>, Wat
             sender.clone(),
         ));
     }
-    let outlet = Outlet::new(sender);
+    let sender = ChangeSender::new(sender);
     for kind in Kind::followed() {
-        let (server, outlet) = (server.clone(), outlet.clone());
+        let (server, sender) = (server.clone(), sender.clone());
         match kind.availability {
-            Availability::BuiltIn => tasks.spawn(follow(server, kind, outlet)),
+            Availability::BuiltIn => tasks.spawn(follow(server, kind, sender)),
             Availability::Optional => {
                 let served = sender_of_versions.clone();
-                tasks.spawn(optional::follow(server, kind, outlet, served))
+                tasks.spawn(optional::follow(server, kind, sender, served))
             }
         };
     }
@@ -153,8 +153,8 @@ pub fn watch(client: Client, settings: Settings) -> (mpsc::Receiver<Change>, Wat
 }
 
 /// Follows a kind that every cluster knows, until nobody wants to be told any more.
-async fn follow(server: Server, kind: Kind, outlet: Outlet) {
-    let mut tracker = Tracker::new(kind, outlet, server.metrics.clone());
+async fn follow(server: Server, kind: Kind, sender: ChangeSender) {
+    let mut tracker = Tracker::new(kind, sender, server.metrics.clone());
     let version = kind.versions.first().copied().unwrap_or_default();
     let mut feed = Feed::<Decoded>::new(server, kind.resource, version, None);
     loop {

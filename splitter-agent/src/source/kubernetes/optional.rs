@@ -10,10 +10,10 @@ use tracing::{info, warn};
 use super::definition::{Definition, ServedVersion, best, selector};
 use super::discovery::Discovery;
 use super::failure::Failure;
-use super::feed::{Feed, Server, Told};
+use super::feed::{Feed, FeedEvent, Server};
 use super::resource::CUSTOM_RESOURCE_DEFINITION;
 use super::row::Decoded;
-use super::tracker::{Closed, Outlet, Tracker};
+use super::tracker::{ChangeSender, Closed, Tracker};
 use crate::objects::Kind;
 
 /// The version in which each optional kind is followed at present.
@@ -23,10 +23,10 @@ pub type ServedVersions = BTreeMap<Kind, ServedVersion>;
 pub(super) async fn follow(
     server: Server,
     kind: Kind,
-    outlet: Outlet,
+    sender: ChangeSender,
     served: watch::Sender<ServedVersions>,
 ) {
-    let tracker = Tracker::new(kind, outlet, server.metrics.clone());
+    let tracker = Tracker::new(kind, sender, server.metrics.clone());
     let mut definitions = Definitions::new(server.clone(), kind);
     let mut objects = Objects {
         server,
@@ -67,7 +67,7 @@ struct Objects {
     following: Option<Following>,
 }
 
-async fn next(following: &mut Option<Following>) -> Result<Told<Decoded>, Failure> {
+async fn next(following: &mut Option<Following>) -> Result<FeedEvent<Decoded>, Failure> {
     match following {
         Some(following) => following.feed.next().await,
         None => pending().await,
@@ -75,7 +75,7 @@ async fn next(following: &mut Option<Following>) -> Result<Told<Decoded>, Failur
 }
 
 impl Objects {
-    async fn apply(&mut self, told: Result<Told<Decoded>, Failure>) -> Result<(), Closed> {
+    async fn apply(&mut self, told: Result<FeedEvent<Decoded>, Failure>) -> Result<(), Closed> {
         match told {
             Ok(told) => self.tracker.apply(told).await,
             // The feed has told people of it, and goes on by itself.
@@ -235,8 +235,8 @@ impl Watched {
         loop {
             let told = self.feed.next().await;
             let is_followed = match &told {
-                Ok(Told::Listed | Told::Followed) => Some(true),
-                Ok(Told::Lost) | Err(_) => Some(false),
+                Ok(FeedEvent::Listed | FeedEvent::Followed) => Some(true),
+                Ok(FeedEvent::Lost) | Err(_) => Some(false),
                 Ok(_) => None,
             };
             if let Some(is_followed) = is_followed {
@@ -244,21 +244,21 @@ impl Watched {
                 metrics.set_definition_synced(self.kind, is_followed);
             }
             let found = match told {
-                Ok(Told::ListBegins) => {
+                Ok(FeedEvent::ListBegins) => {
                     self.found = false;
                     None
                 }
-                Ok(Told::Put(row)) => {
+                Ok(FeedEvent::Put(row)) => {
                     self.found = true;
                     Some(row.content)
                 }
-                Ok(Told::Gone(_)) => Some(Definition::Absent),
-                Ok(Told::Listed) => {
+                Ok(FeedEvent::Gone(_)) => Some(Definition::Absent),
+                Ok(FeedEvent::Listed) => {
                     self.worked = true;
                     (!self.found).then_some(Definition::Absent)
                 }
-                Ok(Told::Followed) => self.last.clone(),
-                Ok(Told::Lost) => None,
+                Ok(FeedEvent::Followed) => self.last.clone(),
+                Ok(FeedEvent::Lost) => None,
                 Err(failure) if failure.is_forbidden() && !self.worked => return None,
                 Err(failure) => return Some(Err(failure)),
             };

@@ -59,7 +59,7 @@ pub(super) enum Error {
     /// A watch, or a streamed list, broke off.
     Broken(kube::Error),
     /// The server reported an error in a watch or a streamed list.
-    Told(Box<Status>),
+    FeedEvent(Box<Status>),
     /// A streamed list ended before it was complete.
     ListEnded,
     /// A watch ended soon without having told anything.
@@ -155,7 +155,9 @@ async fn step<C: Content>(request: &Request, state: State<C>) -> Outcome<C> {
             }
             // A list has no deletions in it.
             Some(Ok(WatchEvent::Deleted(_))) => (None, State::Streamed(events)),
-            Some(Ok(WatchEvent::Error(status))) => (Some(Err(Error::Told(status))), State::Start),
+            Some(Ok(WatchEvent::Error(status))) => {
+                (Some(Err(Error::FeedEvent(status))), State::Start)
+            }
             Some(Err(error)) => (Some(Err(Error::Broken(error))), State::Start),
             None => (Some(Err(Error::ListEnded)), State::Start),
         },
@@ -209,7 +211,7 @@ fn watched<C: Content>(
             (Step::Bookmark(version.clone()), version)
         }
         WatchEvent::Error(status) => {
-            let told = Error::Told(status);
+            let told = Error::FeedEvent(status);
             return (Some(Err(told)), State::Idle(version));
         }
     };

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
-use super::feed::Told;
+use super::feed::FeedEvent;
 use super::metrics::SourceMetrics;
 use super::names::Names;
 use super::row::Decoded;
@@ -19,7 +19,7 @@ pub(super) struct Closed;
 
 /// The way to the agent, and what all kinds have told so far.
 #[derive(Clone)]
-pub(super) struct Outlet {
+pub(super) struct ChangeSender {
     changes: mpsc::Sender<Change>,
     reached: Arc<Reached>,
 }
@@ -33,7 +33,7 @@ struct Reached {
     tried: Mutex<BTreeSet<Kind>>,
 }
 
-impl Outlet {
+impl ChangeSender {
     pub(super) fn new(changes: mpsc::Sender<Change>) -> Self {
         Self {
             changes,
@@ -62,7 +62,7 @@ fn are_all(kinds: &BTreeSet<Kind>) -> bool {
 /// go, once there is room for the change.
 pub(super) struct Tracker {
     kind: Kind,
-    outlet: Outlet,
+    sender: ChangeSender,
     metrics: SourceMetrics,
     names: Names,
     knowledge: Knowledge,
@@ -72,11 +72,11 @@ pub(super) struct Tracker {
 }
 
 impl Tracker {
-    pub(super) fn new(kind: Kind, outlet: Outlet, metrics: SourceMetrics) -> Self {
+    pub(super) fn new(kind: Kind, sender: ChangeSender, metrics: SourceMetrics) -> Self {
         metrics.begin(kind.name());
         Self {
             kind,
-            outlet,
+            sender,
             metrics,
             names: Names::default(),
             knowledge: Knowledge::Incomplete,
@@ -86,19 +86,19 @@ impl Tracker {
     }
 
     /// Tells what a feed tells.
-    pub(super) async fn apply(&mut self, told: Told<Decoded>) -> Result<(), Closed> {
+    pub(super) async fn apply(&mut self, told: FeedEvent<Decoded>) -> Result<(), Closed> {
         match told {
-            Told::ListBegins => self.names.list_begins(),
-            Told::Put(row) => self.put(row.content).await?,
-            Told::Gone(row) => self.delete(row.content.reference().name).await?,
-            Told::Listed => {
+            FeedEvent::ListBegins => self.names.list_begins(),
+            FeedEvent::Put(row) => self.put(row.content).await?,
+            FeedEvent::Gone(row) => self.delete(row.content.reference().name).await?,
+            FeedEvent::Listed => {
                 for name in self.names.not_listed() {
                     self.delete(name).await?;
                 }
                 self.followed().await?;
             }
-            Told::Followed => self.followed().await?,
-            Told::Lost => self.lost().await?,
+            FeedEvent::Followed => self.followed().await?,
+            FeedEvent::Lost => self.lost().await?,
         }
         self.metrics.set_objects(self.kind.name(), self.names.len());
         Ok(())
@@ -118,9 +118,9 @@ impl Tracker {
     pub(super) async fn followed(&mut self) -> Result<(), Closed> {
         self.know(Knowledge::Followed).await?;
         if !self.listed {
-            let permit = self.outlet.permit().await?;
+            let permit = self.sender.permit().await?;
             self.listed = true;
-            if completes(&self.outlet.reached.listed, self.kind) {
+            if completes(&self.sender.reached.listed, self.kind) {
                 permit.send(Change::Complete);
             }
         }
@@ -144,9 +144,9 @@ impl Tracker {
 
     async fn tried(&mut self) -> Result<(), Closed> {
         if !self.tried {
-            let permit = self.outlet.permit().await?;
+            let permit = self.sender.permit().await?;
             self.tried = true;
-            let reached = &self.outlet.reached;
+            let reached = &self.sender.reached;
             if completes(&reached.tried, self.kind) {
                 let listed = reached.listed.lock();
                 if !are_all(&listed.unwrap_or_else(PoisonError::into_inner)) {
@@ -159,7 +159,7 @@ impl Tracker {
 
     async fn know(&mut self, knowledge: Knowledge) -> Result<(), Closed> {
         if self.knowledge != knowledge {
-            let permit = self.outlet.permit().await?;
+            let permit = self.sender.permit().await?;
             self.knowledge = knowledge;
             permit.send(Change::Known(self.kind, knowledge));
             let is_followed = knowledge == Knowledge::Followed;
@@ -169,7 +169,7 @@ impl Tracker {
     }
 
     async fn put(&mut self, content: Decoded) -> Result<(), Closed> {
-        let permit = self.outlet.permit().await?;
+        let permit = self.sender.permit().await?;
         self.names.is_there(&content.reference().name);
         permit.send(match content.into_object() {
             Ok(object) => Change::Put(object),
@@ -179,7 +179,7 @@ impl Tracker {
     }
 
     async fn delete(&mut self, name: ObjectName) -> Result<(), Closed> {
-        let permit = self.outlet.permit().await?;
+        let permit = self.sender.permit().await?;
         if self.names.is_gone(&name) {
             permit.send(Change::Deleted(ObjectReference::new(self.kind, name)));
         }
@@ -192,8 +192,8 @@ mod tests {
     use super::super::row::Row;
     use super::*;
 
-    fn tracker(kind: Kind, outlet: &Outlet) -> Tracker {
-        Tracker::new(kind, outlet.clone(), SourceMetrics::default())
+    fn tracker(kind: Kind, sender: &ChangeSender) -> Tracker {
+        Tracker::new(kind, sender.clone(), SourceMetrics::default())
     }
 
     fn service(name: &str) -> Row<Decoded> {
@@ -223,15 +223,15 @@ mod tests {
     #[tokio::test]
     async fn only_a_complete_list_deletes() {
         let (sender, mut changes) = mpsc::channel(100);
-        let mut services = tracker(Kind::SERVICE, &Outlet::new(sender));
+        let mut services = tracker(Kind::SERVICE, &ChangeSender::new(sender));
         for event in [
-            Told::ListBegins,
-            Told::Put(service("a")),
-            Told::Put(service("b")),
-            Told::Listed,
-            Told::Put(service("c")),
-            Told::Gone(service("b")),
-            Told::Gone(service("b")),
+            FeedEvent::ListBegins,
+            FeedEvent::Put(service("a")),
+            FeedEvent::Put(service("b")),
+            FeedEvent::Listed,
+            FeedEvent::Put(service("c")),
+            FeedEvent::Gone(service("b")),
+            FeedEvent::Gone(service("b")),
         ] {
             services.apply(event).await.unwrap();
         }
@@ -246,15 +246,15 @@ mod tests {
             ]
         );
         for event in [
-            Told::ListBegins,
-            Told::ListBegins,
-            Told::Put(service("c")),
-            Told::ListBegins,
+            FeedEvent::ListBegins,
+            FeedEvent::ListBegins,
+            FeedEvent::Put(service("c")),
+            FeedEvent::ListBegins,
         ] {
             services.apply(event).await.unwrap();
         }
         assert_eq!(told(&mut changes), ["put Service shop/c"]);
-        services.apply(Told::<Decoded>::Listed).await.unwrap();
+        services.apply(FeedEvent::<Decoded>::Listed).await.unwrap();
         assert_eq!(
             told(&mut changes),
             ["deleted Service shop/a", "deleted Service shop/c"]
@@ -264,13 +264,13 @@ mod tests {
     #[tokio::test]
     async fn complete_is_told_once_after_the_last_kind() {
         let (sender, mut changes) = mpsc::channel(100);
-        let outlet = Outlet::new(sender);
-        let mut services = tracker(Kind::SERVICE, &outlet);
-        let mut slices = tracker(Kind::ENDPOINT_SLICE, &outlet);
-        let mut splits = tracker(Kind::TRAFFIC_SPLIT, &outlet);
+        let sender = ChangeSender::new(sender);
+        let mut services = tracker(Kind::SERVICE, &sender);
+        let mut slices = tracker(Kind::ENDPOINT_SLICE, &sender);
+        let mut splits = tracker(Kind::TRAFFIC_SPLIT, &sender);
         splits.followed().await.unwrap();
-        services.apply(Told::<Decoded>::Listed).await.unwrap();
-        services.apply(Told::<Decoded>::Listed).await.unwrap();
+        services.apply(FeedEvent::<Decoded>::Listed).await.unwrap();
+        services.apply(FeedEvent::<Decoded>::Listed).await.unwrap();
         assert_eq!(
             told(&mut changes),
             ["TrafficSplit Followed", "Service Followed"]
@@ -285,10 +285,10 @@ mod tests {
     #[tokio::test]
     async fn partial_is_told_when_nothing_more_can_be_said_of_any_kind() {
         let (sender, mut changes) = mpsc::channel(100);
-        let outlet = Outlet::new(sender);
-        let mut services = tracker(Kind::SERVICE, &outlet);
-        let mut slices = tracker(Kind::ENDPOINT_SLICE, &outlet);
-        let mut splits = tracker(Kind::TRAFFIC_SPLIT, &outlet);
+        let sender = ChangeSender::new(sender);
+        let mut services = tracker(Kind::SERVICE, &sender);
+        let mut slices = tracker(Kind::ENDPOINT_SLICE, &sender);
+        let mut splits = tracker(Kind::TRAFFIC_SPLIT, &sender);
         slices.failed().await.unwrap();
         services.followed().await.unwrap();
         splits.failed().await.unwrap();
@@ -309,7 +309,7 @@ mod tests {
     #[tokio::test]
     async fn a_kind_that_was_followed_is_told_of_when_it_is_not_and_when_it_is_again() {
         let (sender, mut changes) = mpsc::channel(100);
-        let mut services = tracker(Kind::SERVICE, &Outlet::new(sender));
+        let mut services = tracker(Kind::SERVICE, &ChangeSender::new(sender));
         services.lost().await.unwrap();
         services.put(service("a").content).await.unwrap();
         assert_eq!(told(&mut changes), ["put Service shop/a"]);
@@ -317,7 +317,10 @@ mod tests {
         services.failed().await.unwrap();
         services.lost().await.unwrap();
         services.put(service("b").content).await.unwrap();
-        services.apply(Told::<Decoded>::Followed).await.unwrap();
+        services
+            .apply(FeedEvent::<Decoded>::Followed)
+            .await
+            .unwrap();
         assert_eq!(
             told(&mut changes),
             [
@@ -332,15 +335,15 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_read_is_told_of_and_deleted_like_any_other() {
         let (sender, mut changes) = mpsc::channel(100);
-        let mut splits = tracker(Kind::TRAFFIC_SPLIT, &Outlet::new(sender));
+        let mut splits = tracker(Kind::TRAFFIC_SPLIT, &ChangeSender::new(sender));
         let row = || {
             let json = r#"{"apiVersion": "split.smi-spec.io/v9", "kind": "TrafficSplit",
                            "metadata": {"name": "web", "namespace": "shop"}}"#;
             serde_json::from_str::<Row<Decoded>>(json).unwrap()
         };
-        splits.apply(Told::Put(row())).await.unwrap();
-        splits.apply(Told::Gone(row())).await.unwrap();
-        splits.apply(Told::Put(row())).await.unwrap();
+        splits.apply(FeedEvent::Put(row())).await.unwrap();
+        splits.apply(FeedEvent::Gone(row())).await.unwrap();
+        splits.apply(FeedEvent::Put(row())).await.unwrap();
         splits.delete_all().await.unwrap();
         let (refused, deleted) = (
             "refused TrafficSplit shop/web",
@@ -352,8 +355,8 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_lost_when_there_is_no_room_and_the_future_is_dropped() {
         let (sender, mut changes) = mpsc::channel(1);
-        let mut services = tracker(Kind::SERVICE, &Outlet::new(sender));
-        services.apply(Told::Put(service("a"))).await.unwrap();
+        let mut services = tracker(Kind::SERVICE, &ChangeSender::new(sender));
+        services.apply(FeedEvent::Put(service("a"))).await.unwrap();
         {
             let mut full = std::pin::pin!(services.delete_all());
             assert!(futures_util::poll!(full.as_mut()).is_pending());
@@ -362,6 +365,9 @@ mod tests {
         services.delete_all().await.unwrap();
         assert_eq!(told(&mut changes), ["deleted Service shop/a"]);
         drop(changes);
-        assert_eq!(services.apply(Told::Put(service("b"))).await, Err(Closed));
+        assert_eq!(
+            services.apply(FeedEvent::Put(service("b"))).await,
+            Err(Closed)
+        );
     }
 }

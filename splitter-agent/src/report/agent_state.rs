@@ -14,7 +14,7 @@ use super::places::Places;
 
 /// How far the agent is; a handle that can be cloned.
 #[derive(Clone, Debug)]
-pub struct Progress(Arc<Shared>);
+pub struct AgentState(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -66,9 +66,9 @@ pub struct Generations {
     pub chosen: Vec<(ObjectReference, Programmed)>,
 }
 
-/// What [`Progress`] says at one moment.
+/// What [`AgentState`] says at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
+pub struct AgentSnapshot {
     /// Time since the agent started.
     pub age: Duration,
     /// Time since the agent's loop last turned; zero before the first time, when the agent
@@ -106,7 +106,7 @@ pub struct Status {
     pub held: BTreeMap<Kind, usize>,
 }
 
-impl Default for Progress {
+impl Default for AgentState {
     fn default() -> Self {
         let now = Instant::now();
         Self(Arc::new(Shared {
@@ -136,7 +136,7 @@ impl Default for Progress {
     }
 }
 
-impl Progress {
+impl AgentState {
     /// The agent's loop is alive.
     pub fn turn(&self) {
         self.lock().turned = Some(Instant::now());
@@ -253,9 +253,9 @@ impl Progress {
 
     /// What is the case now.
     #[must_use]
-    pub fn status(&self) -> Status {
+    pub fn snapshot(&self) -> AgentSnapshot {
         let inner = self.lock();
-        Status {
+        AgentSnapshot {
             age: inner.started.elapsed(),
             since_turn: inner
                 .turned

@@ -3,15 +3,15 @@
 /// A set with few elements, sorted. A `BTreeSet` takes the memory of eleven as soon as it has one,
 /// which is most of what a compiler of ten thousand splits would use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Few<T>(Vec<T>);
+pub(super) struct SortedVecSet<T>(Vec<T>);
 
-impl<T> Default for Few<T> {
+impl<T> Default for SortedVecSet<T> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<T: Ord> Few<T> {
+impl<T: Ord> SortedVecSet<T> {
     /// Whether it was not there.
     pub(super) fn insert(&mut self, element: T) -> bool {
         let Err(index) = self.0.binary_search(&element) else {
@@ -53,7 +53,7 @@ impl<T: Ord> Few<T> {
     }
 }
 
-impl<T: Ord> FromIterator<T> for Few<T> {
+impl<T: Ord> FromIterator<T> for SortedVecSet<T> {
     fn from_iter<I: IntoIterator<Item = T>>(elements: I) -> Self {
         let mut elements: Vec<T> = elements.into_iter().collect();
         elements.sort_unstable();
@@ -63,7 +63,7 @@ impl<T: Ord> FromIterator<T> for Few<T> {
     }
 }
 
-impl<'a, T> IntoIterator for &'a Few<T> {
+impl<'a, T> IntoIterator for &'a SortedVecSet<T> {
     type Item = &'a T;
     type IntoIter = std::slice::Iter<'a, T>;
 
@@ -86,22 +86,22 @@ mod tests {
             changes in prop::collection::vec((any::<bool>(), 0_u8..8), 0..40),
             other in prop::collection::vec(0_u8..8, 0..8),
         ) {
-            let mut few = Few::default();
+            let mut sorted = SortedVecSet::default();
             let mut set = BTreeSet::new();
             for (is_insertion, element) in changes {
                 if is_insertion {
-                    prop_assert_eq!(few.insert(element), set.insert(element));
+                    prop_assert_eq!(sorted.insert(element), set.insert(element));
                 } else {
-                    prop_assert_eq!(few.remove(&element), set.remove(&element));
+                    prop_assert_eq!(sorted.remove(&element), set.remove(&element));
                 }
             }
-            prop_assert!(few.iter().eq(&set));
-            prop_assert_eq!(few.first(), set.first());
-            prop_assert_eq!(few.is_empty(), set.is_empty());
-            prop_assert_eq!(&set.iter().copied().collect::<Few<_>>(), &few);
-            let (few_other, set_other): (Few<_>, BTreeSet<_>) =
+            prop_assert!(sorted.iter().eq(&set));
+            prop_assert_eq!(sorted.first(), set.first());
+            prop_assert_eq!(sorted.is_empty(), set.is_empty());
+            prop_assert_eq!(&set.iter().copied().collect::<SortedVecSet<_>>(), &sorted);
+            let (sorted_other, set_other): (SortedVecSet<_>, BTreeSet<_>) =
                 (other.iter().copied().collect(), other.iter().copied().collect());
-            prop_assert!(few.difference(&few_other).eq(set.difference(&set_other)));
+            prop_assert!(sorted.difference(&sorted_other).eq(set.difference(&set_other)));
         }
     }
 }

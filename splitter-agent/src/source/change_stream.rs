@@ -11,7 +11,7 @@ use super::{Change, Snapshot};
 
 /// Changes from whatever source there is.
 #[derive(Debug)]
-pub struct Feed(Kind);
+pub struct ChangeStream(Kind);
 
 #[derive(Debug)]
 enum Kind {
@@ -27,14 +27,14 @@ enum Kind {
 }
 
 /// Most changes that are told at once: what comes in meanwhile is told next, together.
-const MOST: usize = 16_384;
+const MAX_CHANGES: usize = 16_384;
 
 /// The source has ended, which it never does by itself.
 #[derive(Debug, thiserror::Error)]
 #[error("the source of objects has ended; restart the agent")]
 pub struct Ended;
 
-impl Feed {
+impl ChangeStream {
     /// Changes of a directory of manifests.
     ///
     /// # Errors
@@ -91,7 +91,7 @@ impl Feed {
             }
             Kind::Kubernetes { changes, .. } => {
                 let mut waiting = Vec::new();
-                if changes.recv_many(&mut waiting, MOST).await == 0 {
+                if changes.recv_many(&mut waiting, MAX_CHANGES).await == 0 {
                     return Err(Ended);
                 }
                 Ok(waiting)
