@@ -5,6 +5,7 @@
 mod conflicts;
 mod endpoints;
 mod fixtures;
+mod interleavings;
 mod knowledge;
 mod locality;
 mod many_claims;

@@ -1,0 +1,296 @@
+//! What is not known is not absent, whatever happens in a cluster and to the feeds of an agent.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use splitter_agent::compile::{Knowledge, Settings, compile};
+use splitter_agent::objects::{Kind, Object, ObjectReference, Objects, decode};
+use splitter_agent::plan::{Decision, Frontend, FrontendPlan};
+use splitter_common::layout::Reason;
+
+use crate::fixtures::{read, service, slice_of, split, with};
+use crate::knowledge::Agent;
+
+/// What happens in a cluster and to the feeds of one agent.
+#[derive(Clone, Debug)]
+enum Event {
+    /// An object comes, or changes.
+    Put(Value),
+    /// An object goes.
+    Remove(Value),
+    /// A kind is not followed any more.
+    Break(Kind),
+    /// A list that breaks off: so many of the objects of a kind are told.
+    BrokenList(Kind, usize),
+    /// A kind is listed, and followed again.
+    Return(Kind),
+}
+
+fn leaf_name() -> impl Strategy<Value = &'static str> {
+    proptest::sample::select(vec!["web-1", "web-2", "web-3"])
+}
+
+fn object() -> impl Strategy<Value = Value> {
+    let services = (0..4usize, 0..6u8).prop_map(|(number, form)| {
+        let name = ["web", "web-1", "web-2", "web-3"][number];
+        let service = service(name, &format!("10.96.0.{}", number + 1));
+        match form {
+            0 => with(service, &json!({"spec": {"ports": [{"port": 81}]}})),
+            1 => with(service, &json!({"spec": {"type": "ExternalName"}})),
+            _ => service,
+        }
+    });
+    let endpoint = (1..4u8, any::<bool>()).prop_map(|(number, ready)| {
+        json!({"addresses": [format!("10.0.0.{number}")], "conditions": {"ready": ready}})
+    });
+    let endpoints = proptest::collection::vec(endpoint, 0..3);
+    let slices = (leaf_name(), 0..2u8, endpoints).prop_map(|(leaf, number, endpoints)| {
+        let content = json!({"ports": [{"port": 8080}], "endpoints": endpoints});
+        slice_of(&format!("{leaf}-{number}"), leaf, &content)
+    });
+    let weight = proptest::sample::select(vec![0, 1, 1, 2]);
+    let backends = proptest::collection::vec((leaf_name(), weight), 1..4);
+    let splits = (any::<bool>(), backends).prop_map(|(second, backends)| {
+        let backends: Vec<_> = backends
+            .into_iter()
+            .map(|(leaf, weight)| (leaf, json!(weight)))
+            .collect();
+        split(if second { "b" } else { "a" }, "web", &backends)
+    });
+    prop_oneof![3 => services, 4 => slices, 3 => splits]
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let kind = || proptest::sample::select(Kind::followed().collect::<Vec<_>>());
+    prop_oneof![
+        8 => object().prop_map(Event::Put),
+        3 => object().prop_map(Event::Remove),
+        3 => kind().prop_map(Event::Break),
+        2 => (kind(), 0..5usize).prop_map(|(kind, most)| Event::BrokenList(kind, most)),
+        3 => kind().prop_map(Event::Return),
+    ]
+}
+
+/// A cluster, and an agent that follows it as well as it can.
+struct Scene {
+    truth: BTreeMap<String, Value>,
+    agent: Agent,
+    told: BTreeMap<String, Value>,
+    followed: BTreeSet<Kind>,
+    /// What there was at each moment since everything was followed last.
+    past: Vec<Objects>,
+}
+
+fn key(value: &Value) -> String {
+    format!("{}/{}", kind_of(value).name(), value["metadata"]["name"])
+}
+
+fn kind_of(value: &Value) -> Kind {
+    Kind::from_name(value["kind"].as_str().unwrap()).unwrap()
+}
+
+fn reference_of(value: &Value) -> ObjectReference {
+    decode(value.clone())
+        .unwrap()
+        .as_ref()
+        .map(Object::reference)
+        .unwrap()
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self {
+            truth: BTreeMap::new(),
+            agent: Agent::new(),
+            told: BTreeMap::new(),
+            followed: BTreeSet::new(),
+            past: Vec::new(),
+        }
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), TestCaseError> {
+        match event {
+            Event::Put(value) => {
+                self.truth.insert(key(&value), value.clone());
+                self.remember();
+                if self.followed.contains(&kind_of(&value)) {
+                    self.tell(value)?;
+                }
+            }
+            Event::Remove(value) => {
+                let Some(value) = self.truth.remove(&key(&value)) else {
+                    return Ok(());
+                };
+                self.remember();
+                if self.followed.contains(&kind_of(&value)) {
+                    self.untell(&value)?;
+                }
+            }
+            Event::Break(kind) => {
+                if self.followed.remove(&kind) {
+                    self.agent.know(kind, Knowledge::Stale);
+                }
+            }
+            Event::BrokenList(kind, most) => {
+                if !self.followed.contains(&kind) {
+                    for value in self.of(kind).into_iter().take(most) {
+                        self.tell(value)?;
+                    }
+                }
+            }
+            Event::Return(kind) => self.follow(kind)?,
+        }
+        self.check()
+    }
+
+    fn of(&self, kind: Kind) -> Vec<Value> {
+        let values = self.truth.values();
+        values
+            .filter(|value| kind_of(value) == kind)
+            .cloned()
+            .collect()
+    }
+
+    fn follow(&mut self, kind: Kind) -> Result<(), TestCaseError> {
+        if self.followed.contains(&kind) {
+            return Ok(());
+        }
+        for value in self.of(kind) {
+            self.tell(value)?;
+        }
+        let gone = self
+            .told
+            .values()
+            .filter(|value| kind_of(value) == kind && !self.truth.contains_key(&key(value)));
+        for value in gone.cloned().collect::<Vec<_>>() {
+            self.untell(&value)?;
+        }
+        self.followed.insert(kind);
+        self.agent.know(kind, Knowledge::Followed);
+        self.check()
+    }
+
+    fn tell(&mut self, value: Value) -> Result<(), TestCaseError> {
+        self.told.insert(key(&value), value.clone());
+        self.agent.tell(value);
+        self.check()
+    }
+
+    fn untell(&mut self, value: &Value) -> Result<(), TestCaseError> {
+        self.told.remove(&key(value));
+        self.agent.compiler.delete(&reference_of(value));
+        self.agent.publish();
+        self.check()
+    }
+
+    fn remember(&mut self) {
+        self.past.push(read(self.truth.values().cloned()));
+    }
+
+    fn check(&mut self) -> Result<(), TestCaseError> {
+        if self.past.is_empty() {
+            self.remember();
+        }
+        if self.followed.len() == Kind::followed().count() {
+            let now = read(self.told.values().cloned());
+            if self.told == self.truth {
+                self.past = vec![now.clone()];
+            }
+            let expected = compile(&now, &Settings::default());
+            prop_assert_eq!(&self.agent.programmed, &expected.plan.frontends);
+            prop_assert_eq!(self.agent.compiler.plan(), &expected.plan);
+            prop_assert!(self.agent.held.is_empty());
+        }
+        for (frontend, split) in &self.agent.programmed {
+            let mut left_out = split.leaves.iter().filter(|leaf| {
+                split.decision == Decision::Split && leaf.weight > 0 && leaf.share == 0
+            });
+            prop_assert!(
+                left_out.all(
+                    |leaf| self.was(frontend, split, &[(&leaf.service, 1)], |decision| {
+                        decision != Decision::Split
+                    })
+                ),
+                "a leaf is left out that never had to be: {:#?}",
+                split
+            );
+            if split.decision == Decision::Refuse(Reason::NoReadyEndpoints) {
+                let leaves = split.leaves.iter();
+                let leaves: Vec<(&str, u64)> = leaves
+                    .map(|leaf| (leaf.service.as_str(), leaf.weight))
+                    .collect();
+                prop_assert!(
+                    self.was(frontend, split, &leaves, |decision| matches!(
+                        decision,
+                        Decision::Refuse(_)
+                    )),
+                    "refused, and never had to be: {:#?}",
+                    split
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether at any moment the objects of the cluster gave a split of these weights such a
+    /// decision, or had no such frontend.
+    fn was(
+        &self,
+        frontend: &Frontend,
+        of: &FrontendPlan,
+        leaves: &[(&str, u64)],
+        is_so: impl Fn(Decision) -> bool,
+    ) -> bool {
+        let backends = leaves.iter().map(|(leaf, weight)| (*leaf, json!(weight)));
+        let backends: Vec<_> = backends.collect();
+        let alone = decode(split("alone", &of.root, &backends))
+            .unwrap()
+            .unwrap();
+        self.past.iter().any(|objects| {
+            let mut objects = objects.clone();
+            objects.routes.clear();
+            objects.insert(alone.clone());
+            let plan = compile(&objects, &Settings::default()).plan;
+            plan.frontends
+                .get(frontend)
+                .is_none_or(|split| is_so(split.decision))
+        })
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn nothing_is_refused_or_left_out_for_want_of_what_was_not_told(
+        start in proptest::collection::vec(object(), 0..12),
+        events in proptest::collection::vec(event(), 0..40),
+        end in Just(Kind::followed().collect::<Vec<_>>()).prop_shuffle(),
+    ) {
+        let mut scene = Scene::new();
+        for value in start {
+            scene.truth.insert(key(&value), value);
+        }
+        for event in events {
+            scene.happen(event)?;
+        }
+        for kind in end {
+            scene.follow(kind)?;
+        }
+        // Followed again, everything is as if it had always been.
+        let objects = read(scene.truth.values().cloned());
+        let expected = compile(&objects, &Settings::default());
+        prop_assert_eq!(scene.agent.programmed, expected.plan.frontends);
+        for diagnostic in &expected.diagnostics {
+            let said = scene.agent.compiler.diagnostics(&diagnostic.object);
+            let is_said = said.iter().any(|said| **said == *diagnostic);
+            prop_assert!(is_said, "{diagnostic} is not said");
+        }
+        for of in objects.routes.keys() {
+            let said = scene.agent.compiler.diagnostics(of).len();
+            let expected = expected.diagnostics.iter().filter(|said| said.object == *of).count();
+            prop_assert_eq!(said, expected);
+        }
+    }
+}
