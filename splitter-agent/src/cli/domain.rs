@@ -37,6 +37,7 @@ fn searched(configuration: &str) -> Option<String> {
 mod tests {
     use super::*;
 
+    /// Case: SMI-ROOT-DOMAIN
     #[test]
     fn the_domain_of_a_pod_is_what_its_resolver_searches() {
         for (configuration, domain) in [
@@ -70,6 +71,7 @@ mod tests {
         }
     }
 
+    /// Case: SMI-ROOT-DOMAIN
     #[test]
     fn a_domain_that_is_given_comes_first() {
         assert_eq!(of_cluster(Some("corp.internal")), "corp.internal");

@@ -23,6 +23,7 @@ fn the_canary_of_the_readme_goes_through_its_steps_exactly() {
     }
 }
 
+/// Case: SPLIT-DELETED
 #[test]
 fn a_split_that_is_deleted_ends_and_its_neighbour_does_not() {
     let store = Bookstore::new("delete");
@@ -55,6 +56,7 @@ fn a_split_that_is_deleted_ends_and_its_neighbour_does_not() {
     }
 }
 
+/// Case: OBJECT-ISOLATED
 #[test]
 fn a_bad_object_is_refused_by_name_and_its_neighbours_in_the_file_work() {
     let store = Bookstore::new("bad-object");

@@ -15,6 +15,7 @@ use crate::common::agent::{
 };
 use crate::common::layout_name;
 
+/// Case: PORT-NOT-TCP
 #[test]
 fn udp_ports_of_a_root_pass_through_and_status_says_so() {
     let store = Bookstore::new("udp");

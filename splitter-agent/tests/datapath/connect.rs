@@ -2,6 +2,7 @@
 //! application sees.
 
 use std::io;
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
@@ -156,6 +157,7 @@ fn a_connection_to_anything_else_is_not_touched() {
     assert_eq!(scene.verdict_count("split"), 0);
 }
 
+/// Case: PORT-NOT-TCP
 #[test]
 fn udp_to_the_vip_passes_through() {
     let mut scene = Scene::new("udp");
@@ -313,6 +315,7 @@ fn a_frontend_that_passes_through_is_as_without_a_split() {
     assert_eq!(scene.verdict_count("passed_through"), 1);
 }
 
+/// Case: SPLIT-DELETED
 #[test]
 fn a_split_that_is_deleted_leaves_the_service_as_before() {
     let mut scene = Scene::new("delete");
@@ -341,6 +344,55 @@ fn a_split_that_is_deleted_leaves_the_service_as_before() {
             .count("root"),
         3
     );
+}
+
+/// Case: CHANGE-ESTABLISHED
+#[test]
+fn an_established_connection_outlives_every_change_of_its_split() {
+    let mut scene = Scene::new("established");
+    let (client, shop) = scene.pods();
+    let (_first, _) = shop
+        .start_ready(|ready| server::identity(81, "v1", ready))
+        .unwrap();
+    let first = SocketAddr::from((shop.ipv4(), 81));
+    let (_second, second) = serve(&shop, 82, "v2");
+    scene.publish(&[(root(), split(vec![leaf("v1", 1, &[first])]))]);
+    let vip = root().address;
+    let (mut questions, mut ask) = io::pipe().unwrap();
+    let (mut answers, mut answer) = io::pipe().unwrap();
+    // Asks over its one connection whenever it is told to, and passes on whether v1 answered.
+    let (_open, ()) = client
+        .start_ready(move |ready| {
+            let mut connection = TcpStream::connect(vip).expect("a connection");
+            ready.signal(&());
+            while questions.read_exact(&mut [0]).is_ok() {
+                let request = b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n";
+                connection.write_all(request).expect("a connection");
+                let mut response = [0; 1024];
+                let length = connection.read(&mut response).expect("an answer");
+                let response = String::from_utf8_lossy(&response[..length]);
+                let is_first = response.contains("Identity: v1");
+                answer.write_all(&[u8::from(is_first)]).expect("a reader");
+            }
+        })
+        .unwrap();
+    let mut is_answered_by_first = || {
+        ask.write_all(&[0]).unwrap();
+        let mut answer = [0];
+        answers.read_exact(&mut answer).expect("an answer");
+        answer == [1]
+    };
+    assert!(is_answered_by_first());
+
+    scene.publish(&[(root(), split(vec![leaf("v2", 1, &[second])]))]);
+    assert_eq!(
+        client.run(|| dial(vip)).unwrap(),
+        Ok(("v2".to_owned(), vip))
+    );
+    assert!(is_answered_by_first(), "after a change of leaves");
+
+    scene.publish(&[]);
+    assert!(is_answered_by_first(), "after the split was deleted");
 }
 
 #[test]

@@ -48,6 +48,7 @@ struct Phase {
     allowed: Vec<&'static str>,
 }
 
+/// Case: CHANGE-WHOLE
 #[test]
 fn under_a_storm_of_changes_every_connection_gets_what_was_programmed_while_it_was_made() {
     const CLIENTS: usize = 16;
@@ -166,6 +167,7 @@ fn under_a_storm_of_changes_every_connection_gets_what_was_programmed_while_it_w
     assert_eq!(scene.verdict_count("inconsistent"), 0);
 }
 
+/// Case: WEIGHT-ZERO-ONE
 #[test]
 fn a_weight_of_0_gets_nothing_once_the_change_is_settled() {
     let mut scene = Scene::new("zero");

@@ -42,7 +42,7 @@ fn assert_winner(first: Value, second: Value, winner: &str, loser: &str) {
     }
 }
 
-/// Row "two splits on one root": the older one wins.
+/// Case: CONFLICT-OLDER
 #[test]
 fn the_older_split_wins_the_root() {
     assert_winner(
@@ -60,7 +60,7 @@ fn the_older_split_wins_the_root() {
     );
 }
 
-/// Row "two splits on one root": tie by namespace and name.
+/// Case: CONFLICT-SAME-AGE
 #[test]
 fn at_the_same_age_the_name_decides() {
     let same = "2026-01-01T00:00:00Z";
@@ -73,7 +73,9 @@ fn at_the_same_age_the_name_decides() {
     assert_winner(to("a", "web-1"), to("b", "web-2"), "a", "b");
 }
 
-/// Row "two splits on one root": one of unknown age is younger than any other.
+/// Only a manifest can lack a creation time.
+///
+/// Case: CONFLICT-UNKNOWN-AGE
 #[test]
 fn a_split_of_unknown_age_loses() {
     let known = at("2026-01-01T00:00:00Z", to("b", "web-2"));
@@ -81,14 +83,14 @@ fn a_split_of_unknown_age_loses() {
     assert_winner(at("yesterday", to("a", "web-1")), known, "b", "a");
 }
 
-/// Row "two splits on one root": by any form of its name.
+/// Case: CONFLICT-NAME-FORMS
 #[test]
 fn forms_of_one_name_are_one_root() {
     let long = split("b", "web.shop.svc.cluster.local", &[("web-2", json!(1))]);
     assert_winner(to("a", "web-1"), long, "a", "b");
 }
 
-/// Row "two splits on one root": a refused split never wins.
+/// Case: CONFLICT-REFUSED
 #[test]
 fn a_refused_split_does_not_take_the_root_from_a_younger_one() {
     let refused = split("old", "web", &[("web-1", json!(-1))]);
@@ -104,6 +106,8 @@ fn a_refused_split_does_not_take_the_root_from_a_younger_one() {
 }
 
 /// Two roots of one address: the first keeps it, and the other is told.
+///
+/// Case: CONFLICT-ADDRESS
 #[test]
 fn one_address_of_two_roots_goes_to_the_first() {
     let objects = [
@@ -121,6 +125,8 @@ fn one_address_of_two_roots_goes_to_the_first() {
 }
 
 /// Two roots of one address: what was refused does not stand in the way.
+///
+/// Case: CONFLICT-ADDRESS, CONFLICT-REFUSED
 #[test]
 fn one_address_of_two_roots_never_goes_to_a_refused_split() {
     let objects = [
@@ -133,7 +139,7 @@ fn one_address_of_two_roots_never_goes_to_a_refused_split() {
     assert_eq!(outcome.said_of("b"), [(Accepted, "Accepted", "")]);
 }
 
-/// Row "split deleted".
+/// Case: SPLIT-DELETED
 #[test]
 fn without_a_split_there_are_no_frontends() {
     let outcome = compiled(world());
@@ -142,6 +148,8 @@ fn without_a_split_there_are_no_frontends() {
 }
 
 /// A refused split leaves a record on every frontend of its root.
+///
+/// Case: SPLIT-REFUSED
 #[test]
 fn a_refused_split_says_why_on_every_frontend() {
     let root = with(

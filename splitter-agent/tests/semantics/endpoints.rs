@@ -26,7 +26,7 @@ fn nobody_ready(split: Value) -> Outcome {
     compiled(objects.into_iter().chain([split]))
 }
 
-/// Row "leaf with no ready endpoint".
+/// Case: LEAF-NOT-READY
 #[test]
 fn leaf_without_ready_endpoints_gives_its_share_to_the_others() {
     for endpoints in [
@@ -62,7 +62,9 @@ fn leaf_without_ready_endpoints_gives_its_share_to_the_others() {
     outcome.assert_accepted();
 }
 
-/// Row "leaf with no ready endpoint": at weight 0 that is how a canary rests.
+/// A canary at rest has weight 0 and no pods.
+///
+/// Case: WEIGHT-ZERO-ONE
 #[test]
 fn a_resting_canary_is_nothing_to_warn_of() {
     let objects = world_without("EndpointSlice", "web-2-0");
@@ -71,7 +73,7 @@ fn a_resting_canary_is_nothing_to_warn_of() {
     outcome.assert_accepted();
 }
 
-/// Row "every leaf with weight > 0 has no ready endpoint".
+/// Case: LEAVES-NOT-READY
 #[test]
 fn without_any_ready_endpoint_connections_are_refused() {
     let outcome = nobody_ready(canary(9, 1));
@@ -83,7 +85,7 @@ fn without_any_ready_endpoint_connections_are_refused() {
     );
 }
 
-/// Row "every leaf with weight > 0 has no ready endpoint": never spilled to weight 0.
+/// Case: LEAVES-NOT-READY
 #[test]
 fn leaves_of_weight_zero_never_stand_in() {
     let objects = world_without("EndpointSlice", "web-1-0");
@@ -104,7 +106,7 @@ fn leaves_of_weight_zero_never_stand_in() {
     );
 }
 
-/// Row "every leaf with weight > 0 has no ready endpoint": the annotation.
+/// Case: ANNOTATION-PASSTHROUGH, ANNOTATION-INVALID
 #[test]
 fn the_annotation_lets_connections_through_instead() {
     let annotated = |value: Value| {
@@ -142,7 +144,7 @@ fn the_annotation_lets_connections_through_instead() {
     outcome.assert_accepted();
 }
 
-/// Row "endpoint not ready or terminating".
+/// Case: ENDPOINT-READY
 #[test]
 fn only_ready_endpoints_are_picked_while_there_are_any() {
     let endpoints = json!([
@@ -161,7 +163,7 @@ fn only_ready_endpoints_are_picked_while_there_are_any() {
     outcome.assert_accepted();
 }
 
-/// Row "endpoint not ready or terminating": only terminating but serving ones are left.
+/// Case: ENDPOINT-TERMINATING
 #[test]
 fn terminating_endpoints_that_serve_are_better_than_none() {
     let endpoints = json!([
@@ -188,6 +190,8 @@ fn terminating_endpoints_that_serve_are_better_than_none() {
 }
 
 /// A pod that moves between slices is in both for a moment.
+///
+/// Case: ENDPOINT-DUPLICATE
 #[test]
 fn endpoints_are_sorted_and_each_is_there_once() {
     let again = slice_of(
@@ -213,6 +217,8 @@ fn endpoints_are_sorted_and_each_is_there_once() {
 }
 
 /// Slices of other namespaces and of nobody are not a leaf's.
+///
+/// Case: SLICE-OWNER
 #[test]
 fn slices_belong_to_the_service_that_their_label_names() {
     let elsewhere = json!({"metadata": {"namespace": "bank"}});

@@ -262,6 +262,7 @@ impl Scene {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
+    /// Case: UNKNOWN-KEEPS
     #[test]
     fn nothing_is_refused_or_left_out_for_want_of_what_was_not_told(
         start in proptest::collection::vec(object(), 0..12),

@@ -145,6 +145,7 @@ pub(crate) fn reference(kind: Kind, name: &str) -> ObjectReference {
 
 const NOT_KNOWN_YET: Option<Decision> = Some(Decision::PassThrough(Reason::NotKnownYet));
 
+/// Case: UNKNOWN-NEW-SPLIT
 #[test]
 fn a_split_made_while_slices_are_not_followed_passes_through_until_they_are() {
     let mut agent = Agent::following([root(), service("web-1", "10.96.0.11")]);
@@ -169,6 +170,7 @@ fn a_split_made_while_slices_are_not_followed_passes_through_until_they_are() {
     assert_eq!(agent.waits_for(), []);
 }
 
+/// Case: UNKNOWN-WEIGHTS
 #[test]
 fn a_slice_that_is_told_of_ends_the_wait_before_its_kind_is_followed() {
     let mut agent = Agent::following([root(), service("web-1", "10.96.0.11")]);
@@ -179,6 +181,7 @@ fn a_slice_that_is_told_of_ends_the_wait_before_its_kind_is_followed() {
     assert_eq!(agent.reasons()[0].0, "Accepted");
 }
 
+/// Case: UNKNOWN-KEEPS
 #[test]
 fn a_leaf_first_named_while_slices_are_not_followed_leaves_the_split_as_it_was() {
     let mut agent = Agent::following(world().into_iter().chain([canary(9, 1)]));
@@ -198,6 +201,7 @@ fn a_leaf_first_named_while_slices_are_not_followed_leaves_the_split_as_it_was()
     assert_eq!(agent.shares(), [("web-1", 1), ("web-3", 0)]);
 }
 
+/// Case: UNKNOWN-WEIGHTS
 #[test]
 fn only_weights_of_known_leaves_change_at_once() {
     let mut agent = Agent::following(world().into_iter().chain([canary(9, 1)]));
@@ -210,6 +214,7 @@ fn only_weights_of_known_leaves_change_at_once() {
     assert_eq!(agent.reasons()[0].0, "Accepted");
 }
 
+/// Case: UNKNOWN-KEEPS
 #[test]
 fn a_leaf_that_was_left_out_before_stays_so_and_the_others_are_followed() {
     let objects = [root(), service("web-2", "10.96.0.12")];
@@ -229,6 +234,7 @@ fn a_leaf_that_was_left_out_before_stays_so_and_the_others_are_followed() {
     assert_eq!(agent.waits_for(), [Kind::SERVICE, Kind::ENDPOINT_SLICE]);
 }
 
+/// Case: UNKNOWN-KEEPS
 #[test]
 fn a_leaf_whose_last_endpoint_is_told_to_be_gone_is_kept_until_it_is_certain() {
     let mut agent = Agent::following(world().into_iter().chain([canary(9, 1)]));
@@ -240,6 +246,7 @@ fn a_leaf_whose_last_endpoint_is_told_to_be_gone_is_kept_until_it_is_certain() {
     assert_eq!(agent.shares(), [("web-1", 1), ("web-2", 0)]);
 }
 
+/// Case: UNKNOWN-KEEPS
 #[test]
 fn a_leaf_service_that_was_never_heard_of_is_not_missing() {
     let objects = || world().into_iter().chain([canary(9, 1)]);
@@ -255,6 +262,7 @@ fn a_leaf_service_that_was_never_heard_of_is_not_missing() {
     assert_eq!(agent.shares(), [("web-1", 1), ("new", 0)]);
 }
 
+/// Case: UNKNOWN-DELETED
 #[test]
 fn deleting_a_split_is_effective_whatever_else_is_not_known() {
     for lost in Kind::followed() {
@@ -265,6 +273,7 @@ fn deleting_a_split_is_effective_whatever_else_is_not_known() {
     }
 }
 
+/// Case: UNKNOWN-NEW-AGENT
 #[test]
 fn what_an_agent_finds_programmed_stays_until_its_objects_are_known() {
     let agent = Agent::following(world().into_iter().chain([canary(9, 1)]));
@@ -290,6 +299,7 @@ fn what_an_agent_finds_programmed_stays_until_its_objects_are_known() {
     assert_eq!(agent.waits_for(), []);
 }
 
+/// Case: UNKNOWN-NEW-AGENT
 #[test]
 fn what_an_agent_finds_programmed_goes_when_it_is_known_that_nobody_asks_for_it() {
     let agent = Agent::following(world().into_iter().chain([canary(9, 1)]));
@@ -299,6 +309,7 @@ fn what_an_agent_finds_programmed_goes_when_it_is_known_that_nobody_asks_for_it(
     assert_eq!(agent.programmed, BTreeMap::new());
 }
 
+/// Case: UNKNOWN-NEW-AGENT
 #[test]
 fn a_root_that_moved_leaves_nothing_behind() {
     let agent = Agent::following(world().into_iter().chain([canary(9, 1)]));
@@ -313,6 +324,7 @@ fn a_root_that_moved_leaves_nothing_behind() {
     assert_eq!(states, [LeafState::NotKnownYet; 2]);
 }
 
+/// Case: UNKNOWN-KEEPS
 #[test]
 fn slices_of_a_service_that_are_not_all_told_of_do_not_take_endpoints_away() {
     let second = slice_of(
@@ -331,6 +343,7 @@ fn slices_of_a_service_that_are_not_all_told_of_do_not_take_endpoints_away() {
     assert_eq!(agent.endpoints(1), ["10.0.0.2:8080"]);
 }
 
+/// Case: UNKNOWN-CERTAIN
 #[test]
 fn what_depends_on_no_other_object_is_decided_at_once() {
     let mut agent = Agent::following(world());
@@ -346,6 +359,8 @@ fn what_depends_on_no_other_object_is_decided_at_once() {
 }
 
 /// A slice of `web-1` with a ready endpoint that its Service, as it was told of, does not lead to.
+///
+/// Case: UNKNOWN-KEEPS
 #[test]
 fn a_leaf_whose_service_changed_unheard_keeps_its_share() {
     let slice = |port: &str, address: &str| {
@@ -376,6 +391,7 @@ fn a_leaf_whose_service_changed_unheard_keeps_its_share() {
     }
 }
 
+/// Case: UNKNOWN-CERTAIN
 #[test]
 fn a_leaf_without_any_endpoint_is_left_out_though_services_are_not_followed() {
     let mut agent = Agent::following(world().into_iter().chain([canary(9, 1)]));

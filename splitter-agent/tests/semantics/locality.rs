@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use splitter_agent::compile::Severity::{Accepted, Note, Warning};
-use splitter_agent::compile::{Compiler, Settings};
+use splitter_agent::compile::{Compiler, Settings, compile};
 use splitter_agent::objects::{ObjectName, ObjectReference, decode};
 use splitter_agent::plan::Decision;
 use splitter_common::layout::{LeafState, Reason};
@@ -48,6 +48,8 @@ fn with_root(root: Value) -> impl Iterator<Item = Value> {
 }
 
 /// With the policy at the root only endpoints of the node are used.
+///
+/// Case: NODE-LOCAL-ROOT
 #[test]
 fn a_node_local_root_uses_the_endpoints_of_the_node() {
     let here = compiled_on("n2", None, with_root(local(root())));
@@ -73,6 +75,8 @@ fn a_node_local_root_uses_the_endpoints_of_the_node() {
 }
 
 /// What is said is the same everywhere: people ask one agent for all.
+///
+/// Case: REPORT-SAME, NODE-UNKNOWN
 #[test]
 fn what_is_said_of_a_node_local_split_does_not_depend_on_the_node() {
     for node in ["n1", "n2", "n3"] {
@@ -95,6 +99,8 @@ fn what_is_said_of_a_node_local_split_does_not_depend_on_the_node() {
 }
 
 /// With the policy at a leaf, that leaf alone.
+///
+/// Case: NODE-LOCAL-LEAF
 #[test]
 fn a_node_local_leaf_uses_the_endpoints_of_the_node() {
     let mut objects: Vec<Value> = with_root(root()).collect();
@@ -114,6 +120,8 @@ fn a_node_local_leaf_uses_the_endpoints_of_the_node() {
 }
 
 /// A leaf that is nowhere ready is warned of, as ever.
+///
+/// Case: LEAF-NOT-READY
 #[test]
 fn a_node_local_leaf_that_is_ready_nowhere_is_warned_of() {
     let mut objects: Vec<Value> = with_root(local(root())).collect();
@@ -127,6 +135,8 @@ fn a_node_local_leaf_that_is_ready_nowhere_is_warned_of() {
 }
 
 /// Those that terminate but serve stand in, node by node.
+///
+/// Case: NODE-LOCAL-LEAF
 #[test]
 fn a_node_local_leaf_falls_back_to_what_terminates_on_the_node() {
     let endpoints = json!([
@@ -173,6 +183,8 @@ fn picked(node: &str, zone: Option<&str>, endpoints: &Value) -> Vec<String> {
 }
 
 /// A leaf's endpoints are those hinted for the zone; shares stay as they are.
+///
+/// Case: HINTS-ZONE
 #[test]
 fn hints_for_zones_are_followed_inside_a_leaf() {
     let endpoints = json!([
@@ -194,6 +206,8 @@ fn hints_for_zones_are_followed_inside_a_leaf() {
 }
 
 /// Hints for nodes come first.
+///
+/// Case: HINTS-NODE
 #[test]
 fn hints_for_nodes_come_before_those_for_zones() {
     let endpoints = json!([
@@ -211,6 +225,8 @@ fn hints_for_nodes_come_before_those_for_zones() {
 }
 
 /// All ready endpoints have hints, or none counts.
+///
+/// Case: HINTS-INCOMPLETE
 #[test]
 fn one_ready_endpoint_without_hints_switches_all_of_them_off() {
     let endpoints = json!([
@@ -236,6 +252,8 @@ fn one_ready_endpoint_without_hints_switches_all_of_them_off() {
 }
 
 /// Over all slices of the leaf that have the port, and each leaf by itself.
+///
+/// Case: HINTS-INCOMPLETE
 #[test]
 fn hints_are_judged_over_a_whole_leaf_and_for_each_leaf() {
     let mut objects = first_leaf(&json!([
@@ -255,6 +273,8 @@ fn hints_are_judged_over_a_whole_leaf_and_for_each_leaf() {
 }
 
 /// The traffic policy comes before hints.
+///
+/// Case: NODE-LOCAL-HINTS
 #[test]
 fn with_a_local_policy_hints_do_not_matter() {
     let mut objects = first_leaf(&json!([
@@ -267,6 +287,8 @@ fn with_a_local_policy_hints_do_not_matter() {
 }
 
 /// Where none is ready, those that terminate are used wherever they are.
+///
+/// Case: HINTS-TERMINATING
 #[test]
 fn hints_of_terminating_endpoints_do_not_matter() {
     let terminating = json!({"ready": false, "serving": true, "terminating": true});
@@ -289,6 +311,8 @@ fn hints_of_terminating_endpoints_do_not_matter() {
 }
 
 /// The zone is that of the node's own Node, unless the administrator says otherwise.
+///
+/// Case: ZONE-SOURCE
 #[test]
 fn the_zone_is_learnt_from_the_own_node_and_followed() {
     let node = |name: &str, zone: Value| {
@@ -340,4 +364,24 @@ fn the_zone_is_learnt_from_the_own_node_and_followed() {
         ["10.0.1.3:8080"],
         "the administrator"
     );
+}
+
+/// A plan without a node is for all nodes, or for those of a zone.
+///
+/// Case: NODE-UNKNOWN
+#[test]
+fn without_a_node_name_only_hints_for_a_given_zone_matter() {
+    let endpoints = json!([
+        hinted("10.0.1.1", &["a"], &["n1"]),
+        hinted("10.0.1.3", &["b"], &["n2"])
+    ]);
+    for (zone, picked) in [(None, 2), (Some("a"), 1)] {
+        let settings = Settings {
+            zone: zone.map(str::to_owned),
+            ..Settings::default()
+        };
+        let outcome = Outcome(compile(&read(first_leaf(&endpoints)), &settings));
+        assert_eq!(outcome.endpoints(VIP, 0).len(), picked, "{zone:?}");
+        outcome.assert_accepted();
+    }
 }

@@ -1,7 +1,8 @@
 //! What a set of Kubernetes objects comes to: from JSON, as the API server gives it, to
-//! the plan and to what is said about each object. Each test names the row of the
-//! semantics table that it proves.
+//! the plan and to what is reported about each object. A test cites the cases of
+//! `docs/semantics.md` that it proves; `cases` compares the two.
 
+mod cases;
 mod conflicts;
 mod endpoints;
 mod fixtures;

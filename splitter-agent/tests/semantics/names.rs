@@ -11,8 +11,7 @@ fn named(root: impl Into<Value>) -> Value {
     with(canary(9, 1), &json!({"spec": {"service": root.into()}}))
 }
 
-/// Row "root name `svc`, `svc.ns`, `svc.ns.svc`, `svc.ns.svc.cluster.local`, optional
-/// `:port`, trailing dot, any case".
+/// Case: SMI-ROOT-NAME
 #[test]
 fn every_form_of_the_roots_name_is_the_same_root() {
     for form in [
@@ -32,7 +31,7 @@ fn every_form_of_the_roots_name_is_the_same_root() {
     }
 }
 
-/// Row "root name ...": the configured domain.
+/// Case: SMI-ROOT-DOMAIN
 #[test]
 fn the_clusters_own_domain_is_known() {
     let objects = read(
@@ -55,7 +54,7 @@ fn the_clusters_own_domain_is_known() {
     );
 }
 
-/// Row "root name ...": a namespace other than the split's own is refused.
+/// Case: SMI-ROOT-NAMESPACE
 #[test]
 fn a_root_in_another_namespace_is_refused_and_not_touched() {
     let elsewhere = json!({"metadata": {"namespace": "bank"}});
@@ -71,7 +70,7 @@ fn a_root_in_another_namespace_is_refused_and_not_touched() {
     }
 }
 
-/// Row "root name ...": anything else.
+/// Case: SMI-ROOT-NAME-INVALID
 #[test]
 fn a_root_that_is_no_service_is_refused() {
     for form in [
@@ -103,7 +102,7 @@ fn a_root_that_is_no_service_is_refused() {
     }
 }
 
-/// Row "`default/kubernetes` as root".
+/// Case: SMI-ROOT-API-SERVER
 #[test]
 fn the_api_server_is_never_split() {
     let home = json!({"metadata": {"namespace": "default"}});
@@ -125,7 +124,7 @@ fn the_api_server_is_never_split() {
     compiled(objects).assert_accepted();
 }
 
-/// Row "leaf Service missing": a backend in another namespace.
+/// Case: BACKEND-OTHER-NAMESPACE
 #[test]
 fn a_backend_in_another_namespace_is_left_out() {
     let backends = [("web-1", json!(1)), ("web-2.bank", json!(1))];
@@ -145,7 +144,7 @@ fn a_backend_in_another_namespace_is_left_out() {
     );
 }
 
-/// Row "leaf Service missing": a backend that no Service can be called.
+/// Case: BACKEND-NAME-INVALID
 #[test]
 fn a_backend_that_is_no_service_is_left_out() {
     for name in ["www.example.org", "web_2", "web-2:80", " web-2"] {
@@ -162,7 +161,9 @@ fn a_backend_that_is_no_service_is_left_out() {
     }
 }
 
-/// Row "leaf Service missing": a port is not part of a backend's name.
+/// A port is not part of a backend's name.
+///
+/// Case: BACKEND-NAME-INVALID
 #[test]
 fn a_backend_with_a_port_is_told_what_to_write() {
     for written in ["web-2:8080", "web-2.shop.svc:80"] {

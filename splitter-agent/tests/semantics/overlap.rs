@@ -23,7 +23,9 @@ fn stable_and_canary(weights: [u32; 2]) -> Outcome {
     compiled(objects.concat())
 }
 
-/// Row "root is one of its own backends": its endpoints may be those of the others.
+/// The root as a backend is the usual way to get there.
+///
+/// Case: BACKEND-OVERLAP
 #[test]
 fn endpoints_of_two_backends_are_named_with_what_they_really_get() {
     let outcome = stable_and_canary([80, 20]);
@@ -46,6 +48,8 @@ fn endpoints_of_two_backends_are_named_with_what_they_really_get() {
 }
 
 /// A canary at rest is not at rest while the stable backend sends it connections.
+///
+/// Case: BACKEND-OVERLAP
 #[test]
 fn a_resting_canary_whose_endpoints_another_backend_has_is_warned_of() {
     let outcome = stable_and_canary([100, 0]);
@@ -60,6 +64,8 @@ fn a_resting_canary_whose_endpoints_another_backend_has_is_warned_of() {
 }
 
 /// Backends that are apart are as they should be.
+///
+/// Case: BACKEND-OVERLAP
 #[test]
 fn backends_without_common_endpoints_are_accepted() {
     let objects: [Vec<Value>; 3] = [

@@ -17,8 +17,9 @@ fn two_ports(cluster_ip: &str) -> Value {
     ]})
 }
 
-/// Row "ports": a leaf must have a port of the same number and protocol; the name counts
-/// for nothing between Services.
+/// Two Services may name the same port differently.
+///
+/// Case: PORT-NUMBER
 #[test]
 fn ports_match_by_number_and_protocol() {
     let objects = [
@@ -71,7 +72,9 @@ fn ports_match_by_number_and_protocol() {
     );
 }
 
-/// Row "ports": each slice's own number for a named target port.
+/// A named target port may have another number in every pod.
+///
+/// Case: PORT-TARGET
 #[test]
 fn each_slice_says_which_number_a_port_has() {
     let objects = world_with(slice_of(
@@ -98,7 +101,7 @@ fn each_slice_says_which_number_a_port_has() {
     outcome.assert_accepted();
 }
 
-/// Row "ports": a slice's port that cannot be dialled.
+/// Case: PORT-UNUSABLE
 #[test]
 fn ports_that_cannot_be_dialled_are_left_out() {
     let objects = world_with(slice_of(
@@ -116,7 +119,7 @@ fn ports_that_cannot_be_dialled_are_left_out() {
     );
 }
 
-/// Row "ports": each root port on its own, and one that no leaf has passes through.
+/// Case: PORT-NO-LEAF
 #[test]
 fn a_port_that_no_leaf_has_passes_through() {
     let objects = world_with(service_of("web", &two_ports("10.96.0.1")));
@@ -132,7 +135,7 @@ fn a_port_that_no_leaf_has_passes_through() {
     );
 }
 
-/// Row "ports": each root port on its own, whatever the weights.
+/// Case: PORT-NO-LEAF
 #[test]
 fn a_port_that_no_leaf_has_passes_through_even_if_all_weights_are_zero() {
     let objects = world_with(service_of("web", &two_ports("10.96.0.1")));
@@ -143,7 +146,7 @@ fn a_port_that_no_leaf_has_passes_through_even_if_all_weights_are_zero() {
     assert_eq!(outcome.decision(METRICS), Some(passed));
 }
 
-/// Row "ports": each root port on its own.
+/// Case: PORT-EACH
 #[test]
 fn each_port_has_its_own_leaves() {
     let content = json!({"ports": [{"name": "http", "port": 8080}, {"name": "metrics", "port": 9}],
@@ -172,7 +175,7 @@ fn each_port_has_its_own_leaves() {
     );
 }
 
-/// Row "ports": only TCP is split.
+/// Case: PORT-NOT-TCP
 #[test]
 fn other_protocols_pass_through() {
     let spec = |ip: &str| {
@@ -214,7 +217,7 @@ fn other_protocols_pass_through() {
     );
 }
 
-/// Row "dual stack".
+/// Case: FAMILY-EACH
 #[test]
 fn every_cluster_ip_is_split_to_endpoints_of_its_own_family() {
     const VIP6: &str = "[fd00::1]:80";
@@ -263,7 +266,9 @@ fn dual_root() -> Vec<Value> {
     ))
 }
 
-/// Row "dual stack": a family that no leaf has is like a port that no leaf has.
+/// It is treated like a port that no leaf has.
+///
+/// Case: FAMILY-NO-LEAF
 #[test]
 fn a_family_that_no_leaf_has_passes_through() {
     for weights in [(9, 1), (0, 0)] {
@@ -287,7 +292,7 @@ fn a_family_that_no_leaf_has_passes_through() {
     assert_eq!(outcome.shares(VIP), [("web-1", 9), ("web-2", 1)]);
 }
 
-/// Row "dual stack": a leaf without the family is left out.
+/// Case: FAMILY-LEAF-MISSING
 #[test]
 fn a_leaf_without_the_family_is_left_out() {
     let six = slice_of(
@@ -313,7 +318,9 @@ fn a_leaf_without_the_family_is_left_out() {
     );
 }
 
-/// Row "dual stack": a headless leaf of which no address is known may have the family.
+/// A headless leaf of which no address is known may have the family.
+///
+/// Case: FAMILY-UNKNOWN
 #[test]
 fn an_unknown_family_is_not_missing() {
     let headless =
@@ -330,7 +337,9 @@ fn an_unknown_family_is_not_missing() {
     assert_eq!(outcome.decision("[fd00::1]:80"), Some(refused));
 }
 
-/// Row "dual stack": an IPv4-mapped address is the IPv4 address.
+/// An IPv4-mapped address is the IPv4 address.
+///
+/// Case: FAMILY-MAPPED
 #[test]
 fn a_mapped_cluster_ip_is_one_frontend() {
     let spec = json!({"clusterIPs": ["::ffff:10.96.0.1", "10.96.0.1"], "ports": [{"port": 80}]});

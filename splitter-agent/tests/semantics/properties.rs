@@ -211,6 +211,7 @@ fn history() -> impl Strategy<Value = Vec<(Step, Value, bool)>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1024))]
 
+    /// Case: CHANGE-ORDER
     #[test]
     fn a_history_of_changes_comes_to_what_its_end_comes_to_at_once(history in history()) {
         let mut compiler = Compiler::new(settings());
@@ -281,6 +282,7 @@ proptest! {
         }
     }
 
+    /// Case: REPORT-SAME
     #[test]
     fn what_is_said_is_the_same_on_every_node(values in values()) {
         let objects = objects(&values);
@@ -314,6 +316,7 @@ proptest! {
         }
     }
 
+    /// Case: CHANGE-ORDER
     #[test]
     fn the_order_of_objects_does_not_matter(
         (values, shuffled) in values().prop_flat_map(|values| {
@@ -332,6 +335,7 @@ proptest! {
         prop_assert_eq!(compiled(&objects(&values)), compiled(&objects(&shuffled)));
     }
 
+    /// Case: OBJECT-ISOLATED
     #[test]
     fn one_bad_object_never_changes_the_plan_of_others(
         values in values(),

@@ -48,7 +48,7 @@ fn message(outcome: &Outcome, name: &str) -> String {
     said.message.clone()
 }
 
-/// Row "root name ...": a port in it is that port alone.
+/// Case: SMI-ROOT-PORT
 #[test]
 fn only_the_port_that_is_named_is_split() {
     for root in [
@@ -64,7 +64,9 @@ fn only_the_port_that_is_named_is_split() {
     }
 }
 
-/// Row "root name ...": a port means every protocol that has it.
+/// A port means every protocol that has it.
+///
+/// Case: SMI-ROOT-PORT
 #[test]
 fn a_port_means_that_number_in_every_protocol() {
     let ports = json!([{"name": "dns", "port": 53}, {"name": "dns-udp", "port": 53,
@@ -90,7 +92,7 @@ fn a_port_means_that_number_in_every_protocol() {
     );
 }
 
-/// Row "root Service missing ...": so is one without the port.
+/// Case: ROOT-PORT-MISSING
 #[test]
 fn a_port_that_the_root_does_not_have_leaves_the_split_inactive() {
     let outcome = outcome([to("canary", "web:8080", "web-1")]);
@@ -106,7 +108,7 @@ fn a_port_that_the_root_does_not_have_leaves_the_split_inactive() {
     );
 }
 
-/// Row "two splits on one root": on different ports there are no two.
+/// Case: CONFLICT-PORTS-DIFFER
 #[test]
 fn splits_of_different_ports_do_not_meet() {
     let outcome = outcome([to("a", "web:80", "web-1"), to("b", "web:9090", "web-2")]);
@@ -119,7 +121,7 @@ fn splits_of_different_ports_do_not_meet() {
     }
 }
 
-/// Row "two splits on one root": the older one has the port, the other the rest.
+/// Case: CONFLICT-PORT-TAKEN
 #[test]
 fn a_split_of_one_port_takes_that_port_from_a_younger_one_of_all() {
     let outcome = outcome([to("a", "web:80", "web-1"), to("b", "web", "web-2")]);
@@ -135,7 +137,7 @@ fn a_split_of_one_port_takes_that_port_from_a_younger_one_of_all() {
     assert!(message.starts_with(start), "{message}");
 }
 
-/// Row "two splits on one root": the loser without any port is refused.
+/// Case: CONFLICT-NO-PORT-LEFT
 #[test]
 fn a_split_whose_only_port_is_taken_is_refused() {
     for older in ["web", "web:80"] {
@@ -152,7 +154,9 @@ fn a_split_whose_only_port_is_taken_is_refused() {
     }
 }
 
-/// Row "two splits on one root": two together may leave nothing to a third.
+/// Two winners together may leave no port to a third split.
+///
+/// Case: CONFLICT-NO-PORT-LEFT
 #[test]
 fn a_split_that_loses_every_port_is_told_of_every_winner() {
     let splits = [
@@ -165,7 +169,7 @@ fn a_split_that_loses_every_port_is_told_of_every_winner() {
     assert_eq!(outcome.said_of("c"), [taken, taken]);
 }
 
-/// Row "two splits on one root": a refused one stands in nobody's way, port by port.
+/// Case: CONFLICT-REFUSED, SPLIT-REFUSED
 #[test]
 fn a_refused_split_marks_only_the_ports_that_nobody_else_splits() {
     let refused = |root| split("a", root, &[("web-1", json!(-1))]);
@@ -181,7 +185,9 @@ fn a_refused_split_marks_only_the_ports_that_nobody_else_splits() {
     assert_eq!(one.at(ADMIN), None);
 }
 
-/// Row "two splits on one root": as long as there is no root, ports decide alone.
+/// Without a root its ports are not known, so the named ones decide.
+///
+/// Case: CONFLICT-ROOT-MISSING
 #[test]
 fn without_a_root_only_splits_of_the_same_ports_are_rivals() {
     let missing = (Inactive, "RootMissing", "spec.service");
@@ -200,6 +206,8 @@ fn without_a_root_only_splits_of_the_same_ports_are_rivals() {
 }
 
 /// Two roots of one address: each port goes to the first that is about it.
+///
+/// Case: CONFLICT-ADDRESS
 #[test]
 fn one_address_of_two_roots_is_shared_out_by_port() {
     let objects = [
@@ -216,6 +224,8 @@ fn one_address_of_two_roots_is_shared_out_by_port() {
 }
 
 /// A leaf needs the port that is split, and no other.
+///
+/// Case: SMI-ROOT-PORT
 #[test]
 fn a_leaf_need_not_have_the_ports_that_are_not_split() {
     let mut objects = world();

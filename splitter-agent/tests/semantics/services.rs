@@ -22,7 +22,7 @@ fn assert_inactive(root: Option<Value>, reason: &str) {
     assert!(outcome.0.plan.frontends.is_empty());
 }
 
-/// Row "root Service missing, headless or ExternalName".
+/// Case: ROOT-MISSING, ROOT-HEADLESS, ROOT-EXTERNAL-NAME, ROOT-NO-CLUSTER-IP, ROOT-NO-PORTS
 #[test]
 fn a_root_that_cannot_be_dialled_leaves_the_split_inactive() {
     let port = json!([{"port": 80}]);
@@ -48,7 +48,9 @@ fn a_root_that_cannot_be_dialled_leaves_the_split_inactive() {
     }
 }
 
-/// Row "root Service missing ...": a split that is refused says so, and nothing else.
+/// Only the refusal is reported.
+///
+/// Case: ROOT-MISSING
 #[test]
 fn a_refused_split_without_a_root_is_refused() {
     let mut objects = world_without("Service", "web");
@@ -59,7 +61,9 @@ fn a_refused_split_without_a_root_is_refused() {
     assert!(outcome.0.plan.frontends.is_empty());
 }
 
-/// Row "leaf Service missing": left out, warning if its weight is above 0.
+/// There is no warning for a leaf with weight 0.
+///
+/// Case: LEAF-MISSING
 #[test]
 fn a_missing_leaf_leaves_its_share_to_the_others() {
     let mut objects = world_without("Service", "web-2");
@@ -85,7 +89,7 @@ fn a_missing_leaf_leaves_its_share_to_the_others() {
     compiled(objects).assert_accepted();
 }
 
-/// Row "leaf Service missing": the others share in proportion.
+/// Case: LEAF-MISSING
 #[test]
 fn the_others_share_in_proportion() {
     let backends = [
@@ -108,7 +112,7 @@ fn the_others_share_in_proportion() {
     assert_eq!(weights, [60, 20, 20], "as configured");
 }
 
-/// Row "leaf Service missing": an ExternalName has no endpoints.
+/// Case: LEAF-EXTERNAL-NAME
 #[test]
 fn an_external_name_is_left_out_as_a_leaf() {
     let spec = json!({"type": "ExternalName", "externalName": "e.org", "ports": [{"port": 80}]});
@@ -126,7 +130,9 @@ fn an_external_name_is_left_out_as_a_leaf() {
     assert!(outcome.message().contains("ExternalName"));
 }
 
-/// Row "leaf Service missing": a headless Service has endpoints like any other.
+/// A headless Service has endpoints like any other.
+///
+/// Case: LEAF-HEADLESS
 #[test]
 fn a_headless_leaf_takes_its_share() {
     let headless = json!({"clusterIP": "None", "ports": [{"port": 80}]});
@@ -137,7 +143,7 @@ fn a_headless_leaf_takes_its_share() {
     outcome.assert_accepted();
 }
 
-/// Row "none of the leaf Services exists".
+/// Case: LEAVES-NONE
 #[test]
 fn without_any_leaf_service_the_root_behaves_as_before() {
     for (first, second) in [(9, 1), (9, 0), (0, 0)] {
@@ -151,7 +157,9 @@ fn without_any_leaf_service_the_root_behaves_as_before() {
     }
 }
 
-/// Row "none of the leaf Services exists": what exists is not said to be missing.
+/// The message does not call a Service missing that exists.
+///
+/// Case: LEAVES-NONE
 #[test]
 fn an_external_name_exists_but_has_no_endpoints() {
     let spec = json!({"type": "ExternalName", "externalName": "e.org", "ports": [{"port": 80}]});
@@ -169,6 +177,8 @@ fn an_external_name_exists_but_has_no_endpoints() {
 }
 
 /// A Service that was refused exists, and to create it would be no remedy.
+///
+/// Case: ROOT-MISSING, LEAF-MISSING
 #[test]
 fn a_refused_service_is_not_said_to_be_missing() {
     for (refused, said) in [
@@ -195,7 +205,7 @@ fn a_refused_service_is_not_said_to_be_missing() {
     }
 }
 
-/// Row "root is one of its own backends".
+/// Case: BACKEND-ROOT
 #[test]
 fn a_root_among_its_own_backends_means_its_own_endpoints() {
     let objects = [
@@ -213,7 +223,9 @@ fn a_root_among_its_own_backends_means_its_own_endpoints() {
     outcome.assert_accepted();
 }
 
-/// Row "root is one of its own backends": no recursion, ever.
+/// Splits do not nest.
+///
+/// Case: BACKEND-ROOT
 #[test]
 fn a_leaf_that_is_the_root_of_another_split_means_its_own_endpoints() {
     let other = split("other", "web-1", &[("web-2", json!(1))]);
@@ -229,6 +241,8 @@ fn a_leaf_that_is_the_root_of_another_split_means_its_own_endpoints() {
 }
 
 /// Session affinity is a promise that a split does not keep.
+///
+/// Case: ROOT-AFFINITY
 #[test]
 fn session_affinity_of_the_root_is_warned_of() {
     let sticky = with(root(), &json!({"spec": {"sessionAffinity": "ClientIP"}}));
@@ -241,6 +255,8 @@ fn session_affinity_of_the_root_is_warned_of() {
 }
 
 /// A root that chooses no pods has nobody behind it for clients that are not split.
+///
+/// Case: ROOT-NO-ENDPOINTS
 #[test]
 fn a_root_without_anybody_behind_it_is_noted_and_accepted() {
     let bare = with(root(), &json!({"spec": {"selector": null}}));

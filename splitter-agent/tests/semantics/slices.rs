@@ -28,6 +28,7 @@ fn message_of<'a>(outcome: &'a Outcome, name: &str) -> &'a str {
     }
 }
 
+/// Case: SLICE-NO-SERVICE
 #[test]
 fn a_slice_without_the_label_is_told_and_why_the_leaf_is_empty() {
     for label in [json!(null), json!("")] {
@@ -52,6 +53,7 @@ fn a_slice_without_the_label_is_told_and_why_the_leaf_is_empty() {
     }
 }
 
+/// Case: SLICE-NO-SERVICE
 #[test]
 fn a_slice_without_the_label_that_a_controller_manages_is_left_alone() {
     let own = |metadata| {
@@ -80,6 +82,7 @@ fn a_slice_without_the_label_that_a_controller_manages_is_left_alone() {
     }
 }
 
+/// Case: SLICE-OWNER
 #[test]
 fn slices_that_no_split_needs_are_not_judged() {
     let labels = json!({"metadata": {"labels": null, "namespace": "bank"}});
@@ -90,6 +93,7 @@ fn slices_that_no_split_needs_are_not_judged() {
     outcome.assert_accepted();
 }
 
+/// Case: SLICE-PORT-UNKNOWN
 #[test]
 fn a_port_by_another_name_is_told() {
     let spec = |ip| json!({"clusterIP": ip, "ports": [{"name": "http", "port": 80}]});
@@ -117,6 +121,7 @@ fn a_port_by_another_name_is_told() {
     );
 }
 
+/// Case: SLICE-CONTENT
 #[test]
 fn content_that_is_left_out_is_told_in_one_line_for_each_sort() {
     let addresses: Vec<String> = (0..1000).map(|number| format!("bad-{number}")).collect();
@@ -138,6 +143,7 @@ fn content_that_is_left_out_is_told_in_one_line_for_each_sort() {
     assert!(message_of(&outcome, "canary").contains("its endpoints have no IPv4 addresses"));
 }
 
+/// Case: LEAF-EMPTY-WHY
 #[test]
 fn an_empty_leaf_says_why() {
     let not_ready = json!({"ports": [{"port": 8080}], "endpoints": [
@@ -169,6 +175,7 @@ fn an_empty_leaf_says_why() {
     }
 }
 
+/// Case: LEAF-EMPTY-WHY
 #[test]
 fn refused_connections_say_why_of_each_leaf_and_that_nobody_shares() {
     let objects = vec![

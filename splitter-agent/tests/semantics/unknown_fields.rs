@@ -16,6 +16,8 @@ fn with_backend(field: &str, value: Value) -> Value {
 }
 
 /// A field that changes nothing is ignored, and its author is told.
+///
+/// Case: SMI-FIELD-UNKNOWN
 #[test]
 fn unknown_fields_are_named_and_the_split_is_programmed() {
     for (split, field) in [
@@ -48,8 +50,9 @@ fn unknown_fields_are_named_and_the_split_is_programmed() {
     }
 }
 
-/// What would say for whom or for what the split is meant refuses it: without it, it would
-/// be for everyone.
+/// Without such a field, a split for some would apply to everyone.
+///
+/// Case: SMI-FIELD-RESTRICTION
 #[test]
 fn a_field_that_would_restrict_the_split_refuses_it() {
     for (split, field) in [
@@ -116,6 +119,8 @@ fn a_field_that_would_restrict_the_split_refuses_it() {
 }
 
 /// Two backends that differ in a field that is not known are not one backend written twice.
+///
+/// Case: SMI-FIELD-RESTRICTION
 #[test]
 fn backends_of_other_namespaces_are_not_added_up() {
     let mut colours = split(
@@ -137,6 +142,8 @@ fn backends_of_other_namespaces_are_not_added_up() {
 }
 
 /// What chooses nothing restricts nothing.
+///
+/// Case: SMI-FIELD-EMPTY
 #[test]
 fn empty_restrictions_are_warned_of_only() {
     for split in [
@@ -153,6 +160,8 @@ fn empty_restrictions_are_warned_of_only() {
 }
 
 /// However many there are, the report stays short.
+///
+/// Case: SMI-FIELD-UNKNOWN
 #[test]
 fn many_unknown_fields_are_counted() {
     let mut many = canary(9, 1);
@@ -166,6 +175,8 @@ fn many_unknown_fields_are_counted() {
 }
 
 /// A tool that leaves out zeros writes no weight where it means 0.
+///
+/// Case: WEIGHT-MISSING
 #[test]
 fn a_weight_that_is_left_out_names_the_tools_that_do_so() {
     let mut omitted = canary(100, 0);
@@ -180,5 +191,19 @@ fn a_weight_that_is_left_out_names_the_tools_that_do_so() {
         for part in ["omitempty", "write weight: 0", "did not exist"] {
             assert!(message.contains(part), "{message}");
         }
+    }
+}
+
+/// Without a spec there is no root to leave a record for.
+///
+/// Case: SMI-SPEC-INVALID
+#[test]
+fn a_spec_that_is_not_an_object_refuses_the_split() {
+    for spec in [json!(null), json!(7), json!("web"), json!([])] {
+        let mut bare = canary(9, 1);
+        bare["spec"] = spec;
+        let outcome = compiled_world(bare);
+        assert_eq!(outcome.said(), [(Refused, "InvalidSpec", "spec")]);
+        assert!(outcome.0.plan.frontends.is_empty());
     }
 }

@@ -7,8 +7,7 @@ use splitter_common::layout::{LeafState, Reason};
 
 use crate::fixtures::{VIP, canary, compiled, compiled_world, split, with, world};
 
-/// Row "API versions v1alpha1 to v1alpha4, weights as int, float-integral, Quantity or
-/// string".
+/// Case: WEIGHT-FORMS
 #[test]
 fn every_version_and_form_of_weight_gives_the_same_split() {
     for version in ["v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"] {
@@ -31,7 +30,7 @@ fn every_version_and_form_of_weight_gives_the_same_split() {
     }
 }
 
-/// Row "API versions ...": ratios exact.
+/// Case: WEIGHT-FORMS
 #[test]
 fn quantities_of_different_units_keep_their_ratio() {
     let outcome = compiled_world(canary("1", "500m"));
@@ -46,7 +45,7 @@ fn quantities_of_different_units_keep_their_ratio() {
     assert_eq!(weights, [10, 5], "for people: tenths");
 }
 
-/// Row "API versions ...": one bad object never hides another.
+/// Case: OBJECT-ISOLATED
 #[test]
 fn a_bad_split_does_not_hide_a_good_one() {
     let bad = split("bad", "web-1", &[("web-2", json!("many"))]);
@@ -59,7 +58,7 @@ fn a_bad_split_does_not_hide_a_good_one() {
     );
 }
 
-/// Row "weights that do not sum to 100".
+/// Case: WEIGHT-RELATIVE
 #[test]
 fn weights_are_relative() {
     for (first, second) in [
@@ -74,7 +73,7 @@ fn weights_are_relative() {
     }
 }
 
-/// Row "duplicated backend".
+/// Case: BACKEND-DUPLICATE
 #[test]
 fn weights_of_a_repeated_backend_are_added_up() {
     let backends = [
@@ -90,7 +89,7 @@ fn weights_of_a_repeated_backend_are_added_up() {
     );
 }
 
-/// Row "one weight 0".
+/// Case: WEIGHT-ZERO-ONE
 #[test]
 fn weight_zero_is_never_picked_and_is_nothing_to_warn_of() {
     let outcome = compiled_world(canary(100, 0));
@@ -102,7 +101,7 @@ fn weight_zero_is_never_picked_and_is_nothing_to_warn_of() {
     outcome.assert_accepted();
 }
 
-/// Row "all weights 0".
+/// Case: WEIGHT-ZERO-ALL
 #[test]
 fn all_weights_zero_refuses_connections() {
     let outcome = compiled_world(canary(0, "0m"));
@@ -114,7 +113,7 @@ fn all_weights_zero_refuses_connections() {
     );
 }
 
-/// Row "negative, fractional, unparsable weight".
+/// Case: WEIGHT-INVALID
 #[test]
 fn a_weight_that_is_none_refuses_the_split() {
     for weight in [
@@ -139,7 +138,7 @@ fn a_weight_that_is_none_refuses_the_split() {
     );
 }
 
-/// Row "negative, fractional, unparsable weight": weight left out.
+/// Case: WEIGHT-MISSING
 #[test]
 fn a_weight_left_out_refuses_the_split() {
     let spec = json!({"spec": {"backends": [{"service": "web-1"}]}});
@@ -149,6 +148,8 @@ fn a_weight_left_out_refuses_the_split() {
 
 /// Weights that cannot be shown exactly together are split all the same: every share but 0 gets
 /// connections.
+///
+/// Case: WEIGHT-FAR-APART
 #[test]
 fn weights_far_apart_are_rounded() {
     let outcome = compiled_world(canary(i64::MAX, "1n"));
@@ -161,6 +162,8 @@ fn weights_far_apart_are_rounded() {
 }
 
 /// What looks like an annotation of ours and is none is told.
+///
+/// Case: ANNOTATION-UNKNOWN
 #[test]
 fn mistyped_annotations_are_told_and_change_nothing() {
     for (field, key) in [
@@ -183,7 +186,7 @@ fn mistyped_annotations_are_told_and_change_nothing() {
     }
 }
 
-/// Row "no backends".
+/// Case: BACKENDS-MISSING
 #[test]
 fn no_backends_refuse_the_split() {
     for backends in [json!([]), json!(null), json!({}), json!("web-1")] {
@@ -197,7 +200,7 @@ fn no_backends_refuse_the_split() {
     outcome.assert_refused("InvalidBackend", "spec.backends[0].service");
 }
 
-/// Row "non-empty `matches`".
+/// Case: SMI-MATCHES
 #[test]
 fn matches_refuse_the_split_and_empty_ones_do_not() {
     let matches =
@@ -209,6 +212,8 @@ fn matches_refuse_the_split_and_empty_ones_do_not() {
 }
 
 /// More backends than a split can have.
+///
+/// Case: BACKENDS-TOO-MANY
 #[test]
 fn too_many_backends_refuse_the_split() {
     let names: Vec<String> = (0..65).map(|index| format!("web-{index}")).collect();

@@ -50,6 +50,7 @@ fn reasons(cases: &[Case]) -> BTreeMap<&'static str, u64> {
     reasons
 }
 
+/// Case: OBJECT-ISOLATED
 #[test]
 fn garbage_of_every_kind_is_told_of_and_disturbs_no_neighbour() {
     // It replaces the definition, and writes to the namespace `default`.
@@ -290,6 +291,7 @@ fn clear(cluster: &TestCluster, cases: &[Case]) {
     }
 }
 
+/// Case: CONFLICT-OLDER
 #[test]
 fn the_older_of_two_splits_wins_on_every_node_until_it_goes() {
     let cluster = TestCluster::enter();

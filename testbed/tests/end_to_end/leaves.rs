@@ -185,6 +185,7 @@ fn a_rollout_of_a_leaf_fails_no_connection_and_keeps_the_shares() {
     shop.assert_exact([("v1", 7), ("v2", 3)]);
 }
 
+/// Case: LEAF-NOT-READY
 #[test]
 fn a_leaf_scaled_to_zero_leaves_its_share_to_the_other_until_it_is_back() {
     let cluster = TestCluster::enter();
@@ -248,6 +249,7 @@ fn a_leaf_scaled_to_zero_leaves_its_share_to_the_other_until_it_is_back() {
     shop.assert_exact([("v1", 7), ("v2", 3)]);
 }
 
+/// Case: ENDPOINT-READY
 #[test]
 fn a_pod_that_is_not_ready_gets_no_connection_and_the_shares_are_kept() {
     let cluster = TestCluster::enter();
