@@ -62,7 +62,7 @@ impl Attachment {
         for path in asked.iter().filter(|path| !disjoint.contains_key(*path)) {
             tracing::warn!(
                 cgroup = %path.display(),
-                "left out, since it is below another cgroup that --cgroup names"
+                "ignored, since it is below another cgroup that --cgroup names"
             );
         }
         Ok(Self {
@@ -111,7 +111,7 @@ impl Attachment {
         self.log(&told);
         let is_attached = told.places.iter().any(|place| place.problem.is_none());
         if told != self.places {
-            // Before the self-test is told to begin, which asks where.
+            // Before the self-test starts, since it asks where the programs are.
             state.set_places(told.clone());
             self.places = told;
         }
@@ -184,13 +184,13 @@ impl Attachment {
                     for link in removed {
                         tracing::info!(
                             link = %link.display(),
-                            "detached a program from where pods no longer are, or of another \
+                            "detached a program from a cgroup without pods, or of another \
                              version"
                         );
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(error = with_causes(&error), "programs stay attached");
+                    tracing::warn!(error = with_causes(&error), "cannot detach programs");
                 }
             }
         }

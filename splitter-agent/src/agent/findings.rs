@@ -12,7 +12,7 @@ use super::failures::Failures;
 /// More objects at once than this that are accepted are logged in one line.
 const BULK_THRESHOLD: usize = 100;
 
-/// What is found until the next publication, after which it is told.
+/// Diagnostics since the last publication; reported after the next one.
 pub(super) struct Findings {
     store: DiagnosticStore,
     /// Objects that cannot be read.

@@ -7,7 +7,7 @@ use crate::compile::Kinds;
 use crate::datapath::{Change, PublishSummary, Publisher};
 use crate::plan::Frontend;
 
-/// More changes at once than this are told in one line, and each of them only for debugging.
+/// More changes at once than this are logged in one line, and each of them only for debugging.
 const BULK_THRESHOLD: usize = 100;
 
 /// Logs what a publication changed.
@@ -74,18 +74,18 @@ pub(super) fn log_held(before: &BTreeMap<Frontend, Kinds>, now: &BTreeMap<Fronte
         tracing::warn!(
             frontends = count,
             waits_for = names(&waits_for),
-            "many frontends stay as they are until these kinds of objects are followed"
+            "keeping many frontends as they are until these kinds of objects are followed"
         );
     }
     for (frontend, kinds) in now.iter().filter(is_new) {
         let waits_for = names(kinds);
         if count > BULK_THRESHOLD {
-            tracing::debug!(%frontend, waits_for, "stays as it is");
+            tracing::debug!(%frontend, waits_for, "keeping the frontend as it is");
         } else {
             tracing::warn!(
                 %frontend,
                 waits_for,
-                "stays as it is until these kinds of objects are followed"
+                "keeping the frontend as it is until these kinds of objects are followed"
             );
         }
     }

@@ -118,7 +118,7 @@ impl Agent {
         }
         let mut delta = self.compiler.compile();
         let Some(completeness) = self.completeness else {
-            // A large cluster is told in many parts before anything may be published.
+            // The objects of a large cluster arrive in many parts before anything may be published.
             self.unpublished.append(&mut delta.objects);
             return Ok(());
         };
@@ -250,7 +250,7 @@ impl Agent {
             }
             Err(error) => {
                 let error = with_causes(&error);
-                tracing::warn!(error, "maps of another layout stay behind");
+                tracing::warn!(error, "cannot remove the maps of another layout");
             }
         }
     }

@@ -80,7 +80,7 @@ fn text(verdict: &Verdict) -> Result<String, std::fmt::Error> {
         ("clusterIP", &assumed.cluster_ips),
         ("endpoints", &assumed.endpoints),
     ] {
-        // Without a split nobody asks.
+        // Without a split this is of no interest.
         if !services.is_empty() && verdict.splits > 0 {
             let services = names(services);
             writeln!(

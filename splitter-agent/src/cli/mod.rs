@@ -34,7 +34,7 @@ use crate::datapath::PinDirectory;
 /// The name of the program.
 const NAME: &str = "splitter-agent";
 
-/// What the process tells whoever started it.
+/// What the process returns to its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     /// Done.

@@ -74,9 +74,8 @@ pub struct AgentSnapshot {
     /// Time since the agent's loop last turned; zero before the first time, when the agent
     /// may be waiting for its predecessor or its source.
     pub since_turn: Duration,
-    /// Age of the oldest change that no publication has taken up yet; `None` if there is
-    /// none. What a publication took up but could not bring to the maps is told by
-    /// [`Self::failed`].
+    /// Age of the oldest change that no publication has taken up yet; `None` if there is none.
+    /// [`Self::failed`] has what a publication could not bring to the maps.
     pub oldest_queued: Option<Duration>,
     /// When a change last came in.
     pub last_queued: Option<SystemTime>,

@@ -328,7 +328,7 @@ mod tests {
         assert_eq!(edit.commit().len(), 1);
     }
 
-    /// Names of the objects that are told of, with their generations.
+    /// Names of the reported objects, with their generations.
     fn drained(subscriber: &mut Subscriber) -> Vec<(String, Option<i64>)> {
         let drained = subscriber.drain().into_iter();
         drained

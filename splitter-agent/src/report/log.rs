@@ -191,8 +191,8 @@ fn parse(filter: &str, logs_kernel_programs: bool) -> Result<EnvFilter, LogError
     {
         return Err(wrong(format!("`{}` is not a level", word.trim())));
     }
-    // Values in filters are compared, not matched: whoever may change the level should not
-    // also give the agent regular expressions to run.
+    // Values in filters are compared, not matched: the right to change the level should not be the
+    // right to make the agent run regular expressions.
     let filter = EnvFilter::builder()
         .with_regex(false)
         .parse(format!(

@@ -1,4 +1,4 @@
-//! What the agent tells of itself and of the objects: shared state, and those who read it.
+//! What the agent reports about itself and about objects: shared state, and its readers.
 //!
 //! The agent alone writes: findings about objects to the [`DiagnosticStore`], and what it is doing
 //! to the [`AgentState`]. Metrics, health checks and events read both, each in its own time;

@@ -26,12 +26,12 @@ enum Kind {
     },
 }
 
-/// Most changes that are told at once: what comes in meanwhile is told next, together.
+/// Most changes in one batch: those that arrive meanwhile are the next batch.
 const MAX_CHANGES: usize = 16_384;
 
-/// The source has ended, which it never does by itself.
+/// The source has stopped, which it never does by itself.
 #[derive(Debug, thiserror::Error)]
-#[error("the source of objects has ended; restart the agent")]
+#[error("the source of objects has stopped; restart the agent")]
 pub struct Ended;
 
 impl ChangeStream {
@@ -42,7 +42,7 @@ impl ChangeStream {
     /// When the directory cannot be watched.
     pub fn manifests(directory: &Path) -> Result<Self, SourceError> {
         let (mut snapshots, watch) = manifests::watch(directory)?;
-        // What is there now has not been told yet.
+        // What exists now has not been reported yet.
         snapshots.mark_changed();
         Ok(Self(Kind::Manifests {
             snapshots,

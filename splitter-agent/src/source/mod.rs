@@ -36,9 +36,9 @@ pub enum Change {
     Unreadable(ObjectReference),
     /// An object is gone.
     Deleted(ObjectReference),
-    /// Everything that is wrong with what could not be read, in place of what was.
+    /// All problems with what could not be read; replaces the earlier ones.
     Problems(Vec<Diagnostic>),
-    /// From now on this much is known of a kind. Until a source says so, a kind is
+    /// How much is known of a kind from now on. Until a source says so, a kind is
     /// [`Knowledge::Incomplete`].
     Known(Kind, Knowledge),
     /// From now on what has been told may be published, although not everything that exists

@@ -198,7 +198,7 @@ pub(super) fn run(args: &RunArgs, common: &Common) -> anyhow::Result<Outcome> {
 async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::Result<()> {
     preflight()?;
     if pins.mount_if_missing()? {
-        tracing::info!("mounted the BPF file system, which was not");
+        tracing::info!("mounted the BPF file system, which was missing");
     }
     let attachment = Attachment::new(pins.clone(), &args.cgroup)?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
@@ -303,7 +303,7 @@ async fn lock(pins: &PinDirectory) -> anyhow::Result<PinLock> {
             Err(PinError::Gone(_)) => {}
             Err(PinError::Locked(path)) if start.elapsed() < LOCK_PATIENCE => {
                 if !told {
-                    tracing::info!(pins = %path.display(), "another agent is at work here; waiting for it to end");
+                    tracing::info!(pins = %path.display(), "another agent is running here; waiting for it to exit");
                     told = true;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;

@@ -59,7 +59,7 @@ pub(super) enum Source {
     },
 }
 
-/// Whoever writes what is found to the cluster; nobody, where there is none.
+/// The task that writes diagnostics to the cluster, if there is one.
 pub(super) struct Feedback {
     metrics: cluster::Metrics,
     writer: Option<(JoinHandle<()>, oneshot::Sender<()>)>,
@@ -145,7 +145,7 @@ impl Feedback {
         if let Some((writing, end)) = self.writer.take() {
             drop(end);
             if tokio::time::timeout(FAREWELL, writing).await.is_err() {
-                tracing::debug!("the Lease was not given back in time; it will run out");
+                tracing::debug!("the Lease was not released in time; it will expire");
             }
         }
     }

@@ -227,7 +227,7 @@ fn serialize_reason<S: Serializer>(reason: &Reason, serializer: S) -> Result<S::
     reason::of_record(*reason).serialize(serializer)
 }
 
-/// A part of a whole; `None` of nothing.
+/// A fraction; `None` if the whole is 0.
 fn fraction(part: u128, whole: u128) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }

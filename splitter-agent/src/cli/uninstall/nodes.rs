@@ -180,8 +180,8 @@ fn unclean(pod: &Pod) -> Option<Unclean> {
     let is_ending = pod.metadata.deletion_timestamp.is_some();
     let reason = match (cleans, is_ending) {
         (false, false) => "it still runs the agent".to_owned(),
-        (_, true) => "its pod is told to end and has not yet; if that stays so, the node does not \
-                      answer (see `kubectl get nodes`): mend it, or delete the Node if it is gone"
+        (_, true) => "its pod is still terminating; if that persists, the node does not answer \
+                      (see `kubectl get nodes`): repair it, or delete the Node if it is gone"
             .to_owned(),
         (true, false) if is_ready(pod) => return None,
         (true, false) => waiting(pod),
@@ -358,7 +358,7 @@ mod tests {
         let mut ending = pod("gone", "run", &ready());
         ending.metadata.deletion_timestamp =
             serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
-        assert!(text(ending).contains("gone is not: its pod is told to end"));
+        assert!(text(ending).contains("gone is not: its pod is still terminating"));
         let mut pending = pod(
             "",
             "cleanup",

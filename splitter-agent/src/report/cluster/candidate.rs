@@ -15,8 +15,8 @@ use super::limit::{Backoff, Jitter};
 use super::metrics::Metrics;
 use super::request::{Meaning, RequestError, send};
 
-/// Until when this process leads; `None` while it does not. Whoever acts as the leader
-/// looks at the clock, so that it stops in time even if the election is stuck.
+/// Until when this process leads; `None` while it does not. A process that acts as the leader
+/// checks the clock, so that it stops in time even if the election is stuck.
 pub(super) type Term = Option<Instant>;
 
 /// A candidate for a Lease.
@@ -76,7 +76,10 @@ impl Candidate {
         match self.attempt().await {
             Ok(pause) => {
                 if std::mem::take(&mut self.is_forbidden) {
-                    tracing::info!(lease = self.name, "the agent may use its Lease again");
+                    tracing::info!(
+                        lease = self.name,
+                        "the agent is allowed to use its Lease again"
+                    );
                 }
                 self.backoff.reset();
                 pause
@@ -139,8 +142,8 @@ impl Candidate {
 
     /// Asks for the Lease.
     async fn look(&self, now: Instant) -> Result<Option<Lease>, RequestError> {
-        // A follower may see an old state: it takes nothing without the right version.
-        // Whoever believes to lead must know.
+        // A follower may read an old Lease: it cannot take it without the right version. A process
+        // that believes it leads must read the current one.
         let parameters = if self.leads(now) {
             GetParams::default()
         } else {
@@ -214,8 +217,8 @@ impl Candidate {
                 tracing::warn!(
                     lease = self.name,
                     %error,
-                    "the agent may not use its Lease, so it writes no Events; allow it to create \
-                     `leases` in namespace {}, and to get and update this one",
+                    "the agent is not allowed to use its Lease, so it writes no Events; allow \
+                     it to create `leases` in namespace {}, and to get and update this one",
                     self.namespace
                 );
             }
@@ -266,7 +269,7 @@ impl Candidate {
             let request = self.api.replace(&self.name, &parameters, &lease);
             match send(request, self.lasts / 6).await {
                 Ok(_) => {
-                    tracing::info!(lease = self.name, "gave the Lease back");
+                    tracing::info!(lease = self.name, "released the Lease");
                     return;
                 }
                 Err(error) if error.meaning() == Meaning::Conflict => {}
@@ -275,7 +278,7 @@ impl Candidate {
         }
         tracing::warn!(
             lease = self.name,
-            "the Lease could not be given back; another agent takes it when it has run out"
+            "cannot release the Lease; another agent takes it when it expires"
         );
     }
 }

@@ -43,7 +43,7 @@ impl Observed {
         self.holder() != before
     }
 
-    /// Who holds it; empty if nobody does.
+    /// The holder; empty if there is none.
     pub(super) fn holder(&self) -> &str {
         self.spec
             .as_ref()

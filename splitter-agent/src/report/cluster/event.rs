@@ -17,8 +17,8 @@ const MOST_WORD: usize = 128;
 /// Most bytes of the name of an object.
 const MOST_NAME: usize = 253;
 
-/// Namespace and name of the Event about a finding. They follow from the finding, so that
-/// whoever finds the same gives it the same name, and the API server refuses a second one.
+/// Namespace and name of the Event about a finding. They are derived from the finding, so that
+/// every agent gives it the same name, and the API server refuses a second one.
 pub(super) fn name(state: &ObjectDiagnostics, diagnostic: &Diagnostic) -> ObjectName {
     let digest = digest(&[
         &state.uid,
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn names_of_other_agents_stay_what_they_are() {
-        // Agents of two versions must agree, or everything is told twice during an upgrade.
+        // Agents of two versions must agree, or every Event is written twice during an upgrade.
         assert_eq!(digest(&[]), 0xcbf2_9ce4_8422_2325);
         let (state, diagnostic) = finding("books");
         assert_eq!(name(&state, &diagnostic).name, "books.3388a8fb023ee35d",);

@@ -83,20 +83,20 @@ pub(super) enum Write {
         state: Box<ObjectDiagnostics>,
         diagnostic: Box<Diagnostic>,
     },
-    /// Say again what an Event says; with its count, if that is known.
+    /// Repeat an Event; with its count, if that is known.
     Repeat { count: Option<i32> },
 }
 
-/// What came of a write.
+/// The result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It is written, and says that it was seen so often, if the API server told.
+    /// It is written; with the count that the API server returned, if it did.
     Written(Option<i32>),
     /// There was such an Event already.
     Present,
     /// There was no such Event any more.
     Missing,
-    /// The API server will not take it, however often it is tried.
+    /// The API server rejects it, and would again.
     Rejected,
 }
 
@@ -125,7 +125,7 @@ struct Finding {
     /// generation were.
     lasts_since: Instant,
     stands: bool,
-    /// Whether it came up lately, so that nobody can have written its Event.
+    /// Whether it is so new that no agent can have written its Event.
     is_new: bool,
     event: Event,
     /// How often it came back since that was last written.
@@ -348,7 +348,7 @@ impl Reconciler {
         actions
     }
 
-    /// Takes note of what came of an action.
+    /// Records the result of an action.
     pub(super) fn done(&mut self, action: &Action, outcome: Outcome, now: Instant) {
         let Some(finding) = self.findings.get_mut(&action.event) else {
             return;

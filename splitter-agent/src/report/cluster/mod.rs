@@ -1,8 +1,8 @@
 //! Feedback to the cluster: Events on objects, and a status where they have one, written by
 //! one agent for all.
 //!
-//! Every agent follows its [`DiagnosticStore`]; the one that holds the Lease writes. What is found
-//! about objects follows from the objects alone, so it is the same whoever writes it.
+//! Every agent follows its [`DiagnosticStore`]; the one that holds the Lease writes. Diagnostics
+//! depend on the objects alone, so they are the same whichever agent writes them.
 
 mod candidate;
 mod conditions;

@@ -46,10 +46,10 @@ pub(super) struct Action {
     pub(super) write: Option<Status>,
 }
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Outcome {
-    /// The status is this now.
+    /// The status now has this content.
     Known(Status),
     /// The object is another now, or gone, or its API does not take this. Most likely
     /// something else will soon be said about it.
@@ -187,7 +187,7 @@ impl Statuses {
         actions
     }
 
-    /// Takes note of what came of an action.
+    /// Records the result of an action.
     pub(super) fn done(&mut self, action: &Action, outcome: Outcome, now: Instant) {
         let Some(split) = self.splits.get_mut(&action.object) else {
             return;

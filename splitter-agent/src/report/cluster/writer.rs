@@ -187,7 +187,7 @@ impl Writer {
                         .get_or_create(&Failure { code: error.code() })
                         .inc();
                     if error.meaning() == Meaning::Rejected {
-                        tracing::warn!(event = %action.event, %error, "the Event is rejected");
+                        tracing::warn!(event = %action.event, %error, "the API server rejected the Event");
                         self.reconciler
                             .done(&action, findings::Outcome::Rejected, now);
                         continue;
@@ -305,7 +305,7 @@ impl Writer {
                         .get_or_create(&Failure { code: error.code() })
                         .inc();
                     if error.meaning() == Meaning::Rejected {
-                        tracing::warn!(object = %action.object, %error, "the status is rejected");
+                        tracing::warn!(object = %action.object, %error, "the API server rejected the status");
                         self.statuses
                             .done(&action, status::Outcome::Stale, Instant::now());
                         continue;

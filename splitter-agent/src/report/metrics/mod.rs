@@ -40,9 +40,9 @@ pub struct Telemetry {
     pub pins: PinDirectory,
     /// What the agent is doing.
     pub agent_state: AgentState,
-    /// What is found about objects.
+    /// Diagnostics of objects.
     pub diagnostics: DiagnosticStore,
-    /// What came of the self-test; `None` where there is none.
+    /// The result of the self-test; `None` if there is none.
     pub self_test: Option<SelfTestState>,
     /// The log; `None` if its level is not to be changed.
     pub log: Option<LogControl>,

@@ -54,8 +54,8 @@ impl Splits {
         }
     }
 
-    /// The generations of splits: of those that are active here, and on the one agent that leads of
-    /// all, so that whoever adds nodes up knows the newest of each.
+    /// The generations of splits: of those that are active here and, on the leader, of all, so that
+    /// a query over all nodes finds the newest of each.
     fn generations(&self, active: &Active<'_>) -> Generations {
         let tells_all = self.detail == Detail::All
             || self.detail == Detail::Active
@@ -77,7 +77,7 @@ impl Collector for Splits {
         let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         let reading = reader.read();
         if let Err(error) = &reading {
-            tracing::debug!(%error, "the maps cannot be read for the metrics");
+            tracing::debug!(%error, "cannot read the maps for the metrics");
         }
         gauge(
             encoder,

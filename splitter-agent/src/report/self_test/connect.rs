@@ -75,8 +75,8 @@ pub fn connect_in(
     keep_original_dst: bool,
 ) -> Result<(), SelfTestError> {
     let processes = cgroup.join("cgroup.procs");
-    // "0" is whoever writes it. A socket belongs to the cgroup that its maker is in when it is
-    // made, so this comes first.
+    // "0" means the writing process. A socket belongs to the cgroup that its creator is in at that
+    // moment, so this comes first.
     fs::write(&processes, "0").map_err(|source| SelfTestError::Cgroup {
         action: "enter",
         path: processes.clone(),

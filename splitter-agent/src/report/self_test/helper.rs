@@ -103,7 +103,7 @@ impl Drop for Place {
         let start = Instant::now();
         while let Err(error) = fs::remove_dir(&self.path) {
             if error.kind() != io::ErrorKind::ResourceBusy || start.elapsed() > BUSY_LIMIT {
-                tracing::debug!(path = %self.path.display(), %error, "a cgroup stays behind");
+                tracing::debug!(path = %self.path.display(), %error, "cannot remove a cgroup");
                 break;
             }
             std::thread::sleep(Duration::from_millis(2));

@@ -61,9 +61,9 @@ pub enum SelfTestError {
         "a connection of the agent's own pod was not split{}", in_cgroup(.cgroup.as_deref())
     )]
     NotSplitInPod {
-        /// Where the pod is, as it is called on the node.
+        /// The pod's cgroup, as the node names it.
         cgroup: Option<PathBuf>,
-        /// What came of it.
+        /// The cause.
         #[source]
         source: Box<SelfTestError>,
     },
@@ -88,11 +88,11 @@ pub enum SelfTestError {
          agent in a cgroup below"
     )]
     Cgroup {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
-        /// With which path.
+        /// Its path.
         path: PathBuf,
-        /// What came of it.
+        /// The cause.
         #[source]
         source: io::Error,
     },

@@ -1,4 +1,4 @@
-//! What came of the self-test so far.
+//! The results of the self-test so far.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -7,7 +7,7 @@ use crate::causes::with_causes;
 
 use super::SelfTestError;
 
-/// What came of the self-test; a handle that can be cloned.
+/// The results of the self-test; a handle that can be cloned.
 #[derive(Clone, Debug, Default)]
 pub struct SelfTestState(Arc<Mutex<Inner>>);
 

@@ -120,7 +120,7 @@ impl Open {
 }
 
 impl Connection {
-    /// An error if the connection is over; else whoever polls is woken when it is.
+    /// An error if the connection is over; otherwise the polling task is woken when it is.
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         if self.deadline.as_mut().poll(context).is_ready()
             || Pin::new(&mut self.dismissed).poll(context).is_ready()

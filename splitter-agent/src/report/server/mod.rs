@@ -9,8 +9,8 @@
 //! | `GET /log-level` | the log's filter |
 //! | `PUT /log-level` | replaces it; from this machine's (or pod's) loopback interface only |
 //!
-//! Nothing here can hold up the agent: what is told is read from shared state and from the
-//! pinned maps. Each connection serves one request and lasts a few seconds at most.
+//! Nothing here can hold up the agent: answers are read from shared state and from the pinned maps.
+//! Each connection serves one request and lasts a few seconds at most.
 
 mod connections;
 mod listen;
@@ -49,15 +49,15 @@ pub enum ServerError {
     /// The address cannot be listened on.
     #[error("cannot listen on {listen} for HTTP requests; give --listen another address")]
     Bind {
-        /// Which address.
+        /// The address.
         listen: Listen,
-        /// What came of it.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
-/// An address that is listened on, so that whoever comes waits for [`Server::serve`].
+/// A listening socket, so that clients wait for [`Server::serve`].
 #[derive(Debug)]
 pub struct Server {
     listener: tokio::net::TcpListener,
@@ -110,8 +110,8 @@ impl Server {
         tokio::spawn(async move { axum::serve(Bounded::new(self.listener), service).await })
     }
 
-    /// Answers requests from now on. The task ends only if something is badly wrong: whoever
-    /// started it should wait for it and end too.
+    /// Answers requests from now on. The task ends only on a fatal error: the caller should wait
+    /// for it and exit too.
     #[must_use]
     pub fn serve(self, telemetry: Telemetry) -> JoinHandle<io::Result<()>> {
         tracing::info!(address = %self.address, "answering HTTP requests");
@@ -178,7 +178,7 @@ async fn scrape(State(shared): State<Arc<Shared>>) -> Response {
     match scrape.await {
         Ok(Ok(text)) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         result => {
-            tracing::warn!(?result, "metrics cannot be told");
+            tracing::warn!(?result, "cannot write the metrics");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }

@@ -56,9 +56,9 @@ pub enum ClientError {
 /// is said by `KUBERNETES_SERVICE_HOST` and `KUBERNETES_SERVICE_PORT`, which may be set to
 /// an address that works without kube-proxy.
 ///
-/// The server is reached directly: `HTTPS_PROXY` is not followed, and a kubeconfig that
-/// itself names a proxy is refused. Nothing is sent yet. Failed requests are not repeated: whoever makes them knows best
-/// how long to wait.
+/// The server is reached directly: `HTTPS_PROXY` is not followed, and a kubeconfig that itself
+/// names a proxy is refused. Nothing is sent yet. Failed requests are not repeated: the caller
+/// knows best how long to wait.
 ///
 /// # Errors
 ///
@@ -105,8 +105,8 @@ async fn read(
         .await
         .map_err(failed)?;
     if !names_proxy {
-        // Then it is from the environment of whoever started the agent, where it is not
-        // meant for the API server, and an agent cannot use one.
+        // Then it is from the environment of the agent's parent process, where it is not meant for
+        // the API server, and an agent cannot use one.
         config.proxy_url = None;
     }
     Ok(config)

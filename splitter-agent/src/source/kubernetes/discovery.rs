@@ -110,8 +110,8 @@ impl Discovery {
                         warn!(
                             %kind,
                             error,
-                            "cannot ask for the versions of a kind; what is known stays in effect, and it is \
-                             tried again"
+                            "cannot ask for the versions of a kind; keeping the last known state and \
+                             trying again"
                         );
                     }
                     return Err(failure);

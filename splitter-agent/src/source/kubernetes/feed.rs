@@ -108,7 +108,7 @@ enum Link {
         /// When it is taken to have arrived in any case.
         at_most: Instant,
     },
-    /// All changes are told.
+    /// All changes are delivered.
     Up,
     /// The watch ended as watches do, and the next one should be accepted until then.
     Between(Instant),
@@ -383,7 +383,7 @@ impl<C: Content> Feed<C> {
                     info!(
                         kind = self.kind,
                         answer = failure.message,
-                        "the API server does not stream lists; asking for whole ones instead"
+                        "the API server does not stream lists; asking for whole lists instead"
                     );
                 }
                 return None;
@@ -394,7 +394,7 @@ impl<C: Content> Feed<C> {
                 info!(
                     kind = self.kind,
                     answer = failure.message,
-                    "a streamed list failed; asking for a whole one instead"
+                    "a streamed list failed; asking for the whole list instead"
                 );
                 return None;
             }
@@ -417,7 +417,7 @@ impl<C: Content> Feed<C> {
         Some(failure)
     }
 
-    /// The first failure is told to everybody, those after it to whoever looks closely.
+    /// The first failure is a warning; those that follow are logged for debugging.
     fn tell(&self, failure: &Failure, delay: Duration, first: bool) {
         let kind = self.kind;
         let error = failure.message.as_str();
@@ -427,7 +427,7 @@ impl<C: Content> Feed<C> {
         } else if failure.remedy == Remedy::List {
             info!(
                 kind,
-                error, "the API server no longer has what came next; listing anew"
+                error, "the API server no longer has the next changes; listing again"
             );
         } else if failure.is_busy() {
             info!(kind, error, retry_in_seconds, "the API server asks to wait");
@@ -435,16 +435,15 @@ impl<C: Content> Feed<C> {
             warn!(
                 kind,
                 error,
-                "may not list and watch objects; what is known stays in effect: grant list and watch of \
-                 {} in group {:?} to the account of the agent",
+                "not allowed to list and watch objects; keeping the last known state: grant list \
+                 and watch of {} in group {:?} to the account of the agent",
                 self.resource.plural,
                 self.resource.group,
             );
         } else {
             warn!(
                 kind,
-                error,
-                "cannot follow objects; what is known stays in effect, and it is tried again"
+                error, "cannot follow objects; keeping the last known state and trying again"
             );
         }
     }

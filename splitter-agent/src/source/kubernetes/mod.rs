@@ -152,7 +152,7 @@ pub fn watch(client: Client, settings: Settings) -> (mpsc::Receiver<Change>, Wat
     (changes, watch)
 }
 
-/// Follows a kind that every cluster knows, until nobody wants to be told any more.
+/// Follows a kind that every cluster has, until the receiver of changes is closed.
 async fn follow(server: Server, kind: Kind, sender: ChangeSender) {
     let mut tracker = Tracker::new(kind, sender, server.metrics.clone());
     let version = kind.versions.first().copied().unwrap_or_default();

@@ -19,7 +19,7 @@ use crate::objects::Kind;
 /// The version in which each optional kind is followed at present.
 pub type ServedVersions = BTreeMap<Kind, ServedVersion>;
 
-/// Follows a kind until nobody wants to be told any more.
+/// Follows a kind until the receiver of changes is closed.
 pub(super) async fn follow(
     server: Server,
     kind: Kind,
@@ -133,8 +133,8 @@ impl Objects {
         warn!(
             kind = %self.kind,
             versions = ?served,
-            "the cluster serves the kind in no version that can be read; what is known stays in \
-             effect: serve one of {}",
+            "the cluster serves no version of the kind that can be read; keeping the last known \
+             state: serve one of {}",
             self.kind.versions.join(", ")
         );
     }
@@ -218,8 +218,8 @@ impl Definitions {
                     }
                     info!(
                         kind = %watched.kind,
-                        "may not watch the definition of the kind; asking for its versions twice a \
-                         minute instead"
+                        "not allowed to watch the definition of the kind; asking for its versions \
+                         twice a minute instead"
                     );
                     let discovery = Discovery::new(watched.server.clone(), watched.kind);
                     *self = Self::AskedFor(Box::new(discovery));

@@ -41,13 +41,13 @@ impl OwnNode {
     }
 }
 
-/// Tells of the Node until nobody wants to be told any more.
+/// Reports the Node until the receiver of changes is closed.
 pub(super) async fn follow(client: Client, node: OwnNode, changes: mpsc::Sender<Change>) {
     let resource = api_resource(Kind::NODE.resource, "v1");
     let nodes = Api::<Row<Decoded>>::all_with(client, &resource);
     let mut backoff = Backoff::new();
     let mut known = None;
-    // What was last told people; each thing is told once.
+    // What was last logged; nothing is logged twice in a row.
     let mut trouble = None;
     loop {
         // Any state that the server has at hand is good enough, and costs no question to etcd.
@@ -55,12 +55,13 @@ pub(super) async fn follow(client: Client, node: OwnNode, changes: mpsc::Sender<
         let pause = match answer.map_err(|error| Failure::of_client(&error)) {
             Ok(row) => {
                 let object = row.content.into_object();
-                let object = object.map_err(|error| debug!(%error, "cannot read the own Node"));
+                let object =
+                    object.map_err(|error| debug!(%error, "cannot read this agent's own Node"));
                 if !tell(&changes, &mut known, object.ok()).await {
                     return;
                 }
                 if trouble.take().is_some() {
-                    info!(node = node.name, "the own Node is known again");
+                    info!(node = node.name, "this agent's own Node is known again");
                 }
                 backoff.reset();
                 node.interval
@@ -81,18 +82,21 @@ pub(super) async fn follow(client: Client, node: OwnNode, changes: mpsc::Sender<
                 let error = failure.message;
                 let is_forbidden = failure.code == Code::Status(403);
                 if !is_news(&mut trouble, failure.code) {
-                    debug!(node = node.name, error, "still cannot ask for the own Node");
+                    debug!(
+                        node = node.name,
+                        error, "still cannot get this agent's own Node"
+                    );
                 } else if is_forbidden {
                     warn!(
                         node = node.name,
                         error,
-                        "may not get the own Node, so topology hints for zones are not followed; grant get \
-                         of nodes to the account of the agent, or say the zone with --zone"
+                        "not allowed to get this agent's own Node, so topology hints for zones are not \
+                         followed; grant get of nodes to the account of the agent, or set --zone"
                     );
                 } else {
                     warn!(
                         node = node.name,
-                        error, "cannot ask for the own Node; its zone stays as it is known"
+                        error, "cannot get this agent's own Node; keeping its last known zone"
                     );
                 }
                 let pause = backoff.after_failure(Instant::now(), failure.asked_for);
@@ -109,7 +113,7 @@ fn is_news(trouble: &mut Option<Code>, code: Code) -> bool {
     trouble.replace(code) != Some(code)
 }
 
-/// Tells what the Node is now, if that is news; `false` if nobody wants to be told.
+/// Reports the Node if it changed; `false` if the receiver is closed.
 async fn tell(
     changes: &mpsc::Sender<Change>,
     known: &mut Option<Object>,

@@ -98,8 +98,8 @@ enum State<C> {
 
 type Events<C> = BoxStream<'static, kube::Result<WatchEvent<Row<C>>>>;
 
-/// Lists and then watches, for ever. After an error it goes on from where it was; whoever polls
-/// it decides when. Dropping it ends what it does.
+/// Lists and then watches, for ever. After an error it continues where it was, when it is polled
+/// again. Dropping it ends its requests.
 pub(super) fn steps<C: Content>(request: Request) -> BoxStream<'static, Result<Step<C>, Error>> {
     stream::unfold((request, State::Start), |(request, mut state)| async move {
         loop {

@@ -1,4 +1,4 @@
-//! From what happens to one kind of objects to what the agent is told.
+//! From the events of one kind of objects to the changes that the agent receives.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -113,8 +113,8 @@ impl Tracker {
         Ok(())
     }
 
-    /// All that there is of this kind has been told of, though it may be nothing, and every
-    /// change is told. When all kinds have been listed once, the agent is told that, too.
+    /// Every object of this kind has been reported, if there are any, and every change is. When all
+    /// kinds have been listed once, that is reported too.
     pub(super) async fn followed(&mut self) -> Result<(), Closed> {
         self.know(Knowledge::Followed).await?;
         if !self.listed {

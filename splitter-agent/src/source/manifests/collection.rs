@@ -155,7 +155,7 @@ impl Collection {
         let departures = self.departures().filter(|&(_, until)| until <= now);
         let departed: Vec<_> = departures.map(|(path, _)| path.to_owned()).collect();
         for path in departed {
-            info!(file = %inert(&path.to_string_lossy()), "manifest gone");
+            info!(file = %inert(&path.to_string_lossy()), "manifest removed");
             self.files.remove(&path);
             self.differs = true;
         }

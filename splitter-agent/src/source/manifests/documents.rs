@@ -207,7 +207,7 @@ fn position(before: &[u8]) -> (u64, u64) {
     (newlines(before) + 1, column.count() as u64 + 1)
 }
 
-/// A message of a parser without the position that it ends with, which is told apart.
+/// A parser's message without the position at its end, which is reported separately.
 fn bare(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
     let is_position = |text: &str| {

@@ -27,17 +27,17 @@ pub(super) struct FileState {
     pub(super) good: Option<Content>,
     /// Why `good` is not what the file holds now.
     pub(super) trouble: Option<Trouble>,
-    /// When the file is gone: until when its content stays in effect.
+    /// If the file is missing: until when its content stays in effect.
     pub(super) departing: Option<Instant>,
     /// The version that was read last, good or not. None: read it whenever in doubt.
     stamp: Option<Stamp>,
-    /// What came of the last text of the file.
+    /// The result of parsing the last text of the file.
     parsed: Option<Parsed>,
     /// Set while a process writes the file.
     writing: Option<Writing>,
 }
 
-/// What came of parsing a file, so that the same text is not parsed again.
+/// The result of parsing a file, so that the same text is not parsed again.
 struct Parsed {
     digest: u64,
     trouble: Option<Trouble>,

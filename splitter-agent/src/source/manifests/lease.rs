@@ -1,8 +1,8 @@
-//! Read leases: how the kernel tells whether a process has a file open for writing.
+//! Read leases: how the kernel shows whether a process has a file open for writing.
 //!
-//! A truncated manifest can be a valid manifest, so parsing does not tell a file that is
-//! half-written from one that is whole. A read lease does: it is granted only while
-//! nobody has the file open for writing, and it is broken when somebody opens it so.
+//! A truncated manifest can be a valid manifest, so parsing cannot distinguish a half-written file
+//! from a complete one. A read lease can: it is granted only while no process has the file open for
+//! writing, and broken when one opens it for writing.
 
 use std::fs::File;
 use std::io;
@@ -11,11 +11,11 @@ use std::os::fd::AsRawFd;
 /// `F_SETSIG` of `fcntl(2)`; the libc crate does not name it for every target.
 const F_SETSIG: libc::c_int = 10;
 
-/// What came of asking for a read lease.
+/// The result of asking for a read lease.
 pub(super) enum Lease<'file> {
-    /// Granted: nobody is writing the file.
+    /// Granted: no process is writing the file.
     Held(ReadLease<'file>),
-    /// Somebody has the file open for writing.
+    /// A process has the file open for writing.
     Writer,
     /// The file system has no leases, or this process may not take one on a file of
     /// another user: nothing is known.
@@ -41,7 +41,7 @@ impl<'file> ReadLease<'file> {
         }
     }
 
-    /// Whether nobody has begun to write the file since the lease was granted.
+    /// Whether no process has opened the file for writing since the lease was granted.
     pub(super) fn is_unbroken(&self) -> bool {
         matches!(control(self.file, libc::F_GETLEASE, 0), Ok(kind) if kind == libc::F_RDLCK)
     }

@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_millis(1100);
 /// How reports name standard input, which paths name like this or as `-`.
 const STANDARD_INPUT: &str = "/dev/stdin";
 
-/// What manifests say, for whoever judges them.
+/// What manifests contain, for `check`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
     /// What the agent would know of them.
@@ -140,7 +140,7 @@ fn read(paths: &[PathBuf], mut collection: Collection) -> Result<Collection, Sou
             },
         })?;
         if metadata.file_type().is_fifo() {
-            // Whoever names a pipe expects that its writer is waited for.
+            // A user who names a pipe expects to wait for its writer.
             if streams.insert(path) {
                 collection.take_stream(path, File::open(path).and_then(read_stream));
             }

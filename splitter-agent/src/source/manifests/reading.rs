@@ -46,7 +46,7 @@ pub(super) struct Cause {
     pub(super) removed: bool,
 }
 
-/// What came of reading a file.
+/// The result of reading a file.
 pub(super) enum Reading {
     /// Its whole content, and the version that it belongs to.
     Whole(Vec<u8>, Stamp),

@@ -63,7 +63,7 @@ pub(super) fn start(
         .stack_size(STACK_SIZE)
         .spawn(move || watcher.run(&has_begun))
         .map_err(no_thread)?;
-    // Fails if the thread has ended, which it does not before it is told to.
+    // Fails if the thread has ended, which it does only on request.
     let _ = begun.recv();
     info!(directory = %directory.display(), "watching manifests");
     let thread = Some(thread);
@@ -97,14 +97,14 @@ impl Watcher {
     fn run(mut self, has_begun: &mpsc::Sender<()>) {
         self.scan(false, Instant::now());
         self.publish();
-        // Fails if nobody waits for it any more.
+        // Fails if the receiver is closed.
         let _ = has_begun.send(());
         while self.wait() && !self.snapshots.is_closed() {
             // From before the events are taken: what is due at this moment is due in spite
             // of all that had happened until then.
             let now = Instant::now();
             let changes = self.watches.drain().unwrap_or_else(|error| {
-                warn!(%error, "events cannot be read, everything is read again");
+                warn!(%error, "cannot read events; reading everything again");
                 Changes {
                     lost: true,
                     ..Changes::default()
