@@ -1,0 +1,121 @@
+//! A split at one frontend.
+
+use serde::{Deserialize, Serialize};
+
+use crate::word::words;
+
+/// What is programmed for one frontend: an address, port and protocol of a root Service.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Split {
+    /// What clients connect to, as `ADDRESS:PORT/PROTOCOL`, for example `10.96.0.10:80/TCP` or
+    /// `[fd00::10]:80/TCP`.
+    pub frontend: String,
+    /// Namespace of the object and of the Services.
+    pub namespace: String,
+    /// Name of the root Service.
+    pub root: String,
+    /// Kind of the object that asks for the split, for example `TrafficSplit`; `SelfTest` for the
+    /// agent's own frontend, and `unknown` if this version does not know the kind.
+    pub kind: String,
+    /// Name of that object.
+    pub name: String,
+    /// What the maps say of connections to the frontend.
+    pub verdict: Verdict,
+    /// Why they are not split, in one CamelCase word, for example `NoReadyEndpoints`; null if they are.
+    pub reason: Option<String>,
+    /// The reason and what to do about it, in one sentence for people; null if they are split.
+    pub message: Option<String>,
+    /// What happens to connections to the frontend now.
+    pub state: SplitState,
+    /// Number of the frontend's record; it grows with each publication that changes the record.
+    pub generation: u32,
+    /// Connections since the shares were last changed.
+    pub connections: u64,
+    /// Every leaf that the object names, in its order.
+    pub leaves: Vec<Leaf>,
+}
+
+impl Split {
+    /// Whether connections are split, and this node has seen none since the shares were last changed.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        matches!(self.state, SplitState::AsConfigured | SplitState::Moved) && self.connections == 0
+    }
+}
+
+/// A leaf of a split.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Leaf {
+    /// Name of the leaf Service.
+    pub service: String,
+    /// Its weight as configured, times the power of ten that makes all weights of the split whole.
+    pub weight: u64,
+    /// The share that the weights ask for, from 0 to 1.
+    pub configured: f64,
+    /// The share that is programmed, from 0 to 1: without the leaves that cannot take theirs; 0 while
+    /// no program is attached that looks the frontend up.
+    pub programmed: f64,
+    /// The share of the connections since the shares were last changed, from 0 to 1; null if there
+    /// are none.
+    pub observed: Option<f64>,
+    /// Connections since the shares were last changed.
+    pub connections: u64,
+    /// Connections since the leaf became part of the split.
+    pub lifetime: u64,
+    /// Whether it takes its share, and if not, why.
+    pub state: LeafState,
+    /// Number of its endpoints that are in use.
+    pub endpoints: usize,
+}
+
+words! {
+    /// What the maps say of connections to a frontend.
+    pub enum Verdict {
+        /// Each is sent to an endpoint of a leaf.
+        Split = "split",
+        /// They are refused.
+        Refuse = "refuse",
+        /// They are left alone.
+        PassThrough = "pass-through",
+    }
+}
+
+words! {
+    /// What happens to connections to a frontend, from best to worst.
+    pub enum SplitState {
+        /// They are left alone, since the object cannot or does not split them.
+        PassThrough = "pass-through",
+        /// Every leaf gets the share that its weight asks for.
+        AsConfigured = "as-configured",
+        /// A leaf cannot take its share; others have it.
+        Moved = "moved",
+        /// They are refused.
+        Refused = "refused",
+        /// They are left alone, since no program is attached.
+        NotProgrammed = "not-programmed",
+    }
+}
+
+words! {
+    /// Whether a leaf takes its share, and if not, why.
+    pub enum LeafState {
+        /// It takes its share.
+        Ready = "ready",
+        /// None of its endpoints is ready; those that still serve while they terminate take its share.
+        Terminating = "terminating",
+        /// Its weight is 0.
+        WeightZero = "weight-zero",
+        /// Its Service does not exist, or is an ExternalName.
+        ServiceMissing = "service-missing",
+        /// Its Service does not have the frontend's port.
+        PortMissing = "port-missing",
+        /// None of its endpoints is ready.
+        NoReadyEndpoints = "no-ready-endpoints",
+        /// Its Service has no addresses of the frontend's family.
+        FamilyMissing = "family-missing",
+        /// Objects that decide it are of a kind that the agent does not follow at present.
+        NotKnownYet = "not-known-yet",
+    }
+}
