@@ -14,9 +14,11 @@
 //! - [`reason`]: every reason that is given, by its word;
 //! - [`datapath`]: programs and maps; everything `unsafe` is there;
 //! - [`judge`]: manifests judged without a cluster;
+//! - `api`: what is shown, in the types of `splitter-api`;
 //! - [`agent`]: all of it at work; [`cli`]: one module per command.
 
 pub mod agent;
+mod api;
 mod causes;
 pub mod cli;
 pub mod compile;

@@ -148,12 +148,8 @@ impl Decision {
 
     /// Its name, for people and machines.
     #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Split => "split",
-            Self::Refuse(_) => "refuse",
-            Self::PassThrough(_) => "pass-through",
-        }
+    pub fn name(self) -> &'static str {
+        splitter_api::Verdict::from(self).as_str()
     }
 }
 

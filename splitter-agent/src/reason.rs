@@ -4,6 +4,8 @@
 
 use splitter_common::layout::{LeafState, Reason};
 
+use crate::api;
+
 /// Nothing is wrong with it.
 pub const ACCEPTED: &str = "Accepted";
 /// The object cannot be read.
@@ -210,14 +212,5 @@ pub fn text_of_record(reason: Reason) -> &'static str {
 /// The word for a leaf's state: that it takes its share, or why not.
 #[must_use]
 pub fn of_leaf(state: LeafState) -> &'static str {
-    match state {
-        LeafState::Ready => "ready",
-        LeafState::Terminating => "terminating",
-        LeafState::WeightZero => "weight-zero",
-        LeafState::ServiceMissing => "service-missing",
-        LeafState::PortMissing => "port-missing",
-        LeafState::NoReadyEndpoints => "no-ready-endpoints",
-        LeafState::FamilyMissing => "family-missing",
-        LeafState::NotKnownYet => "not-known-yet",
-    }
+    api::leaf_state(state).as_str()
 }

@@ -4,16 +4,16 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use serde::Serialize;
+use splitter_api::{Explanation, FrontendExplanation, LeafEndpoints, NextConnection};
 
+use crate::api;
 use crate::compile::{Diagnostic, compile};
 use crate::datapath::{FrontendView, View};
 use crate::plan::Decision;
 use crate::source::manifests;
 
-use super::node::NodeArgs;
-use super::site::Site;
-use super::status::Split;
+use super::node::{self, NodeArgs};
+use super::status::split_text;
 use super::target::Target;
 use super::{ClusterArgs, Common, Outcome, print};
 
@@ -49,29 +49,6 @@ pub(super) struct ExplainArgs {
     node: NodeArgs,
 }
 
-#[derive(Serialize)]
-struct Report {
-    #[serde(flatten)]
-    site: Site,
-    frontends: Vec<Explanation>,
-    diagnostics: Vec<Diagnostic>,
-}
-
-#[derive(Serialize)]
-struct Explanation {
-    #[serde(flatten)]
-    split: Split,
-    endpoints: Vec<LeafEndpoints>,
-    /// Where the next connections would go, if nothing else connects.
-    next: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct LeafEndpoints {
-    service: String,
-    addresses: Vec<String>,
-}
-
 pub(super) fn run(args: &ExplainArgs, common: &Common) -> anyhow::Result<Outcome> {
     let pins = common.pins();
     let diagnostics = match &args.manifests {
@@ -88,13 +65,17 @@ pub(super) fn run(args: &ExplainArgs, common: &Common) -> anyhow::Result<Outcome
             return Err(error.into());
         }
     };
-    let site = Site::look(&pins, &args.node)?;
+    let node = api::node_status(&pins, args.node.name())?;
     let frontends = view
         .frontends
         .iter()
         .filter(|(frontend, view)| args.target.matches(frontend, &view.plan))
-        .map(|(frontend, view)| Explanation {
-            split: Split::new(*frontend, view, site.splits(frontend.address)),
+        .map(|(frontend, view)| FrontendExplanation {
+            split: api::split(
+                *frontend,
+                view,
+                api::is_looked_up(&node.attachment, frontend.address),
+            ),
             endpoints: view
                 .plan
                 .leaves
@@ -107,13 +88,17 @@ pub(super) fn run(args: &ExplainArgs, common: &Common) -> anyhow::Result<Outcome
             next: next_connections(view),
         })
         .collect();
-    let report = Report {
-        site,
+    let explained = Explanation {
+        node,
         frontends,
-        diagnostics,
+        diagnostics: diagnostics.iter().cloned().map(Into::into).collect(),
     };
-    print(common.output, &text(&report, args)?, &report)?;
-    Ok(report.site.outcome())
+    print(
+        common.output,
+        &text(&explained, &diagnostics, args)?,
+        &explained,
+    )?;
+    Ok(node::outcome(&explained.node))
 }
 
 /// What is said about the objects that have to do with the target.
@@ -164,7 +149,7 @@ fn names(service: &str, namespace: &str, target: &Target) -> bool {
 }
 
 /// The leaf and endpoint of the next connections, by the code that the kernel runs.
-fn next_connections(view: &FrontendView) -> Vec<String> {
+fn next_connections(view: &FrontendView) -> Vec<NextConnection> {
     if view.plan.decision != Decision::Split {
         return Vec::new();
     }
@@ -178,18 +163,25 @@ fn next_connections(view: &FrontendView) -> Vec<String> {
             let endpoint = lattice.endpoint(index as u32, *turn, leaf.endpoints.len() as u32)?;
             *turn += 1;
             let endpoint = leaf.endpoints.get(endpoint as usize)?;
-            Some(format!("{} {endpoint}", leaf.service))
+            Some(NextConnection {
+                service: leaf.service.clone(),
+                endpoint: endpoint.to_string(),
+            })
         })
         .collect()
 }
 
-fn text(report: &Report, args: &ExplainArgs) -> Result<String, std::fmt::Error> {
+fn text(
+    explained: &Explanation,
+    diagnostics: &[Diagnostic],
+    args: &ExplainArgs,
+) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
-    if report.site.outcome() != Outcome::Done {
-        text.push_str(&report.site.text()?);
+    if !explained.node.is_at_work() {
+        text.push_str(&node::text(&explained.node)?);
         text.push('\n');
     }
-    if report.frontends.is_empty() {
+    if explained.frontends.is_empty() {
         let what = match &args.target {
             Target::Address(address) => address.to_string(),
             Target::Ip(address) => address.to_string(),
@@ -210,11 +202,11 @@ fn text(report: &Report, args: &ExplainArgs) -> Result<String, std::fmt::Error> 
             )?;
         }
     }
-    for (number, frontend) in report.frontends.iter().enumerate() {
+    for (number, frontend) in explained.frontends.iter().enumerate() {
         if number > 0 {
             text.push('\n');
         }
-        text.push_str(&frontend.split.text()?);
+        text.push_str(&split_text(&frontend.split)?);
         for leaf in &frontend.endpoints {
             if !leaf.addresses.is_empty() {
                 writeln!(
@@ -228,11 +220,11 @@ fn text(report: &Report, args: &ExplainArgs) -> Result<String, std::fmt::Error> 
         if !frontend.next.is_empty() {
             writeln!(text, "  next connections:")?;
             for next in &frontend.next {
-                writeln!(text, "    {next}")?;
+                writeln!(text, "    {} {}", next.service, next.endpoint)?;
             }
         }
     }
-    for diagnostic in &report.diagnostics {
+    for diagnostic in diagnostics {
         writeln!(text, "{diagnostic}")?;
     }
     Ok(text)

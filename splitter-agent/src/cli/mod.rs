@@ -14,7 +14,6 @@ mod man;
 mod node;
 mod run;
 mod self_test_connect;
-mod site;
 mod status;
 mod table;
 mod target;

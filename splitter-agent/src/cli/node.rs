@@ -1,8 +1,12 @@
-//! Which node a command looks at.
+//! The node that a command looks at: its name, and what is at work on it.
 
+use std::fmt::Write;
 use std::fs;
 
 use clap::Args;
+use splitter_api::NodeStatus;
+
+use super::{Outcome, attachment};
 
 /// The node's name.
 #[derive(Debug, Args)]
@@ -22,4 +26,29 @@ impl NodeArgs {
             self.node_name.clone()
         }
     }
+}
+
+/// "No" unless everything is attached and an agent keeps it current.
+pub(super) fn outcome(node: &NodeStatus) -> Outcome {
+    if node.is_at_work() {
+        Outcome::Done
+    } else {
+        Outcome::Refused
+    }
+}
+
+/// The node, the agent, the programs; a line each, and more about programs of others.
+pub(super) fn text(node: &NodeStatus) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    writeln!(text, "node      {}", node.node)?;
+    let agent = match (node.agent, node.attachment.has_any()) {
+        (true, _) => "at work",
+        (false, true) => {
+            "none at work: what is programmed stays, but nothing follows changes; start the agent"
+        }
+        (false, false) => "none at work; start the agent",
+    };
+    writeln!(text, "agent     {agent}")?;
+    text.push_str(&attachment::text(&node.attachment)?);
+    Ok(text)
 }

@@ -4,20 +4,19 @@ mod selection;
 mod split;
 mod summary;
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use clap::Args;
-use serde::Serialize;
+use splitter_api::{Split, Status, VerdictCounts};
 
-use super::node::NodeArgs;
-use super::site::Site;
+use super::node::{self, NodeArgs};
 use super::{Common, Outcome, print};
+use crate::api;
 use crate::datapath::View;
 use crate::plan::Frontend;
 
 use selection::SelectionArgs;
-pub(super) use split::Split;
+pub(super) use split::text as split_text;
 use summary::Summary;
 
 /// Up to so many splits are shown in full, unless all are asked for.
@@ -50,15 +49,6 @@ pub(super) struct StatusArgs {
     node: NodeArgs,
 }
 
-#[derive(Serialize)]
-struct Report {
-    #[serde(flatten)]
-    site: Site,
-    splits: Vec<Split>,
-    inconsistent: Vec<String>,
-    verdicts: BTreeMap<&'static str, u64>,
-}
-
 pub(super) fn run(args: &StatusArgs, common: &Common) -> anyhow::Result<Outcome> {
     let selection = args
         .selection
@@ -66,7 +56,7 @@ pub(super) fn run(args: &StatusArgs, common: &Common) -> anyhow::Result<Outcome>
         .unwrap_or_else(|wrong| super::usage(wrong));
     let pins = common.pins();
     let view = View::open(&pins)?;
-    let site = Site::look(&pins, &args.node)?;
+    let node = api::node_status(&pins, args.node.name())?;
     let mut splits: Vec<_> = view
         .frontends
         .iter()
@@ -81,60 +71,62 @@ pub(super) fn run(args: &StatusArgs, common: &Common) -> anyhow::Result<Outcome>
     });
     let splits: Vec<Split> = splits
         .into_iter()
-        .map(|(frontend, split)| Split::new(*frontend, split, site.splits(frontend.address)))
+        .map(|(frontend, view)| {
+            let is_attached = api::is_looked_up(&node.attachment, frontend.address);
+            api::split(*frontend, view, is_attached)
+        })
         .collect();
-    let report = Report {
+    let status = Status {
         // Those cannot be told whose they are.
         inconsistent: if selection.is_everything() {
             view.inconsistent.iter().map(Frontend::to_string).collect()
         } else {
             Vec::new()
         },
-        site,
+        node,
         splits,
-        verdicts: view.verdicts,
+        verdicts: api::verdict_counts(&view),
     };
     print(
         common.output,
-        &text(&report, &selection, args.all)?,
-        &report,
+        &text(&status, &selection, args.all)?,
+        &status,
     )?;
-    if report.splits.is_empty() && !selection.is_everything() {
+    if status.splits.is_empty() && !selection.is_everything() {
         return Ok(Outcome::Refused);
     }
-    Ok(report.site.outcome())
+    Ok(node::outcome(&status.node))
 }
 
 fn text(
-    report: &Report,
+    status: &Status,
     selection: &selection::Selection,
     all: bool,
 ) -> Result<String, std::fmt::Error> {
-    let mut text = report.site.text()?;
-    let summary = Summary::new(&report.splits);
-    if report.splits.is_empty() {
+    let mut text = node::text(&status.node)?;
+    let summary = Summary::new(&status.splits);
+    if status.splits.is_empty() {
         writeln!(text, "\nno split{selection} is programmed on this node")?;
     } else if all || summary.len() <= FEW {
-        for split in &report.splits {
+        for split in &status.splits {
             text.push('\n');
-            text.push_str(&split.text()?);
+            text.push_str(&split_text(split)?);
         }
     } else {
         text.push('\n');
         text.push_str(&summary.text()?);
     }
-    for frontend in &report.inconsistent {
+    for frontend in &status.inconsistent {
         writeln!(
             text,
             "\n{frontend}  its records do not fit together; connections pass through until the \
              agent publishes it again"
         )?;
     }
-    let noteworthy: Vec<String> = report
-        .verdicts
-        .iter()
-        .filter(|&(_, &count)| count > 0)
-        .map(|(verdict, count)| format!("{} {count}", verdict.replace('_', " ")))
+    let noteworthy: Vec<String> = counts(&status.verdicts)
+        .into_iter()
+        .filter(|&(_, count)| count > 0)
+        .map(|(verdict, count)| format!("{verdict} {count}"))
         .collect();
     if selection.is_everything() && !noteworthy.is_empty() {
         writeln!(
@@ -144,4 +136,15 @@ fn text(
         )?;
     }
     Ok(text)
+}
+
+/// What happened to connections, and to how many.
+fn counts(verdicts: &VerdictCounts) -> [(&'static str, u64); 5] {
+    [
+        ("inconsistent", verdicts.inconsistent),
+        ("original dst lost", verdicts.original_dst_lost),
+        ("passed through", verdicts.passed_through),
+        ("refused", verdicts.refused),
+        ("split", verdicts.split),
+    ]
 }

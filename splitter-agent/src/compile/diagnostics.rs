@@ -12,8 +12,7 @@ use crate::plan::Origin;
 use crate::reason;
 
 /// What a diagnostic means for the object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     /// Nothing is wrong with it.
     Accepted,
@@ -30,18 +29,13 @@ pub enum Severity {
 
 impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Accepted => "accepted",
-            Self::Note => "note",
-            Self::Inactive => "inactive",
-            Self::Warning => "warning",
-            Self::Refused => "refused",
-        })
+        f.write_str(splitter_api::Severity::from(*self).as_str())
     }
 }
 
 /// One thing said about one object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "splitter_api::Diagnostic")]
 pub struct Diagnostic {
     /// The object.
     pub object: ObjectReference,

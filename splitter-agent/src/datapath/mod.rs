@@ -35,4 +35,5 @@ pub use publish::{
 };
 pub use reader::{FrontendReading, LeafReading, Reader, Reading};
 pub use sys::cgroup::Mode;
+pub(crate) use view::verdict_counter_name;
 pub use view::{FrontendView, LeafCounts, View};

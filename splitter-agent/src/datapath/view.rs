@@ -314,7 +314,7 @@ pub(super) fn verdicts(maps: &Maps) -> Result<BTreeMap<&'static str, u64>, MapsE
         .collect()
 }
 
-fn verdict_counter_name(counter: VerdictCounter) -> &'static str {
+pub(crate) fn verdict_counter_name(counter: VerdictCounter) -> &'static str {
     match counter {
         VerdictCounter::Split => "split",
         VerdictCounter::Refused => "refused",

@@ -70,12 +70,11 @@ impl fmt::Display for ObjectName {
 }
 
 /// An object of any kind, as reports name it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectReference {
     /// Kind, for example `TrafficSplit`.
     pub kind: String,
     /// Namespace and name.
-    #[serde(flatten)]
     pub name: ObjectName,
 }
 

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use splitter_api::{Split, SplitState};
+
 use super::super::table::{Align, Table};
-use super::split::{Split, State};
+use super::split::state_text;
 
 /// Up to so many splits have a line each; of more, only those that need attention.
 const LISTED: usize = 200;
@@ -19,7 +21,7 @@ struct Object {
     frontends: usize,
     connections: u64,
     /// The worst of them.
-    state: State,
+    state: SplitState,
     /// None of those that are split has seen a connection.
     is_idle: bool,
 }
@@ -33,7 +35,7 @@ impl<'a> Summary<'a> {
                 split.name.as_str(),
                 split.root.as_str(),
             );
-            let is_idle = split.is_idle() || split.state == State::PassThrough;
+            let is_idle = split.is_idle() || split.state == SplitState::PassThrough;
             objects
                 .entry(key)
                 .and_modify(|object| {
@@ -59,21 +61,21 @@ impl<'a> Summary<'a> {
 
     pub(super) fn text(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
-        let mut states = BTreeMap::<State, usize>::new();
+        let mut states = BTreeMap::<SplitState, usize>::new();
         for object in self.objects.values() {
             *states.entry(object.state).or_default() += 1;
         }
         let states: Vec<String> = states
             .into_iter()
             .rev()
-            .map(|(state, count)| format!("{count} {}", state.name()))
+            .map(|(state, count)| format!("{count} {}", state_text(state)))
             .collect();
         writeln!(text, "{} splits: {}", self.len(), states.join(", "))?;
         let is_long = self.len() > LISTED;
         let listed: Vec<_> = self
             .objects
             .iter()
-            .filter(|(_, object)| !is_long || object.state != State::AsConfigured)
+            .filter(|(_, object)| !is_long || object.state != SplitState::AsConfigured)
             .take(LISTED)
             .collect();
         if !listed.is_empty() {
@@ -83,7 +85,7 @@ impl<'a> Summary<'a> {
         let idle = self
             .objects
             .values()
-            .filter(|object| object.is_idle && object.state != State::PassThrough)
+            .filter(|object| object.is_idle && object.state != SplitState::PassThrough)
             .count();
         text.push('\n');
         if is_long {
@@ -125,7 +127,7 @@ fn table(objects: &[(&(&str, &str, &str), &Object)]) -> String {
             (*root).to_owned(),
             object.frontends.to_string(),
             object.connections.to_string(),
-            object.state.name().to_owned(),
+            state_text(object.state).to_owned(),
         ]);
     }
     table.render()

@@ -13,8 +13,6 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-
 use self::names::Names;
 use self::path::{HookPath, evaluate, find_blocker};
 use super::hierarchy::{on_node, walk};
@@ -25,8 +23,7 @@ use super::sys::cgroup::Mode;
 const MAX_GROUPS: usize = 4096;
 
 /// What a program of another owner means for ours, and ours for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
     /// It keeps ours from being attached.
     Blocks,
@@ -39,7 +36,7 @@ pub enum Effect {
 }
 
 /// A program of another owner on the path of a pod.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Neighbour {
     /// The hook, by the name that bpftool gives it.
     pub hook: &'static str,

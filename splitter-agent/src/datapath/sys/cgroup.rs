@@ -19,8 +19,7 @@ const ALLOW_MULTI: u32 = 2;
 const MAX_PROGRAMS: usize = 1024;
 
 /// How programs on a cgroup bear with others (`kernel/bpf/cgroup.c`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Others may be attached to the same cgroup and below it, and all run. Links are always
     /// attached like this.
