@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
+use splitter_api::Status;
 use tempfile::TempDir;
 use testbed::fixtures::manifests::{documents, endpoints, service_at, traffic_split};
 use testbed::fixtures::{Tally, log_tail};
@@ -19,7 +20,7 @@ use testbed::lab::{Lab, Pod, Process, client, server};
 use crate::interrupt;
 use crate::scenario::{PORT, Scenario};
 use crate::screen::Screen;
-use crate::status::Status;
+use crate::status;
 use crate::steps::{Stage, Step};
 
 /// The file with the TrafficSplit.
@@ -88,9 +89,9 @@ impl Local {
             _lab: lab,
             directory,
         };
-        local
-            .agent
-            .wait("attach its programs", |status| status.attached)?;
+        local.agent.wait("attach its programs", |status| {
+            status.node.attachment.attached
+        })?;
         local.agent_started_in = begin.elapsed();
         Ok(local)
     }
@@ -247,7 +248,7 @@ impl Stage for Local {
         } = self;
         let [one, two] = weights;
         let what = format!("program {} at {one}/{two}", scenario.split);
-        agent.wait(&what, |status| status.shows(scenario, weights))
+        agent.wait(&what, |status| status::shows(status, scenario, weights))
     }
 
     fn request(&mut self, count: u64) -> Result<Vec<Tally>> {
@@ -408,7 +409,7 @@ impl Agent {
             command.args(["-o", "json"]);
             Ok(command)
         };
-        Status::wait(TIMEOUT, command, wanted).or_else(|error| {
+        status::wait(TIMEOUT, command, wanted).or_else(|error| {
             // Who wants to stop does not want to read a log.
             interrupt::check()?;
             let tail = log_tail(log);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use splitter_api::Status;
 use testbed::cluster::{Cluster, Node, Options};
 use testbed::fixtures::Tally;
 use testbed::fixtures::image::Image;
@@ -15,7 +16,7 @@ use testbed::workspace;
 use crate::kubectl::{line, run, start};
 use crate::scenario::Scenario;
 use crate::screen::Screen;
-use crate::status::Status;
+use crate::status;
 use crate::steps::{Stage, Step};
 use crate::{Images, interrupt};
 
@@ -218,8 +219,8 @@ impl Stage for OnCluster {
                 command.args(["status", "-o", "json"]);
                 Ok(command)
             };
-            let wanted = |status: &Status| status.shows(self.scenario, weights);
-            Status::wait(TIMEOUT, command, wanted).with_context(|| {
+            let wanted = |status: &Status| status::shows(status, self.scenario, weights);
+            status::wait(TIMEOUT, command, wanted).with_context(|| {
                 let split = self.scenario.split;
                 format!("{split} was not at {one}/{two} on {}", node.name())
             })?;

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use splitter_api::{Explanation, LeafState, Verdict};
+
 use crate::bookstore::Bookstore;
 use crate::common::agent::{
     PATIENCE, bookstore, replaced, service, slice, traffic_split, weights, weights_of,
@@ -17,9 +19,9 @@ fn the_canary_of_the_readme_goes_through_its_steps_exactly() {
         store.site.wait_for_weights(&[v1, v2]);
         assert_eq!(store.count(100), (v1, v2, 0));
         let status = store.site.wait_for_weights(&[v1, v2]);
-        assert_eq!(status["connections"], 100);
-        assert_eq!(status["leaves"][0]["connections"], v1);
-        assert_eq!(status["leaves"][1]["observed"], v2 as f64 / 100.0);
+        assert_eq!(status.connections, 100);
+        assert_eq!(status.leaves[0].connections, v1);
+        assert_eq!(status.leaves[1].observed, Some(v2 as f64 / 100.0));
     }
 }
 
@@ -34,25 +36,18 @@ fn a_split_that_is_deleted_ends_and_its_neighbour_does_not() {
     );
     store.site.write("split.yaml", &weights(1, 1));
     let _agent = store.site.start(&[]);
-    assert_eq!(
-        store.site.json(&["status"])["splits"]
-            .as_array()
-            .unwrap()
-            .len(),
-        2
-    );
+    assert_eq!(store.site.status().splits.len(), 2);
 
     fs::remove_file(store.site.manifests.path().join("split.yaml")).unwrap();
 
     let start = std::time::Instant::now();
     loop {
-        let status = store.site.json(&["status"]);
-        let splits = status["splits"].as_array().unwrap();
-        if splits.len() == 1 {
-            assert_eq!(splits[0]["name"], "other-split");
+        let status = store.site.status();
+        if status.splits.len() == 1 {
+            assert_eq!(status.splits[0].name, "other-split");
             break;
         }
-        assert!(start.elapsed() < PATIENCE, "{status}");
+        assert!(start.elapsed() < PATIENCE, "{status:?}");
     }
 }
 
@@ -71,9 +66,10 @@ fn a_bad_object_is_refused_by_name_and_its_neighbours_in_the_file_work() {
     let log = agent.log();
     assert!(log.contains("bookstore/bad-split"), "{log}");
     assert!(log.contains("spec.backends[0].weight"), "{log}");
-    let explained = store.site.json(&["explain", "bad.bookstore"]);
-    assert_eq!(explained["frontends"][0]["verdict"], "pass-through");
-    assert_eq!(explained["frontends"][0]["reason"], "ObjectRefused");
+    let explained: Explanation = store.site.json(&["explain", "bad.bookstore"]);
+    assert_eq!(explained.frontends[0].split.verdict, Verdict::PassThrough);
+    let reason = explained.frontends[0].split.reason.as_deref();
+    assert_eq!(reason, Some("ObjectRefused"));
 }
 
 #[test]
@@ -114,7 +110,7 @@ fn a_file_that_is_broken_when_the_agent_starts_costs_nothing_that_was_programmed
     store
         .site
         .wait_for_split("a leaf without endpoints", |split| {
-            split["leaves"][1]["state"] == "no-ready-endpoints"
+            split.leaves[1].state == LeafState::NoReadyEndpoints
         });
     assert_eq!(store.count(10), (10, 0, 0));
 }
@@ -142,7 +138,7 @@ fn what_does_not_fit_is_said_of_its_object_and_programmed_when_there_is_room() {
     store
         .site
         .wait_for_split("another split in its place", |split| {
-            split["name"] == "second-split"
+            split.name == "second-split"
         });
 }
 
@@ -162,7 +158,7 @@ fn endpoints_that_leave_get_nothing_more() {
     store
         .site
         .wait_for_split("a leaf without endpoints", |split| {
-            split["leaves"][0]["state"] == "no-ready-endpoints"
+            split.leaves[0].state == LeafState::NoReadyEndpoints
         });
     assert_eq!(store.count(10), (0, 10, 0));
 
@@ -175,6 +171,6 @@ fn endpoints_that_leave_get_nothing_more() {
     store.site.write("services.yaml", &services);
     store
         .site
-        .wait_for_split("refused", |split| split["verdict"] == "refuse");
+        .wait_for_split("refused", |split| split.verdict == Verdict::Refuse);
     assert_eq!(store.count(3), (0, 0, 3));
 }

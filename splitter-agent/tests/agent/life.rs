@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
+use splitter_api::{Explanation, Status};
 use testbed::lab::{Process, client, server};
 
 use crate::bookstore::{Bookstore, VIP};
@@ -45,15 +46,14 @@ fn killing_ending_and_replacing_the_agent_under_load_fails_no_connection_and_los
     );
     drop(clients);
     let split = store.site.wait_for_weights(&[3, 1]);
-    let (all, v1) = (&split["connections"], &split["leaves"][0]["connections"]);
-    let (all, v1) = (all.as_u64().unwrap(), v1.as_u64().unwrap());
-    assert!(all > 100, "{split}");
+    let (all, v1) = (split.connections, split.leaves[0].connections);
+    assert!(all > 100, "{split:?}");
     assert_eq!(
-        split["generation"], 1,
-        "the split was published again: {split}"
+        split.generation, 1,
+        "the split was published again: {split:?}"
     );
-    assert!((v1 as f64 - all as f64 * 0.75).abs() <= 2.5, "{split}");
-    assert_eq!(split["leaves"][0]["lifetime"], v1);
+    assert!((v1 as f64 - all as f64 * 0.75).abs() <= 2.5, "{split:?}");
+    assert_eq!(split.leaves[0].lifetime, v1);
 }
 
 #[test]
@@ -70,20 +70,18 @@ fn another_capacity_is_applied_by_a_restart_whenever_it_is_killed_and_no_connect
             .spawn(&["--max-endpoints", sizes[round % sizes.len()]]);
         std::thread::sleep(Duration::from_millis(20 * round as u64));
         agent.kill();
-        let status = store.site.json(&["status"]);
-        assert_eq!(status["attached"], true, "{status}");
-        assert_eq!(status["splits"].as_array().unwrap().len(), 1, "{status}");
+        let status = store.site.status();
+        assert!(status.node.attachment.attached, "{status:?}");
+        assert_eq!(status.splits.len(), 1, "{status:?}");
     }
     // Not the size of the first one, nor that of the last one that was killed.
     let mut agent = store.site.start(&["--max-endpoints", "9000"]);
     agent.wait_for_log("removed the maps of another layout");
     let status = store.site.wait_for_weights(&[3, 1]);
-    let before = status["connections"].as_u64().unwrap();
-    store.site.wait_for_split("used", |split| {
-        split["connections"]
-            .as_u64()
-            .is_some_and(|now| now > before + 20)
-    });
+    let before = status.connections;
+    store
+        .site
+        .wait_for_split("used", |split| split.connections > before + 20);
     assert!(
         clients.iter_mut().all(Process::is_running),
         "a connection failed"
@@ -168,23 +166,22 @@ fn without_an_agent_splits_go_on_and_status_and_explain_still_work() {
     store.site.start(&[]).kill();
 
     assert_eq!(store.count(50), (45, 5, 0));
-    let status = store.site.json_of_no(&["status"]);
-    assert_eq!(status["agent"], false);
-    assert_eq!(status["attached"], true);
-    assert_eq!(status["splits"][0]["connections"], 50);
-    assert_eq!(status["splits"][0]["leaves"][1]["observed"], 0.1);
+    let status: Status = store.site.json_of_no(&["status"]);
+    assert!(!status.node.agent);
+    assert!(status.node.attachment.attached);
+    assert_eq!(status.splits[0].connections, 50);
+    assert_eq!(status.splits[0].leaves[1].observed, Some(0.1));
 
     // `explain` runs the kernel's own code: what it foretells comes true.
-    let explained = store
+    let explained: Explanation = store
         .site
         .json_of_no(&["explain", "bookstore.bookstore:14001"]);
-    assert_eq!(explained["agent"], false);
-    let next = explained["frontends"][0]["next"].as_array().unwrap();
+    assert!(!explained.node.agent);
+    let next = &explained.frontends[0].next;
     assert_eq!(next.len(), 10);
     for prediction in next {
-        let prediction = prediction.as_str().unwrap();
         let answer = store.client.run(|| client::read_tag(VIP).ok()).unwrap();
-        let expected = if prediction.starts_with("bookstore-v1") {
+        let expected = if prediction.service == "bookstore-v1" {
             "v1"
         } else {
             "v2"

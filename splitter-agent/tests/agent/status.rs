@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use serde_json::Value;
+use splitter_api::{Explanation, NextConnection, Severity, SplitState, Status};
 
 use crate::bookstore::Bookstore;
-use crate::common::agent::{Site, replaced, service, stderr, stdout, weights};
+use crate::common::agent::{Site, replaced, service, stderr, stdout, text, weights};
 
 /// A root Service, its two leaves and their split, in a namespace of its own. Nothing is behind
 /// the leaves.
@@ -56,9 +56,13 @@ fn what_no_program_looks_up_is_not_programmed() {
 
     // Connections of the other family are none of this frontend's business.
     unpin(&store.site, &["connect6", "getpeername6"]);
-    let status = store.site.json_of_no(&["status"]);
-    assert_eq!(status["attached"], false);
-    assert_eq!(status["splits"][0]["state"], "as-configured", "{status}");
+    let status: Status = store.site.json_of_no(&["status"]);
+    assert!(!status.node.attachment.attached);
+    assert_eq!(
+        status.splits[0].state,
+        SplitState::AsConfigured,
+        "{status:?}"
+    );
     assert_eq!(store.count(10), (9, 1, 0));
 
     unpin(&store.site, &["connect4", "getpeername4"]);
@@ -77,11 +81,11 @@ fn what_no_program_looks_up_is_not_programmed() {
         );
         assert!(!said.contains("90.00%    90.00%"), "{said}");
     }
-    let status = store.site.json_of_no(&["status"]);
-    let split = &status["splits"][0];
-    assert_eq!(split["state"], "not-programmed", "{split}");
-    assert_eq!(split["leaves"][0]["configured"], 0.9, "{split}");
-    assert_eq!(split["leaves"][0]["programmed"], 0.0, "{split}");
+    let status: Status = store.site.json_of_no(&["status"]);
+    let split = &status.splits[0];
+    assert_eq!(split.state, SplitState::NotProgrammed, "{split:?}");
+    assert_eq!(split.leaves[0].configured, 0.9, "{split:?}");
+    assert_eq!(split.leaves[0].programmed, 0.0, "{split:?}");
     // What the maps would say is not what happens.
     assert_eq!(store.count(2), (0, 0, 2));
 }
@@ -90,14 +94,14 @@ fn what_no_program_looks_up_is_not_programmed() {
 fn status_tells_its_node_its_version_and_whether_an_agent_is_at_work() {
     let site = Site::new("at-work");
     let agent = site.start(&[]);
-    let status = site.json(&["status", "--node-name", "worker-7"]);
-    assert_eq!(status["node"], "worker-7");
-    assert_eq!(status["version"], splitter_agent::VERSION);
-    assert_eq!(status["agent"], true);
+    let status: Status = site.json(&["status", "--node-name", "worker-7"]);
+    assert_eq!(status.node.node, "worker-7");
+    assert_eq!(status.node.version, splitter_agent::VERSION);
+    assert!(status.node.agent);
     // Without a name it is the machine's.
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
-    let status = site.json(&["status", "--node-name", ""]);
-    assert_eq!(status["node"], name.trim());
+    let status: Status = site.json(&["status", "--node-name", ""]);
+    assert_eq!(status.node.node, name.trim());
 
     agent.kill();
     let output = site.command(&["status"]);
@@ -107,13 +111,10 @@ fn status_tells_its_node_its_version_and_whether_an_agent_is_at_work() {
 }
 
 /// `namespace/name` of what `status` shows.
-fn shown(status: &Value) -> Vec<String> {
-    let splits = status["splits"].as_array().expect("splits").iter();
+fn shown(status: &Status) -> Vec<String> {
+    let splits = status.splits.iter();
     splits
-        .map(|split| {
-            let text = |field: &str| split[field].as_str().expect("text").to_owned();
-            format!("{}/{}", text("namespace"), text("name"))
-        })
+        .map(|split| format!("{}/{}", split.namespace, split.name))
         .collect()
 }
 
@@ -129,7 +130,7 @@ fn status_shows_what_is_asked_for_sorted_by_name() {
     }
     let _agent = site.start(&[]);
     let split = "bookstore-split";
-    let status = site.json(&["status"]);
+    let status = site.status();
     let all = ["attic", "barn", "cellar"].map(|namespace| format!("{namespace}/{split}"));
     assert_eq!(shown(&status), all);
 
@@ -141,11 +142,11 @@ fn status_shows_what_is_asked_for_sorted_by_name() {
         &["status", "barn/bookstore"],
         &["status", "barn/bookstore-split"],
     ] {
-        let status = site.json(arguments);
+        let status: Status = site.json(arguments);
         assert_eq!(shown(&status), [format!("barn/{split}")], "{arguments:?}");
     }
     for nothing in ["house", "barn/bookstore-v1"] {
-        let status = site.json_of_no(&["status", nothing]);
+        let status: Status = site.json_of_no(&["status", nothing]);
         assert_eq!(shown(&status), [""; 0]);
         let said = stdout(&site.command(&["status", nothing]));
         assert!(said.contains("no split"), "{said}");
@@ -194,8 +195,7 @@ fn many_splits_are_summed_up() {
     assert_eq!(all.matches("LEAF").count(), count as usize, "{all}");
     let one = stdout(&site.command(&["status", "shop-07"]));
     assert!(one.contains("AllWeightsZero"), "{one}");
-    let json = site.json(&["status"]);
-    assert_eq!(shown(&json).len(), count as usize);
+    assert_eq!(shown(&site.status()).len(), count as usize);
 }
 
 #[test]
@@ -221,4 +221,44 @@ fn a_split_that_no_connection_uses_says_where_to_look() {
         "{said}"
     );
     assert!(said.contains("docs/not-split.md"), "{said}");
+}
+
+#[test]
+fn what_status_and_explain_print_is_described_by_their_types() {
+    let store = Bookstore::new("described");
+    store.site.write("split.yaml", &weights(3, 1));
+    let wrong = replaced(&weights(1, 1), "bookstore-split", "wrong-split");
+    let wrong = replaced(&wrong, "bookstore.bookstore", "nowhere");
+    store.site.write("wrong.yaml", &wrong);
+    let _agent = store.site.start(&[]);
+    assert_eq!(store.count(4), (3, 1, 0));
+
+    // Each is compared, field by field, with what its type makes of it.
+    let status: Status = store.site.json(&["status"]);
+    assert!(status.node.is_at_work(), "{status:?}");
+    let [split] = &status.splits[..] else {
+        panic!("not one split: {status:?}");
+    };
+    assert_eq!(split.leaves[0].observed, Some(0.75), "{split:?}");
+
+    let manifests = text(store.site.manifests.path());
+    let arguments = ["explain", "bookstore.bookstore", "--manifests", manifests];
+    let explained: Explanation = store.site.json(&arguments);
+    let [frontend] = &explained.frontends[..] else {
+        panic!("not one frontend: {explained:?}");
+    };
+    let v1 = NextConnection {
+        service: "bookstore-v1".to_owned(),
+        endpoint: store.v1().to_string(),
+    };
+    assert!(frontend.next.contains(&v1), "{frontend:?}");
+    assert_eq!(frontend.endpoints[0].addresses, [v1.endpoint]);
+    let accepted = &explained.diagnostics[0];
+    assert_eq!(accepted.object.name, "bookstore-split", "{explained:?}");
+    assert_eq!(accepted.severity, Severity::Accepted, "{explained:?}");
+
+    let arguments = ["explain", "nowhere.bookstore", "--manifests", manifests];
+    let explained: Explanation = store.site.json(&arguments);
+    assert!(explained.frontends.is_empty(), "{explained:?}");
+    assert_eq!(explained.diagnostics[0].reason, "RootMissing");
 }

@@ -1,6 +1,6 @@
 //! Programs of other owners on the path of a pod.
 
-use serde_json::Value;
+use splitter_api::{AttachMode, Effect, OtherProgram};
 
 use crate::common::agent::BINARY;
 use crate::foreign::{EXCLUSIVE, Foreign, MULTI, NAME, OVERRIDE};
@@ -10,17 +10,14 @@ use crate::node::{Node, Place, wait};
 const POD: &str = "kubepods/besteffort/podUID/1";
 
 /// What `status` says about a program.
-fn told(node: &Node, program: &Foreign) -> Option<Value> {
+fn told(node: &Node, program: &Foreign) -> Option<OtherProgram> {
     let status = node.status();
-    let others = status["other_programs"].as_array().expect("others");
-    others.iter().find(|it| it["id"] == program.id).cloned()
+    let mut others = status.node.attachment.other_programs.into_iter();
+    others.find(|it| it.id == program.id)
 }
 
 fn warnings(node: &Node) -> Vec<String> {
-    let status = node.status();
-    let warnings = status["warnings"].as_array().expect("warnings").iter();
-    let text = warnings.map(|warning| warning.as_str().expect("text").to_owned());
-    text.collect()
+    node.status().node.attachment.warnings
 }
 
 #[test]
@@ -80,10 +77,10 @@ fn a_program_that_ours_replace_for_pods_is_warned_of() {
     assert!(ready.body.contains("no longer runs for pods"), "{ready:?}");
 
     let told = told(&node, &theirs).expect("a program");
-    assert_eq!(told["effect"], "switched-off");
-    assert_eq!(told["mode"], "override");
-    assert_eq!(told["name"], NAME);
-    assert!(told["order"].is_null(), "{told}");
+    assert_eq!(told.effect, Effect::SwitchedOff);
+    assert_eq!(told.mode, Some(AttachMode::Override));
+    assert_eq!(told.name.as_deref(), Some(NAME));
+    assert_eq!(told.order, None, "{told:?}");
     assert_eq!(warnings(&node).len(), 1);
 }
 
@@ -100,19 +97,18 @@ fn programs_before_and_after_ours_are_told_with_cgroup_and_order() {
 
     let of = |program: &Foreign| {
         let told = told(&node, program).expect("a program");
-        let cgroup = told["cgroup"].as_str().expect("a cgroup").to_owned();
-        (told["effect"].clone(), told["order"].clone(), cgroup)
+        (told.effect, told.order, told.cgroup.expect("a cgroup"))
     };
     let (effect, order, cgroup) = of(&first);
-    assert_eq!((effect, order), ("before".into(), 1.into()));
+    assert_eq!((effect, order), (Effect::Before, Some(1)));
     assert!(cgroup.ends_with("/kubepods"), "{cgroup}");
     let (effect, order, _) = of(&last);
-    assert_eq!((effect, order), ("after".into(), 3.into()));
+    assert_eq!((effect, order), (Effect::After, Some(3)));
     let (effect, order, cgroup) = of(&above);
-    assert_eq!((effect, order), ("after".into(), 4.into()));
+    assert_eq!((effect, order), (Effect::After, Some(4)));
     assert!(!cgroup.contains("kubepods"), "{cgroup}");
     let (effect, order, cgroup) = of(&own);
-    assert_eq!((effect, order), ("before".into(), Value::Null));
+    assert_eq!((effect, order), (Effect::Before, None));
     assert!(cgroup.ends_with("/1"), "{cgroup}");
 
     let warnings = warnings(&node);

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use splitter_api::Status;
+use testbed::fixtures::read_exactly;
 use testbed::lab::cgroup::mount_point;
 use testbed::lab::{Process, client};
 
@@ -114,32 +115,33 @@ impl Node {
     }
 
     /// What `status` says on the node.
-    pub(crate) fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Status {
         let output = self
             .command(Place::Outside)
             .args(["status", "-o", "json", "--pin-dir"])
             .arg(self.store.site.lab.pin_directory())
             .output()
             .expect("a command that can be started");
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+        assert!(matches!(output.status.code(), Some(0 | 1)), "{output:?}");
+        read_exactly(&output.stdout)
     }
 
     /// The groups that every program is attached to, from the root of the node's hierarchy.
     pub(crate) fn attached(&self) -> Vec<String> {
         let groups = self.try_attached();
-        groups.unwrap_or_else(|| panic!("no groups with four programs each: {}", self.status()))
+        groups.unwrap_or_else(|| panic!("no groups with four programs each: {:?}", self.status()))
     }
 
     /// The same; `None` while a group is gone whose programs are not, or has some of them.
     fn try_attached(&self) -> Option<Vec<String>> {
         let root = mount_point().expect("cgroup v2");
         let status = self.status();
-        let programs = status["programs"].as_array().expect("programs");
-        let groups = programs.iter().map(|program| &program["cgroup"]);
-        let mut groups: Vec<String> = groups
-            .filter(|cgroup| !cgroup.is_null())
-            .map(|cgroup| {
-                let path = Path::new(cgroup.as_str()?).strip_prefix(&root).ok()?;
+        let programs = status.node.attachment.programs.iter();
+        let mut groups: Vec<String> = programs
+            .filter(|program| program.attached)
+            .map(|program| {
+                let path = Path::new(program.cgroup.as_ref()?);
+                let path = path.strip_prefix(&root).ok()?;
                 Some(path.to_str()?.replace(UID, "UID"))
             })
             .collect::<Option<_>>()?;
@@ -169,10 +171,7 @@ impl Node {
 
     /// Connections of the only split, as the kernel counts them.
     pub(crate) fn counted(&self) -> u64 {
-        let status = self.status();
-        status["splits"][0]["connections"]
-            .as_u64()
-            .expect("a count")
+        self.status().splits[0].connections
     }
 }
 

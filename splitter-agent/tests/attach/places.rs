@@ -60,8 +60,8 @@ fn a_group_that_appears_later_takes_the_place_of_the_root() {
     assert!(ready.body.contains("the root, since"), "{ready:?}");
     assert_eq!(node.attached(), [""]);
     let status = node.status();
-    let warning = status["warnings"][0].as_str().unwrap();
-    assert!(warning.contains("--cgroup"), "{status}");
+    let warning = &status.node.attachment.warnings[0];
+    assert!(warning.contains("--cgroup"), "{status:?}");
     let metrics = get(server, "/metrics").body;
     assert!(
         metrics.contains("\nsplitter_attached_to_root 1\n"),
@@ -74,7 +74,7 @@ fn a_group_that_appears_later_takes_the_place_of_the_root() {
     assert_eq!(node.count(group, 10), (5, 5, 0));
     assert_eq!(node.counted(), 10);
     wait_for(server, "/readyz", 200);
-    assert_eq!(node.status()["warnings"].as_array().map(Vec::len), Some(0));
+    assert_eq!(node.status().node.attachment.warnings, [""; 0]);
 
     // And a second one.
     let _pod = node.pod(SYSTEMD_POD);

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use splitter_api::Status;
 use testbed::lab::Process;
 
 use crate::bookstore::Bookstore;
@@ -29,7 +30,8 @@ fn links_as_the_first_version_pinned_them_are_taken_over_under_load() {
         let (program, _) = name.split_once('-').unwrap();
         fs::rename(links.join(name), links.join(program)).unwrap();
     }
-    assert_eq!(store.site.json_of_no(&["status"])["attached"], true);
+    let status: Status = store.site.json_of_no(&["status"]);
+    assert!(status.node.attachment.attached, "{status:?}");
     let mut clients = [store.hammer(), store.hammer()];
 
     let agent = store.site.start(&[]);
@@ -44,10 +46,11 @@ fn links_as_the_first_version_pinned_them_are_taken_over_under_load() {
         clients.iter_mut().all(Process::is_running),
         "a connection failed"
     );
-    assert_eq!(store.site.json(&["status"])["attached"], true);
+    let status = store.site.status();
+    assert!(status.node.attachment.attached, "{status:?}");
     drop(clients);
     let split = store.site.wait_for_weights(&[3, 1]);
-    assert_eq!(split["generation"], 1, "{split}");
+    assert_eq!(split.generation, 1, "{split:?}");
 }
 
 #[test]

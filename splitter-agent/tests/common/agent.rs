@@ -6,9 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use splitter_api::{Split, Status};
 use tempfile::TempDir;
 use testbed::fixtures::manifests::{self, documents, service_at};
+use testbed::fixtures::read_exactly;
 use testbed::lab::Lab;
 
 /// The binary under test.
@@ -97,44 +101,50 @@ impl Site {
             .expect("a command that can be started")
     }
 
-    /// The same, for a command that prints JSON, whatever its answer is: it may be "no", of
-    /// `status` while no agent is at work, say.
-    pub fn json(&self, arguments: &[&str]) -> Value {
+    /// The same, for a command that prints JSON of a type and nothing else, whatever its answer is:
+    /// it may be "no", of `status` while no agent is at work, say.
+    pub fn json<T: DeserializeOwned + Serialize>(&self, arguments: &[&str]) -> T {
         let output = self.command(&[arguments, &["-o", "json"]].concat());
         assert!(matches!(output.status.code(), Some(0 | 1)), "{output:?}");
-        serde_json::from_slice(&output.stdout).expect("JSON")
+        read_exactly(&output.stdout)
     }
 
     /// The same, for a command that answers "no".
-    pub fn json_of_no(&self, arguments: &[&str]) -> Value {
+    pub fn json_of_no<T: DeserializeOwned + Serialize>(&self, arguments: &[&str]) -> T {
         let output = self.command(&[arguments, &["-o", "json"]].concat());
         assert_eq!(output.status.code(), Some(1), "{output:?}");
-        serde_json::from_slice(&output.stdout).expect("JSON")
+        read_exactly(&output.stdout)
+    }
+
+    /// What `status` says.
+    pub fn status(&self) -> Status {
+        self.json(&["status"])
     }
 
     /// Polls `status` until one of its splits is as wanted.
-    pub fn wait_for_split(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub fn wait_for_split(&self, what: &str, wanted: impl Fn(&Split) -> bool) -> Split {
         let start = Instant::now();
         loop {
             let output = self.command(&["status", "-o", "json"]);
-            let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-            let splits = status["splits"].as_array().cloned().unwrap_or_default();
-            if let Some(split) = splits.into_iter().find(&wanted) {
-                return split;
+            // Until something is pinned, it fails.
+            let status = match output.status.code() {
+                Some(0 | 1) => Some(read_exactly::<Status>(&output.stdout)),
+                _ => None,
+            };
+            let mut splits = status.iter().flat_map(|status| &status.splits);
+            if let Some(split) = splits.find(|split| wanted(split)) {
+                return split.clone();
             }
-            assert!(start.elapsed() < PATIENCE, "never {what}: {status}");
+            assert!(start.elapsed() < PATIENCE, "never {what}: {status:?}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
     /// Polls `status` until the weights of the only split are these.
-    pub fn wait_for_weights(&self, weights: &[u64]) -> Value {
+    pub fn wait_for_weights(&self, weights: &[u64]) -> Split {
         self.wait_for_split(&format!("weights {weights:?}"), |split| {
-            let leaves = split["leaves"].as_array().cloned().unwrap_or_default();
-            leaves
-                .iter()
-                .map(|leaf| leaf["weight"].as_u64().unwrap_or(u64::MAX))
-                .eq(weights.iter().copied())
+            let leaves = split.leaves.iter();
+            leaves.map(|leaf| leaf.weight).eq(weights.iter().copied())
         })
     }
 }

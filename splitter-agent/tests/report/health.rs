@@ -9,6 +9,7 @@ use aya::maps::{HashMap, Map, MapData};
 use splitter_agent::datapath::PinDirectory;
 use splitter_agent::plan::Frontend;
 use splitter_agent::report::self_test::VIP;
+use splitter_api::Explanation;
 use splitter_common::layout::Protocol;
 use testbed::lab::cgroup::mount_point;
 
@@ -36,11 +37,11 @@ fn an_agent_below_the_cgroup_is_ready_once_its_own_connection_is_split() {
     assert_eq!(get(server, "/livez").status, 200);
 
     // The connection is in the kernel's books, but not among the splits that people asked for.
-    let status = store.site.json(&["status"]);
-    assert!(status["verdicts"]["split"].as_u64() >= Some(1), "{status}");
-    assert_eq!(status["splits"].as_array().unwrap().len(), 1, "{status}");
-    let explained = store.site.json(&["explain", &VIP.to_string()]);
-    assert_eq!(explained["frontends"][0]["kind"], "SelfTest");
+    let status = store.site.status();
+    assert!(status.verdicts.split >= 1, "{status:?}");
+    assert_eq!(status.splits.len(), 1, "{status:?}");
+    let explained: Explanation = store.site.json(&["explain", &VIP.to_string()]);
+    assert_eq!(explained.frontends[0].split.kind, "SelfTest");
     assert_eq!(store.count(10), (5, 5, 0));
 }
 
@@ -89,7 +90,7 @@ fn an_agent_becomes_ready_though_the_maps_are_full_and_what_waits_gets_in_when_t
     fs::remove_file(store.site.manifests.path().join("split.yaml")).unwrap();
     store
         .site
-        .wait_for_split("the other", |split| split["root"] == "library");
+        .wait_for_split("the other", |split| split.root == "library");
     failed(0);
     agent.wait_for_log("no longer so");
 }
