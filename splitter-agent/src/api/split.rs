@@ -62,7 +62,7 @@ pub(crate) fn split(frontend: Frontend, view: &FrontendView, is_attached: bool) 
     }
 }
 
-/// The fraction that a part is of a whole; `None` if the whole is 0.
+/// A fraction; `None` if the whole is 0.
 fn fraction(part: u128, whole: u128) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
