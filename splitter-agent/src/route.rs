@@ -124,10 +124,13 @@ impl Route {
         context: Context<'_>,
         diagnostics: &mut Diagnostics,
     ) -> Self {
+        let mut own = Diagnostics::default();
+        let claims = object.content.translate(object, context, &mut own);
+        diagnostics.append_some(own);
         Self {
             object: object.reference(),
             identity: object.identity.clone(),
-            claims: object.content.translate(object, context, diagnostics),
+            claims,
             weights: object.content.weights().into(),
         }
     }

@@ -1,6 +1,7 @@
 //! What is said about an object: accepted, or what is wrong with which field, and what
 //! to do about it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -110,6 +111,33 @@ impl Diagnostics {
             field: field.into(),
             message: message.into(),
         });
+    }
+
+    /// Adds what is said of one object: of each reason the first few, and how many more there
+    /// are. Each becomes a line of the log and an Event, and an object can be written so that one
+    /// thing is wrong with it ten thousand times.
+    pub(crate) fn append_some(&mut self, other: Self) {
+        const MAX_OF_A_REASON: usize = 10;
+        let mut counts: BTreeMap<_, usize> = BTreeMap::new();
+        let mut last: BTreeMap<_, usize> = BTreeMap::new();
+        for diagnostic in other.gathered {
+            let sort = (diagnostic.severity, diagnostic.reason);
+            let count = counts.entry(sort).or_default();
+            *count += 1;
+            if *count <= MAX_OF_A_REASON {
+                last.insert(sort, self.gathered.len());
+                self.gathered.push(diagnostic);
+            }
+        }
+        for (sort, count) in counts {
+            let last = last
+                .get(&sort)
+                .and_then(|last| self.gathered.get_mut(*last));
+            if let Some(last) = last.filter(|_| count > MAX_OF_A_REASON) {
+                let more = count - MAX_OF_A_REASON;
+                last.message += &format!(" (and {more} more like it)");
+            }
+        }
     }
 
     /// All of them, each once.

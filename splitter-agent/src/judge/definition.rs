@@ -26,6 +26,32 @@ static SCHEMAS: LazyLock<HashMap<(Kind, String), Value>> = LazyLock::new(|| {
         .collect()
 });
 
+/// The patterns in them.
+static PATTERNS: LazyLock<HashMap<String, Regex>> = LazyLock::new(|| {
+    fn gather(schema: &Value, patterns: &mut HashMap<String, Regex>) {
+        match schema {
+            Value::Object(fields) => {
+                if let Some(pattern) = schema["pattern"].as_str()
+                    && let Ok(regex) = Regex::new(pattern)
+                {
+                    patterns.insert(pattern.to_owned(), regex);
+                }
+                fields.values().for_each(|field| gather(field, patterns));
+            }
+            Value::Array(items) => items.iter().for_each(|item| gather(item, patterns)),
+            _ => {}
+        }
+    }
+    let mut patterns = HashMap::new();
+    SCHEMAS
+        .values()
+        .for_each(|schema| gather(schema, &mut patterns));
+    patterns
+});
+
+/// So many violations of one object are named; more are counted.
+const MAX_VIOLATIONS: usize = 10;
+
 /// A field that the schema does not allow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Violation {
@@ -47,18 +73,29 @@ pub(super) fn violations(kind: Kind, object: &Value) -> Vec<Violation> {
     let mut judge = Judge {
         version,
         violations: Vec::new(),
+        more: 0,
     };
     judge.object(schema, object, "");
+    let Judge { more, .. } = judge;
+    if let Some(last) = judge.violations.last_mut().filter(|_| more > 0) {
+        last.message += &format!(" (and {more} fields more are not allowed)");
+    }
     judge.violations
 }
 
 struct Judge<'a> {
     version: &'a str,
     violations: Vec<Violation>,
+    /// How many more there are.
+    more: usize,
 }
 
 impl Judge<'_> {
     fn say(&mut self, field: &str, message: impl Into<String>) {
+        if self.violations.len() == MAX_VIOLATIONS {
+            self.more += 1;
+            return;
+        }
         self.violations.push(Violation {
             field: field.to_owned(),
             message: message.into(),
@@ -161,7 +198,7 @@ impl Judge<'_> {
             self.say(field, message);
         }
         let pattern = schema["pattern"].as_str();
-        let pattern = pattern.and_then(|pattern| Regex::new(pattern).ok());
+        let pattern = pattern.and_then(|pattern| PATTERNS.get(pattern));
         if pattern.is_some_and(|pattern| !pattern.is_match(text)) {
             let remedy = if Weight::from_json(&value).is_err() {
                 "write a whole number of 0 or more"

@@ -7,7 +7,7 @@
 mod completion;
 mod definition;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -72,17 +72,25 @@ pub fn judge(reading: &Reading, settings: &Settings) -> Verdict {
     let assumed = completion::complete(&mut objects, settings);
     let mut diagnostics: BTreeSet<Diagnostic> = reading.snapshot.problems.iter().cloned().collect();
     diagnostics.extend(compile(&objects, settings).diagnostics);
-    let by_version: Vec<Diagnostic> = reading.routes.iter().flat_map(in_version).collect();
-    for diagnostic in by_version {
-        let says_so = |other: &Diagnostic| {
-            other.object == diagnostic.object
-                && other.severity == Severity::Refused
-                && (other.field == diagnostic.field || other.reason == reason::UNREADABLE)
-        };
-        if !diagnostics.iter().any(says_so) {
-            diagnostics.insert(diagnostic);
-        }
+    let mut by_version: Vec<Diagnostic> = reading.routes.iter().flat_map(in_version).collect();
+    {
+        let refused = diagnostics
+            .iter()
+            .filter(|other| other.severity == Severity::Refused);
+        let unreadable: HashSet<&ObjectReference> = refused
+            .clone()
+            .filter(|other| other.reason == reason::UNREADABLE)
+            .map(|other| &other.object)
+            .collect();
+        let refused: HashSet<(&ObjectReference, &str)> = refused
+            .map(|other| (&other.object, &*other.field))
+            .collect();
+        by_version.retain(|diagnostic| {
+            let field = (&diagnostic.object, &*diagnostic.field);
+            !unreadable.contains(&diagnostic.object) && !refused.contains(&field)
+        });
     }
+    diagnostics.extend(by_version);
     let rest = judge_rest(objects, &diagnostics, settings);
     diagnostics.extend(rest);
     let faulty: BTreeSet<ObjectReference> = diagnostics
@@ -148,6 +156,16 @@ fn judge_rest(
         .filter(|diagnostic| matches!(diagnostic.severity, Severity::Refused | Severity::Inactive))
         .map(|diagnostic| &diagnostic.object)
         .collect();
+    let known: HashSet<(&ObjectReference, &str, &str)> = said
+        .iter()
+        .map(|diagnostic| (&diagnostic.object, diagnostic.reason, &*diagnostic.field))
+        .collect();
+    // Backends of one name that differ in a field that is not known are not one backend.
+    let differing: HashSet<&ObjectReference> = said
+        .iter()
+        .filter(|diagnostic| diagnostic.reason == reason::UNKNOWN_RESTRICTION)
+        .map(|diagnostic| &diagnostic.object)
+        .collect();
     for route in objects.routes.values_mut() {
         if let Some(content) = route.content.without_refusals() {
             route.content = content;
@@ -156,12 +174,16 @@ fn judge_rest(
     completion::supply_roots(&mut objects, settings);
     let mut found = compile(&objects, settings).diagnostics;
     found.retain(|diagnostic| {
-        stopped.contains(&diagnostic.object)
-            && OF_LEAVES.contains(&diagnostic.reason)
-            && !said.iter().any(|other| {
-                other.object == diagnostic.object
-                    && (other.reason, &other.field) == (diagnostic.reason, &diagnostic.field)
-            })
+        let Diagnostic {
+            object,
+            reason,
+            field,
+            ..
+        } = diagnostic;
+        stopped.contains(object)
+            && OF_LEAVES.contains(reason)
+            && !known.contains(&(object, reason, field))
+            && !(*reason == reason::DUPLICATE_BACKEND && differing.contains(object))
     });
     found
 }

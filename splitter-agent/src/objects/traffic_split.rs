@@ -64,6 +64,8 @@ pub struct SplitSpec {
 /// A backend of a TrafficSplit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
+    /// Its place in the list, from 0.
+    pub index: usize,
     /// The Service as it is written, never empty.
     pub service: String,
     /// Its weight.
@@ -207,7 +209,7 @@ impl SplitSpec {
         };
         let mut backends = Vec::with_capacity(values.len());
         for (index, value) in values.iter().enumerate() {
-            backends.extend(Backend::read(value, |reason, error| {
+            backends.extend(Backend::read(index, value, |reason, error| {
                 refuse(reason, error.at(index).below("backends"));
             }));
         }
@@ -217,7 +219,11 @@ impl SplitSpec {
 
 impl Backend {
     /// The backend, if it has a name; says what is wrong with it.
-    fn read(value: &Value, mut refuse: impl FnMut(&'static str, FieldError)) -> Option<Self> {
+    fn read(
+        index: usize,
+        value: &Value,
+        mut refuse: impl FnMut(&'static str, FieldError),
+    ) -> Option<Self> {
         let fields = match field::as_object(value) {
             Ok(fields) => fields,
             Err(error) => {
@@ -243,7 +249,11 @@ impl Backend {
             refuse(reason::INVALID_WEIGHT, error);
             Weight::whole(1)
         });
-        service.map(|service| Self { service, weight })
+        service.map(|service| Self {
+            index,
+            service,
+            weight,
+        })
     }
 }
 

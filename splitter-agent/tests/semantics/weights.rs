@@ -227,3 +227,21 @@ fn too_many_backends_refuse_the_split() {
     let outcome = compiled_world(split("canary", "web", &repeated));
     assert_eq!(outcome.decision(VIP), Some(Decision::Split));
 }
+
+/// However often something is wrong with an object, its report stays short.
+#[test]
+fn what_is_wrong_many_times_is_told_a_few_times_and_counted() {
+    let backends: Vec<(&str, Value)> = (0..40_000)
+        .map(|index| (["web-1", "web-2"][index % 2], json!(1)))
+        .collect();
+    let outcome = compiled_world(split("canary", "web", &backends));
+    assert_eq!(outcome.decision(VIP), Some(Decision::Split));
+    let said = outcome.said();
+    assert_eq!(said.len(), 10, "{said:?}");
+    assert!(said.iter().all(|said| said.1 == "DuplicateBackend"));
+    let counted = outcome.0.diagnostics.iter();
+    let counted: Vec<_> = counted
+        .filter(|diagnostic| diagnostic.message.contains("39988 more like it"))
+        .collect();
+    assert_eq!(counted.len(), 1);
+}

@@ -244,8 +244,8 @@ impl Translator<'_> {
     fn leaves(&self, spec: &SplitSpec, diagnostics: &mut Diagnostics) -> Vec<Leaf> {
         let mut leaves: Vec<Leaf> = Vec::with_capacity(spec.backends.len());
         let mut known: BTreeMap<String, usize> = BTreeMap::new();
-        for (index, backend) in spec.backends.iter().enumerate() {
-            let field = format!("{BACKENDS}[{index}]");
+        for backend in &spec.backends {
+            let field = format!("{BACKENDS}[{}]", backend.index);
             let leaf = self.leaf(backend, field, diagnostics);
             let first = known
                 .get(&leaf.name)
