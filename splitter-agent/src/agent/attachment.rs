@@ -9,7 +9,7 @@ use crate::datapath::{
     Choice, Fallback, Hierarchy, Neighbour, OwnPlace, PinDirectory, PreflightError, Programs,
     cgroup_id, choose, is_cgroup, neighbours, on_node, outermost, path_to_root,
 };
-use crate::report::{AgentState, Place, Places};
+use crate::report::{AgentState, AttachmentPlace, Places};
 
 /// How often programs of others are asked for, if nothing changes.
 const NEIGHBOURS_INTERVAL: Duration = Duration::from_secs(30);
@@ -86,7 +86,7 @@ impl Attachment {
         let places = choice
             .groups
             .iter()
-            .map(|(cgroup, has_pods)| Place {
+            .map(|(cgroup, has_pods)| AttachmentPlace {
                 cgroup: cgroup.clone(),
                 has_pods: *has_pods,
                 problem: problems.get(cgroup).cloned(),

@@ -13,12 +13,12 @@ use crate::reason;
 /// What could not be brought to the maps.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
-    by_frontend: BTreeMap<Frontend, Failure>,
+    by_frontend: BTreeMap<Frontend, PublishFailure>,
     by_object: BTreeMap<ObjectReference, BTreeSet<Frontend>>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Failure {
+struct PublishFailure {
     object: ObjectReference,
     cause: Cause,
 }
@@ -82,7 +82,7 @@ impl Failures {
                 },
                 |split| split.origin.object(),
             );
-            let failure = Failure {
+            let failure = PublishFailure {
                 object,
                 cause: Cause::from(error),
             };
@@ -113,7 +113,7 @@ impl Failures {
     }
 }
 
-impl Failure {
+impl PublishFailure {
     fn diagnostic(&self, frontend: Frontend) -> Diagnostic {
         let why = match &self.cause {
             Cause::Full { map, needed, flag } => FrontendError::full_text(map, *needed, flag),

@@ -10,7 +10,7 @@ use crate::judge::{Verdict, judge};
 use crate::objects::ObjectName;
 use crate::source::manifests;
 
-use super::{ClusterArgs, Common, Outcome, print};
+use super::{ClusterArgs, CommandOutcome, Common, print};
 
 /// How many objects a line names.
 const MOST_NAMES: usize = 3;
@@ -47,12 +47,12 @@ pub(super) struct CheckArgs {
     cluster: ClusterArgs,
 }
 
-pub(super) fn run(args: &CheckArgs, common: &Common) -> anyhow::Result<Outcome> {
+pub(super) fn run(args: &CheckArgs, common: &Common) -> anyhow::Result<CommandOutcome> {
     let reading = manifests::read_to_judge(&args.files)?;
     let verdict = judge(&reading, &args.cluster.settings());
     print(common.output, &text(&verdict)?, &verdict)?;
     if verdict.refused || args.strict && !verdict.is_clean() {
-        return Ok(Outcome::Refused);
+        return Ok(CommandOutcome::Refused);
     }
     if verdict.splits == 0 {
         let objects = &reading.snapshot.objects;
@@ -67,7 +67,7 @@ pub(super) fn run(args: &CheckArgs, common: &Common) -> anyhow::Result<Outcome> 
              that it names"
         );
     }
-    Ok(Outcome::Done)
+    Ok(CommandOutcome::Done)
 }
 
 fn text(verdict: &Verdict) -> Result<String, std::fmt::Error> {

@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Common, Outcome, print};
+use super::{CommandOutcome, Common, print};
 use crate::datapath::{PinDirectory, PinError};
 use crate::report::{Listen, Server};
 
@@ -39,11 +39,11 @@ pub(super) struct CleanupArgs {
 }
 
 #[derive(Serialize)]
-struct Report {
+struct CleanupOutput {
     removed: Vec<String>,
 }
 
-pub(super) fn run(args: &CleanupArgs, common: &Common) -> anyhow::Result<Outcome> {
+pub(super) fn run(args: &CleanupArgs, common: &Common) -> anyhow::Result<CommandOutcome> {
     let pins = common.pins();
     let removed = if pins.is_used()? {
         let start = Instant::now();
@@ -70,7 +70,7 @@ pub(super) fn run(args: &CleanupArgs, common: &Common) -> anyhow::Result<Outcome
     for path in &removed {
         writeln!(text, "removed {}", path.display())?;
     }
-    let report = Report {
+    let report = CleanupOutput {
         removed: removed
             .iter()
             .map(|path| path.display().to_string())
@@ -84,7 +84,7 @@ pub(super) fn run(args: &CleanupArgs, common: &Common) -> anyhow::Result<Outcome
             .context("cannot start the runtime")?
             .block_on(stay(args.listen))?;
     }
-    Ok(Outcome::Done)
+    Ok(CommandOutcome::Done)
 }
 
 fn remove(pins: &PinDirectory) -> Result<Vec<PathBuf>, PinError> {

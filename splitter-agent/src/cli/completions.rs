@@ -8,7 +8,7 @@ use clap_complete::Shell;
 /// in both places, no option of any command is completed.
 const MISNAMED: (&str, &str) = ("splitter__subcmd__agent", "splitter__agent");
 
-use super::{Cli, Outcome};
+use super::{Cli, CommandOutcome};
 
 /// Print a script that completes this program's arguments in a shell.
 #[derive(Debug, Args)]
@@ -22,12 +22,12 @@ pub(super) struct CompletionsArgs {
     shell: Shell,
 }
 
-pub(super) fn run(args: &CompletionsArgs) -> anyhow::Result<Outcome> {
+pub(super) fn run(args: &CompletionsArgs) -> anyhow::Result<CommandOutcome> {
     let mut script = Vec::new();
     let mut command = Cli::command();
     clap_complete::generate(args.shell, &mut command, super::NAME, &mut script);
     super::write(&mended(args.shell, script))?;
-    Ok(Outcome::Done)
+    Ok(CommandOutcome::Done)
 }
 
 fn mended(shell: Shell, script: Vec<u8>) -> Vec<u8> {

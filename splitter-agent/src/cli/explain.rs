@@ -15,7 +15,7 @@ use crate::source::manifests;
 use super::node::{self, NodeArgs};
 use super::status::split_text;
 use super::target::Target;
-use super::{ClusterArgs, Common, Outcome, print};
+use super::{ClusterArgs, CommandOutcome, Common, print};
 
 /// How many connections ahead the pick is shown.
 const AHEAD: u64 = 10;
@@ -49,7 +49,7 @@ pub(super) struct ExplainArgs {
     node: NodeArgs,
 }
 
-pub(super) fn run(args: &ExplainArgs, common: &Common) -> anyhow::Result<Outcome> {
+pub(super) fn run(args: &ExplainArgs, common: &Common) -> anyhow::Result<CommandOutcome> {
     let pins = common.pins();
     let diagnostics = match &args.manifests {
         Some(directory) => diagnose(directory.clone(), args)?,

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 
 use super::node::NodeArgs;
 use super::table::{Align, Table};
-use super::{Common, Outcome, print};
+use super::{CommandOutcome, Common, print};
 use crate::report::Listen;
 
 /// How long the agent may take to answer everything.
@@ -67,7 +67,7 @@ enum Probe {
 }
 
 #[derive(Serialize)]
-struct Report {
+struct HealthOutput {
     node: String,
     /// Of the agent that answered.
     version: String,
@@ -104,7 +104,7 @@ struct Version {
     commit: Option<String>,
 }
 
-pub(super) fn run(args: &HealthArgs, common: &Common) -> anyhow::Result<Outcome> {
+pub(super) fn run(args: &HealthArgs, common: &Common) -> anyhow::Result<CommandOutcome> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -121,13 +121,13 @@ pub(super) fn run(args: &HealthArgs, common: &Common) -> anyhow::Result<Outcome>
     let healthy = report.healthy;
     print(common.output, &text(&report)?, &report)?;
     Ok(if healthy {
-        Outcome::Done
+        CommandOutcome::Done
     } else {
-        Outcome::Refused
+        CommandOutcome::Refused
     })
 }
 
-async fn ask(args: &HealthArgs) -> anyhow::Result<Report> {
+async fn ask(args: &HealthArgs) -> anyhow::Result<HealthOutput> {
     let address = find(args.listen).await?;
     let wants = |probe| args.only.is_none_or(|only| only == probe);
     let ready = if wants(Probe::Ready) {
@@ -145,7 +145,7 @@ async fn ask(args: &HealthArgs) -> anyhow::Result<Report> {
         _ => Version::default(),
     };
     let is_healthy = |answer: &Option<Answer>| answer.as_ref().is_none_or(|it| it.healthy);
-    Ok(Report {
+    Ok(HealthOutput {
         node: args.node.name(),
         version: version.version,
         commit: version.commit,
@@ -210,7 +210,7 @@ async fn get(address: SocketAddr, path: &str) -> anyhow::Result<(StatusCode, Byt
         .with_context(|| format!("no answer to GET {path} from {address}"))
 }
 
-fn text(report: &Report) -> Result<String, std::fmt::Error> {
+fn text(report: &HealthOutput) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
     let agent = match report.version.as_str() {
         "" => "no agent".to_owned(),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, CommandFactory};
 
-use super::{Cli, Outcome};
+use super::{Cli, CommandOutcome};
 
 /// Write the manual pages into a directory: one for the program, and one for each command.
 #[derive(Debug, Args)]
@@ -20,10 +20,10 @@ pub(super) struct ManArgs {
     directory: PathBuf,
 }
 
-pub(super) fn run(args: &ManArgs) -> anyhow::Result<Outcome> {
+pub(super) fn run(args: &ManArgs) -> anyhow::Result<CommandOutcome> {
     let directory = args.directory.display();
     fs::create_dir_all(&args.directory).with_context(|| format!("cannot create {directory}"))?;
     clap_mangen::generate_to(Cli::command(), &args.directory)
         .with_context(|| format!("cannot write manual pages to {directory}"))?;
-    Ok(Outcome::Done)
+    Ok(CommandOutcome::Done)
 }

@@ -35,7 +35,7 @@ const NAME: &str = "splitter-agent";
 
 /// What the process returns to its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+enum CommandOutcome {
     /// Done.
     Done,
     /// Done, and the answer is "no".
@@ -173,8 +173,8 @@ pub fn main() -> ExitCode {
         Command::SelfTestConnect(args) => self_test_connect::run(args),
     };
     match result {
-        Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::Refused) => ExitCode::from(1),
+        Ok(CommandOutcome::Done) => ExitCode::SUCCESS,
+        Ok(CommandOutcome::Refused) => ExitCode::from(1),
         Err(error) => {
             let error = with_causes(error.as_ref());
             let message = match cli.common.output {

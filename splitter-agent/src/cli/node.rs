@@ -6,7 +6,7 @@ use std::fs;
 use clap::Args;
 use splitter_api::NodeStatus;
 
-use super::{Outcome, attachment};
+use super::{CommandOutcome, attachment};
 
 /// The node's name.
 #[derive(Debug, Args)]
@@ -29,11 +29,11 @@ impl NodeArgs {
 }
 
 /// "No" unless everything is attached and an agent keeps it current.
-pub(super) fn outcome(node: &NodeStatus) -> Outcome {
+pub(super) fn outcome(node: &NodeStatus) -> CommandOutcome {
     if node.is_at_work() {
-        Outcome::Done
+        CommandOutcome::Done
     } else {
-        Outcome::Refused
+        CommandOutcome::Refused
     }
 }
 

@@ -6,7 +6,7 @@ use clap::{ArgAction, Args};
 
 use crate::report::self_test;
 
-use super::Outcome;
+use super::CommandOutcome;
 
 /// Enter a cgroup and connect to the agent that started this.
 #[derive(Debug, Args)]
@@ -24,7 +24,7 @@ pub(super) struct SelfTestConnectArgs {
     keep_original_dst: bool,
 }
 
-pub(super) fn run(args: &SelfTestConnectArgs) -> anyhow::Result<Outcome> {
+pub(super) fn run(args: &SelfTestConnectArgs) -> anyhow::Result<CommandOutcome> {
     self_test::connect_in(&args.cgroup, args.token.clone(), args.keep_original_dst)?;
-    Ok(Outcome::Done)
+    Ok(CommandOutcome::Done)
 }

@@ -10,7 +10,7 @@ use clap::Args;
 use splitter_api::{Split, Status, VerdictCounts};
 
 use super::node::{self, NodeArgs};
-use super::{Common, Outcome, print};
+use super::{CommandOutcome, Common, print};
 use crate::api;
 use crate::datapath::View;
 use crate::plan::Frontend;
@@ -49,7 +49,7 @@ pub(super) struct StatusArgs {
     node: NodeArgs,
 }
 
-pub(super) fn run(args: &StatusArgs, common: &Common) -> anyhow::Result<Outcome> {
+pub(super) fn run(args: &StatusArgs, common: &Common) -> anyhow::Result<CommandOutcome> {
     let selection = args
         .selection
         .selection()
@@ -93,7 +93,7 @@ pub(super) fn run(args: &StatusArgs, common: &Common) -> anyhow::Result<Outcome>
         &status,
     )?;
     if status.splits.is_empty() && !selection.is_everything() {
-        return Ok(Outcome::Refused);
+        return Ok(CommandOutcome::Refused);
     }
     Ok(node::outcome(&status.node))
 }

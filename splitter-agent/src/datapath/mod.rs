@@ -35,5 +35,6 @@ pub use publish::{
 };
 pub use reader::{FrontendReading, LeafReading, Reader, Reading};
 pub use sys::cgroup::Mode;
+pub use sys::programs::{Instruction, load_sock_addr_program, program_id};
 pub(crate) use view::verdict_counter_name;
 pub use view::{FrontendView, LeafCounts, View};

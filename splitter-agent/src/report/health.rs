@@ -243,9 +243,9 @@ fn connection(status: &AgentSnapshot, test: &SelfTestStatus) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::super::self_test::Failure;
+    use super::super::self_test::SelfTestFailure;
     use super::*;
-    use crate::report::{AgentState, Place};
+    use crate::report::{AgentState, AttachmentPlace};
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -328,7 +328,7 @@ mod tests {
         };
         assert_eq!(failing(&judge(&old)), ["self-test"]);
         let failed = SelfTestStatus {
-            failure: Some(Failure {
+            failure: Some(SelfTestFailure {
                 since: MINUTE,
                 message: "it was refused".to_owned(),
             }),
@@ -344,7 +344,7 @@ mod tests {
         let agent_state = AgentState::default();
         agent_state.set_attached(true);
         agent_state.set_synced();
-        let place = |cgroup: &str, problem: Option<&str>| Place {
+        let place = |cgroup: &str, problem: Option<&str>| AttachmentPlace {
             cgroup: cgroup.into(),
             has_pods: true,
             problem: problem.map(str::to_owned),

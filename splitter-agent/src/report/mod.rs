@@ -27,6 +27,6 @@ pub use diagnostic_store::{
     DiagnosticChange, DiagnosticStore, Edit, ObjectDiagnostics, Producer, Subscriber,
 };
 pub use metrics::Telemetry;
-pub use places::{Place, Places};
+pub use places::{AttachmentPlace, Places};
 pub use self_test::{SelfTest, SelfTestError, SelfTestState};
 pub use server::{Listen, Server, ServerError};

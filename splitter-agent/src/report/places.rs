@@ -10,7 +10,7 @@ pub struct Places {
     /// The cgroup of the agent itself, as it is called on the node, if it is known.
     pub own: Option<PathBuf>,
     /// The cgroups that pods are in, or that were asked for; none is below another.
-    pub places: Vec<Place>,
+    pub places: Vec<AttachmentPlace>,
     /// Why it is the root of the hierarchy, if it is.
     pub fallback: Option<&'static str>,
     /// What people should know, though the programs are attached.
@@ -19,7 +19,7 @@ pub struct Places {
 
 /// One cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct AttachmentPlace {
     /// Its directory, as the agent sees it.
     pub cgroup: PathBuf,
     /// Whether there are pods in it now, as far as is known.

@@ -53,7 +53,7 @@ impl ChangeStream {
 
     /// Changes of the objects that the API server holds.
     #[must_use]
-    pub fn kubernetes(client: Client, settings: kubernetes::Settings) -> Self {
+    pub fn kubernetes(client: Client, settings: kubernetes::KubernetesSettings) -> Self {
         let (changes, watch) = kubernetes::watch(client, settings);
         Self(Kind::Kubernetes { changes, watch })
     }

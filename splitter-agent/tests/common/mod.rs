@@ -10,8 +10,8 @@ pub mod agent;
 use std::net::SocketAddr;
 
 use splitter_agent::datapath::{
-    Capacity, EbpfLogLevel, FrontendView, LoadSettings, PinDirectory, Programs, PublishSummary,
-    Publisher, Refusal, View,
+    Capacity, EbpfLogLevel, FrontendView, LoadError, LoadSettings, PinDirectory, Programs,
+    PublishSummary, Publisher, Refusal, View,
 };
 use splitter_agent::plan::{Decision, Frontend, FrontendPlan, Origin, Plan, PlannedLeaf};
 use splitter_common::layout::{LAYOUT_VERSION, LeafState, Protocol};
@@ -46,11 +46,9 @@ impl Scene {
         let lab = Lab::new(name).expect("a lab");
         let pins = PinDirectory::new(lab.pin_directory());
         let mut programs = Programs::load(&LoadSettings {
-            pins: pins.clone(),
-            capacity,
-            log_level: EbpfLogLevel::Off,
             keep_original_dst,
             refusal,
+            ..load_settings(&pins, capacity)
         })
         .expect("programs that load");
         programs
@@ -99,6 +97,21 @@ pub fn layout_name(number: u32) -> String {
         1 => format!("v{LAYOUT_VERSION}"),
         _ => format!("v{LAYOUT_VERSION}-{number}"),
     }
+}
+
+fn load_settings(pins: &PinDirectory, capacity: Capacity) -> LoadSettings {
+    LoadSettings {
+        pins: pins.clone(),
+        capacity,
+        log_level: EbpfLogLevel::Off,
+        keep_original_dst: true,
+        refusal: Refusal::Best,
+    }
+}
+
+/// Loads the programs, with maps of this capacity.
+pub fn load(pins: &PinDirectory, capacity: Capacity) -> Result<Programs, LoadError> {
+    Programs::load(&load_settings(pins, capacity))
 }
 
 /// Maps that are large enough for a test, and quick to make.

@@ -6,23 +6,15 @@ use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 
-use splitter_agent::datapath::{
-    Capacity, EbpfLogLevel, Layout, LoadSettings, PinDirectory, Programs, Publisher, Refusal, View,
-};
+use splitter_agent::datapath::{Capacity, Layout, PinDirectory, Programs, Publisher, View};
 use splitter_agent::plan::Origin;
 use testbed::lab::{Lab, Process, client};
 
+use crate::common;
 use crate::common::{Scene, frontend, layout_name, leaf, plan, root, serve, small, split};
 
 fn load(pins: &PinDirectory, capacity: Capacity) -> Programs {
-    Programs::load(&LoadSettings {
-        pins: pins.clone(),
-        capacity,
-        log_level: EbpfLogLevel::Off,
-        keep_original_dst: true,
-        refusal: Refusal::Best,
-    })
-    .unwrap()
+    common::load(pins, capacity).unwrap()
 }
 
 fn larger() -> Capacity {

@@ -6,23 +6,10 @@ use std::path::Path;
 
 use aya::maps::{Array, MapData};
 use rustix::fs::{FlockOperation, flock};
-use splitter_agent::datapath::{
-    Capacity, EbpfLogLevel, LoadError, LoadSettings, MapsError, PinDirectory, PinError, Programs,
-    Refusal, View, attached_programs,
-};
+use splitter_agent::datapath::{MapsError, PinDirectory, PinError, View, attached_programs};
 use testbed::lab::{Lab, Pod, client, server};
 
-use crate::common::{PORT, Scene, layout_name, leaf, root, serve, small, split};
-
-fn load(pins: &PinDirectory, capacity: Capacity) -> Result<Programs, LoadError> {
-    Programs::load(&LoadSettings {
-        pins: pins.clone(),
-        capacity,
-        log_level: EbpfLogLevel::Off,
-        keep_original_dst: true,
-        refusal: Refusal::Best,
-    })
-}
+use crate::common::{PORT, Scene, layout_name, leaf, load, root, serve, small, split};
 
 #[test]
 fn a_pinned_map_of_another_shape_is_detected_before_it_is_opened() {

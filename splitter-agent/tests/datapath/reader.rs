@@ -4,16 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
 use splitter_agent::datapath::{
-    Capacity, EbpfLogLevel, LoadSettings, Programs, Publisher, Refusal,
+    Capacity, FrontendReading, PinDirectory, Publisher, Reader, Reading, View,
 };
-use splitter_agent::datapath::{FrontendReading, PinDirectory, Reader, Reading, View};
 use splitter_agent::plan::{Decision, Frontend, FrontendPlan};
 use splitter_agent::reason;
 use splitter_common::layout::{Protocol, Reason};
 use splitter_common::pick::mix;
 use testbed::lab::Pod;
 
-use crate::common::{PORT, Scene, decided, leaf, small, split};
+use crate::common::{PORT, Scene, decided, leaf, load, small, split};
 
 /// What is told of a frontend: names, decision and leaves; of each of those its name, weight, state,
 /// endpoints and connections.
@@ -210,14 +209,7 @@ fn maps_that_are_pinned_in_the_place_of_others_are_read_from_then_on() {
     drop((publisher, programs));
     pins.remove().expect("pins that can be removed");
     assert!(reader.read().is_err(), "nothing is pinned");
-    let programs = Programs::load(&LoadSettings {
-        pins: pins.clone(),
-        capacity: small(),
-        log_level: EbpfLogLevel::Off,
-        keep_original_dst: true,
-        refusal: Refusal::Best,
-    })
-    .expect("programs that load");
+    let programs = load(&pins, small()).expect("programs that load");
     let publisher = Publisher::open(&pins, 0).expect("maps to publish to");
     let mut scene = Scene {
         publisher,

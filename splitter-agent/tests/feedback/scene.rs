@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 use splitter_agent::compile::{Diagnostic, Severity};
 use splitter_agent::objects::{Identity, Kind, ObjectName, ObjectReference};
 use splitter_agent::report::cluster::{
-    self, Metrics, Pace, ServedVersion, ServedVersions, Settings,
+    self, Metrics, Pace, ReportSettings, ServedVersion, ServedVersions,
 };
 use splitter_agent::report::{DiagnosticStore, Producer};
 use splitter_agent::source::kubernetes;
@@ -121,7 +121,7 @@ impl Scene {
     }
 
     fn agent_with(&self, client: Client, identity: &str, version: &str) -> Agent {
-        let mut settings = Settings::new(self.namespace.as_str(), identity);
+        let mut settings = ReportSettings::new(self.namespace.as_str(), identity);
         settings.lease_duration = Duration::from_secs(6);
         settings.longest_pause = Duration::from_secs(2);
         settings.pace = Pace {

@@ -10,7 +10,7 @@ use splitter_agent::compile::{Compiler, Knowledge};
 use splitter_agent::objects::{DecodeError, Kind, Object};
 use splitter_agent::plan::Decision;
 use splitter_agent::source::Change;
-use splitter_agent::source::kubernetes::{self, OwnNode, Settings, Watch};
+use splitter_agent::source::kubernetes::{self, KubernetesSettings, OwnNode, Watch};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -40,7 +40,7 @@ impl Observer {
 
     /// That of an agent on a node.
     pub(crate) fn on(client: Client, own_node: Option<OwnNode>) -> Self {
-        let settings = Settings {
+        let settings = KubernetesSettings {
             jitter: Duration::ZERO,
             own_node,
         };

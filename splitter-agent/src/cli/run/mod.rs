@@ -25,7 +25,7 @@ use crate::report::metrics::{self, Detail};
 use crate::report::{AgentState, DiagnosticStore, Listen, Telemetry};
 use crate::source::kubernetes::OwnNode;
 
-use super::{ClusterArgs, Common, Outcome, Output};
+use super::{ClusterArgs, CommandOutcome, Common, Output};
 use reports::Reports;
 use source::SourceArgs;
 
@@ -169,7 +169,7 @@ impl RunArgs {
     }
 }
 
-pub(super) fn run(args: &RunArgs, common: &Common) -> anyhow::Result<Outcome> {
+pub(super) fn run(args: &RunArgs, common: &Common) -> anyhow::Result<CommandOutcome> {
     let form = match common.output {
         Output::Text => LogForm::Text,
         Output::Json => LogForm::Json,
@@ -192,7 +192,7 @@ pub(super) fn run(args: &RunArgs, common: &Common) -> anyhow::Result<Outcome> {
     let result = runtime.block_on(serve(args, common.pins(), log));
     // A name that is being looked up, or a self-test under way, is not worth waiting for.
     runtime.shutdown_background();
-    result.map(|()| Outcome::Done)
+    result.map(|()| CommandOutcome::Done)
 }
 
 async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::Result<()> {

@@ -98,9 +98,9 @@ impl Source {
                 identity,
             } => (client, lease_namespace, identity),
         };
-        let settings = kubernetes::Settings {
+        let settings = kubernetes::KubernetesSettings {
             own_node,
-            ..kubernetes::Settings::default()
+            ..kubernetes::KubernetesSettings::default()
         };
         let feed = ChangeStream::kubernetes(client.clone(), settings);
         let identity = if identity.is_empty() {
@@ -114,7 +114,7 @@ impl Source {
                 client,
                 diagnostics.clone(),
                 watch.served_versions(),
-                cluster::Settings::new(lease_namespace, identity),
+                cluster::ReportSettings::new(lease_namespace, identity),
                 metrics.clone(),
                 async {
                     // Sent or dropped: either way, it is over.

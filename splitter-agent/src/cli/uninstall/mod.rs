@@ -15,7 +15,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::nodes::{Progress, Unclean, cleanup_patch, helm_release, progress, selector};
-use super::{Common, Outcome, print};
+use super::{CommandOutcome, Common, print};
 use crate::source::kubernetes;
 
 /// How often the nodes are looked at.
@@ -84,14 +84,14 @@ pub(super) struct UninstallArgs {
 }
 
 #[derive(Serialize)]
-struct Report {
+struct UninstallOutput {
     nodes: i32,
     clean: i32,
     unclean: Vec<Unclean>,
 }
 
 /// What asking the API server came to.
-enum Failure {
+enum UninstallFailure {
     /// Asking again will not help.
     Final(anyhow::Error),
     /// It may.
@@ -105,7 +105,7 @@ struct Cluster<'a> {
     start: Instant,
 }
 
-pub(super) fn run(args: &UninstallArgs, common: &Common) -> anyhow::Result<Outcome> {
+pub(super) fn run(args: &UninstallArgs, common: &Common) -> anyhow::Result<CommandOutcome> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -115,10 +115,10 @@ pub(super) fn run(args: &UninstallArgs, common: &Common) -> anyhow::Result<Outco
     let report = result?;
     let text = format!("{} of {} nodes are clean\n", report.clean, report.nodes);
     print(common.output, &text, &report)?;
-    Ok(Outcome::Done)
+    Ok(CommandOutcome::Done)
 }
 
-async fn uninstall(args: &UninstallArgs) -> anyhow::Result<Report> {
+async fn uninstall(args: &UninstallArgs) -> anyhow::Result<UninstallOutput> {
     let client = kubernetes::client(args.kubeconfig.as_deref()).await?;
     let cluster = Cluster {
         args,
@@ -132,7 +132,7 @@ async fn uninstall(args: &UninstallArgs) -> anyhow::Result<Report> {
     loop {
         match cluster.advance().await {
             Ok(progress) if progress.is_done() => {
-                return Ok(Report {
+                return Ok(UninstallOutput {
                     nodes: progress.nodes,
                     clean: progress.clean,
                     unclean: Vec::new(),
@@ -145,8 +145,8 @@ async fn uninstall(args: &UninstallArgs) -> anyhow::Result<Report> {
                     told = Some(progress);
                 }
             }
-            Err(Failure::Final(error)) => return Err(error),
-            Err(Failure::Passing(error)) => {
+            Err(UninstallFailure::Final(error)) => return Err(error),
+            Err(UninstallFailure::Passing(error)) => {
                 let text = format!("{error:#}");
                 if trouble.as_ref() != Some(&text) {
                     eprintln!("{text}; trying again");
@@ -172,13 +172,13 @@ async fn uninstall(args: &UninstallArgs) -> anyhow::Result<Report> {
 
 impl Cluster<'_> {
     /// Has the DaemonSet clean up, unless it does already, and looks how far that is.
-    async fn advance(&self) -> Result<Progress, Failure> {
+    async fn advance(&self) -> Result<Progress, UninstallFailure> {
         let name = &self.args.daemon_set;
         let mut daemon_set = self.ask("read", self.daemon_sets.get(name)).await?;
         if let Some(release) = &self.args.helm_release
             && helm_release(&daemon_set) != Some(release)
         {
-            return Err(Failure::Final(anyhow::anyhow!(
+            return Err(UninstallFailure::Final(anyhow::anyhow!(
                 "Helm has not installed the DaemonSet {}/{name} as part of the release {release}, so \
                  this is no `helm uninstall`, and nothing was changed: if the output of `helm \
                  template` was applied, make it with --no-hooks",
@@ -201,7 +201,7 @@ impl Cluster<'_> {
         &self,
         what: &str,
         request: impl Future<Output = kube::Result<T>>,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, UninstallFailure> {
         let UninstallArgs {
             namespace,
             daemon_set,
@@ -212,7 +212,7 @@ impl Cluster<'_> {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => error,
             Err(_) => {
-                return Err(Failure::Passing(anyhow::anyhow!(
+                return Err(UninstallFailure::Passing(anyhow::anyhow!(
                     "{context}: no answer from the API server"
                 )));
             }
@@ -222,14 +222,14 @@ impl Cluster<'_> {
             _ => 0,
         };
         Err(match status {
-            404 => Failure::Final(anyhow::anyhow!(
+            404 => UninstallFailure::Final(anyhow::anyhow!(
                 "there is no DaemonSet {namespace}/{daemon_set}, so no node can be cleaned by it: \
                  install splitter again, with the image that was there, and run the same command"
             )),
             401 | 403 | 422 if status == 422 || self.start.elapsed() > RIGHTS_PATIENCE => {
-                Failure::Final(anyhow::Error::new(error).context(context))
+                UninstallFailure::Final(anyhow::Error::new(error).context(context))
             }
-            _ => Failure::Passing(anyhow::Error::new(error).context(context)),
+            _ => UninstallFailure::Passing(anyhow::Error::new(error).context(context)),
         })
     }
 }

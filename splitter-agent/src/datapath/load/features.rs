@@ -122,7 +122,7 @@ const INTEGER_TYPE: [u8; 45] = *b"\
     \x00int\x00";
 
 fn load(hook: u32, program: &[Instruction]) -> io::Result<()> {
-    load_sock_addr_program(hook, program).map(drop)
+    load_sock_addr_program("", hook, program).map(drop)
 }
 
 /// `Unsupported` if programs on connect() may not call a helper.

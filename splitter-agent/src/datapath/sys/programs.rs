@@ -16,7 +16,7 @@ const BPF_BTF_LOAD: libc::c_long = 18;
 /// An instruction of a program (`struct bpf_insn`, of a little-endian machine).
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Instruction {
+pub struct Instruction {
     code: u8,
     registers: u8,
     offset: i16,
@@ -24,7 +24,8 @@ pub(crate) struct Instruction {
 }
 
 impl Instruction {
-    pub(crate) const EXIT: Self = Self {
+    /// `exit`: the program ends with what is in register 0.
+    pub const EXIT: Self = Self {
         code: 0x95,
         registers: 0,
         offset: 0,
@@ -32,7 +33,8 @@ impl Instruction {
     };
 
     /// `to = value`
-    pub(crate) const fn move_value(to: u8, value: i32) -> Self {
+    #[must_use]
+    pub const fn move_value(to: u8, value: i32) -> Self {
         Self {
             code: 0xb7,
             registers: to,
@@ -68,7 +70,8 @@ impl Instruction {
 /// # Errors
 ///
 /// As `bpf(2)`: `EINVAL` if the kernel does not know the hook, or an instruction.
-pub(crate) fn load_sock_addr_program(
+pub fn load_sock_addr_program(
+    name: &str,
     hook: u32,
     instructions: &[Instruction],
 ) -> io::Result<OwnedFd> {
@@ -88,6 +91,11 @@ pub(crate) fn load_sock_addr_program(
         device: u32,
         expected_attach_type: u32,
     }
+    let mut object_name = [0; 16];
+    // The kernel wants a NUL at the end.
+    for (to, from) in object_name.iter_mut().zip(name.bytes().take(15)) {
+        *to = from;
+    }
     own(bpf(
         BPF_PROG_LOAD,
         &mut Attributes {
@@ -100,7 +108,7 @@ pub(crate) fn load_sock_addr_program(
             log: 0,
             kernel_version: 0,
             flags: 0,
-            name: [0; 16],
+            name: object_name,
             device: 0,
             expected_attach_type: hook,
         },
@@ -140,7 +148,7 @@ pub(crate) fn load_btf(btf: &[u8]) -> io::Result<OwnedFd> {
 /// # Errors
 ///
 /// As `bpf(2)`.
-pub(crate) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
+pub fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
     /// How `struct bpf_prog_info` begins.
     #[repr(C)]
     #[derive(Clone, Copy, Default, Pod, Zeroable)]

@@ -9,7 +9,7 @@ use kube::api::{GetParams, ObjectMeta, PostParams};
 use kube::{Api, Client};
 use tokio::sync::watch;
 
-use super::Settings;
+use super::ReportSettings;
 use super::election::{Action, Observed};
 use super::limit::{Backoff, Jitter};
 use super::metrics::Metrics;
@@ -37,7 +37,7 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    pub(super) fn new(client: Client, settings: &Settings, metrics: Metrics) -> Self {
+    pub(super) fn new(client: Client, settings: &ReportSettings, metrics: Metrics) -> Self {
         let lasts = settings.lease_duration.max(Duration::from_secs(1));
         Self {
             api: Api::namespaced(client, &settings.namespace),

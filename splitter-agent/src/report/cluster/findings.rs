@@ -89,7 +89,7 @@ pub(super) enum Write {
 
 /// The result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum EventOutcome {
     /// It is written; with the count that the API server returned, if it did.
     Written(Option<i32>),
     /// There was such an Event already.
@@ -349,23 +349,23 @@ impl Reconciler {
     }
 
     /// Records the result of an action.
-    pub(super) fn done(&mut self, action: &Action, outcome: Outcome, now: Instant) {
+    pub(super) fn done(&mut self, action: &Action, outcome: EventOutcome, now: Instant) {
         let Some(finding) = self.findings.get_mut(&action.event) else {
             return;
         };
         match outcome {
-            Outcome::Written(count) => {
+            EventOutcome::Written(count) => {
                 finding.event = Event::Written { at: now, count };
                 finding.returned = 0;
                 self.slots.insert(finding.slot, now);
             }
-            Outcome::Present => {
+            EventOutcome::Present => {
                 // Nobody knows for how long, so it is refreshed earlier than one of ours.
                 let at = now.checked_sub(self.pace.refresh / 2).unwrap_or(now);
                 finding.event = Event::Written { at, count: None };
             }
-            Outcome::Missing => finding.event = Event::Unwritten,
-            Outcome::Rejected => finding.rests_until = Some(now + REJECTED),
+            EventOutcome::Missing => finding.event = Event::Unwritten,
+            EventOutcome::Rejected => finding.rests_until = Some(now + REJECTED),
         }
     }
 

@@ -34,7 +34,7 @@ impl Scene {
     }
 
     /// Everything that is due, done with this outcome.
-    fn write(&mut self, outcome: Outcome) -> Vec<Action> {
+    fn write(&mut self, outcome: EventOutcome) -> Vec<Action> {
         let actions = self.reconciler.step(self.now);
         for action in &actions {
             self.reconciler.done(action, outcome, self.now);
@@ -53,7 +53,7 @@ impl Scene {
             };
             counts.insert(action.event.clone(), count);
             self.reconciler
-                .done(action, Outcome::Written(count), self.now);
+                .done(action, EventOutcome::Written(count), self.now);
         }
         actions
             .iter()
@@ -155,7 +155,7 @@ fn what_cannot_be_written_stays_due_while_it_stands() {
 fn an_event_that_is_there_already_is_not_written_but_refreshed_early() {
     let mut scene = Scene::new();
     scene.say("books", 1, &["RootMissing"]);
-    assert_eq!(scene.write(Outcome::Present).len(), 1);
+    assert_eq!(scene.write(EventOutcome::Present).len(), 1);
     assert!(scene.written().is_empty());
     scene.pass(1800);
     assert_eq!(scene.written(), ["None"], "its count is not known");
@@ -169,7 +169,7 @@ fn an_event_that_has_run_out_is_written_anew() {
     scene.say("books", 1, &["RootMissing"]);
     scene.written();
     scene.pass(1800);
-    assert_eq!(scene.write(Outcome::Missing).len(), 1);
+    assert_eq!(scene.write(EventOutcome::Missing).len(), 1);
     assert_eq!(scene.written(), ["RootMissing"]);
 }
 
@@ -177,7 +177,7 @@ fn an_event_that_has_run_out_is_written_anew() {
 fn an_event_that_is_rejected_does_not_hold_up_others_and_is_tried_again_later() {
     let mut scene = Scene::new();
     scene.say("books", 1, &["RootMissing"]);
-    scene.write(Outcome::Rejected);
+    scene.write(EventOutcome::Rejected);
     scene.say("pens", 1, &["RootMissing"]);
     assert_eq!(scene.written(), ["RootMissing"]);
     assert!(scene.written().is_empty());
@@ -219,7 +219,7 @@ fn a_new_leader_repeats_no_old_acceptance_and_asks_again_about_the_rest() {
     scene.say("new", 1, &["Accepted"]);
     scene.reconciler.lead(scene.now);
     let mut names: Vec<String> = scene
-        .write(Outcome::Present)
+        .write(EventOutcome::Present)
         .iter()
         .map(|action| {
             action

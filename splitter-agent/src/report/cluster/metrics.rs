@@ -11,15 +11,15 @@ use prometheus_client::registry::Registry;
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     pub(super) events_written: Counter,
-    pub(super) events_failed: Family<Failure, Counter>,
+    pub(super) events_failed: Family<WriteFailure, Counter>,
     pub(super) statuses_written: Counter,
-    pub(super) statuses_failed: Family<Failure, Counter>,
+    pub(super) statuses_failed: Family<WriteFailure, Counter>,
     pub(super) leader: Gauge,
 }
 
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct Failure {
+pub(super) struct WriteFailure {
     /// The HTTP status, `timeout`, or `transport` if there was no answer.
     pub(super) code: String,
 }

@@ -39,7 +39,7 @@ pub const REPORTER: &str = "splitter.dev/agent";
 
 /// How feedback is written.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
+pub struct ReportSettings {
     /// The agent's namespace, where the Lease is.
     pub namespace: String,
     /// Name of the Lease.
@@ -56,7 +56,7 @@ pub struct Settings {
     pub pace: Pace,
 }
 
-impl Settings {
+impl ReportSettings {
     /// The defaults, for an agent of this name in this namespace.
     pub fn new(namespace: impl Into<String>, identity: impl Into<String>) -> Self {
         Self {
@@ -79,7 +79,7 @@ pub async fn run(
     client: Client,
     store: DiagnosticStore,
     served: watch::Receiver<ServedVersions>,
-    mut settings: Settings,
+    mut settings: ReportSettings,
     metrics: Metrics,
     shutdown: impl Future<Output = ()> + Send,
 ) {

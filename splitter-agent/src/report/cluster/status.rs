@@ -48,7 +48,7 @@ pub(super) struct Action {
 
 /// The result of a request.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Outcome {
+pub(super) enum StatusOutcome {
     /// The status now has this content.
     Known(Status),
     /// The object is another now, or gone, or its API does not take this. Most likely
@@ -188,7 +188,7 @@ impl Statuses {
     }
 
     /// Records the result of an action.
-    pub(super) fn done(&mut self, action: &Action, outcome: Outcome, now: Instant) {
+    pub(super) fn done(&mut self, action: &Action, outcome: StatusOutcome, now: Instant) {
         let Some(split) = self.splits.get_mut(&action.object) else {
             return;
         };
@@ -196,8 +196,8 @@ impl Statuses {
             return;
         }
         match outcome {
-            Outcome::Known(status) => split.known = Some(status),
-            Outcome::Stale => split.rests_until = Some(now + RESTS),
+            StatusOutcome::Known(status) => split.known = Some(status),
+            StatusOutcome::Stale => split.rests_until = Some(now + RESTS),
         }
     }
 }
@@ -298,16 +298,16 @@ mod tests {
         let asked = statuses.step(now, at(10), |_| true);
         assert_eq!(asked.len(), 1);
         assert_eq!(asked[0].write, None);
-        statuses.done(&asked[0], Outcome::Known(Status::default()), now);
+        statuses.done(&asked[0], StatusOutcome::Known(Status::default()), now);
         let written = statuses.step(now, at(10), |_| true);
         let status = written[0].write.clone().expect("a status");
-        statuses.done(&written[0], Outcome::Known(status.clone()), now);
+        statuses.done(&written[0], StatusOutcome::Known(status.clone()), now);
         assert!(statuses.step(now, at(20), |_| true).is_empty());
 
         // A new leader finds what the one before has written.
         statuses.lead(now);
         let asked = statuses.step(now, at(30), |_| true);
-        statuses.done(&asked[0], Outcome::Known(status), now);
+        statuses.done(&asked[0], StatusOutcome::Known(status), now);
         assert!(statuses.step(now, at(30), |_| true).is_empty());
 
         let (_, state) = sample::state("books", 2, &["Accepted"]);
@@ -317,7 +317,7 @@ mod tests {
         assert_eq!(status.observed_generation, Some(2));
         assert_eq!(summary(&status)[0].3, 10);
 
-        statuses.done(&written[0], Outcome::Stale, now);
+        statuses.done(&written[0], StatusOutcome::Stale, now);
         assert!(statuses.step(now, at(50), |_| true).is_empty());
         let later = now + RESTS;
         assert_eq!(
@@ -335,7 +335,7 @@ mod tests {
         for action in &actions {
             let split = &statuses.splits[&action.object];
             let status = status(&split.state, &[], at(10));
-            statuses.done(action, Outcome::Known(status), now);
+            statuses.done(action, StatusOutcome::Known(status), now);
         }
         let names = actions.into_iter().map(|action| action.object.name.name);
         names.collect()

@@ -16,11 +16,11 @@ use super::candidate::Term;
 use super::event;
 use super::findings::{self, Reconciler, Write};
 use super::limit::{Backoff, Jitter};
-use super::metrics::{Failure, Metrics};
+use super::metrics::{Metrics, WriteFailure};
 use super::request::{Meaning, RequestError, send};
 use super::settle::Settler;
 use super::status::{self, Status, Statuses};
-use super::{REPORTER, ServedVersions, Settings};
+use super::{REPORTER, ReportSettings, ServedVersions};
 use crate::objects::{Kind, ObjectName};
 use crate::report::{DiagnosticStore, Subscriber};
 
@@ -36,7 +36,7 @@ pub(super) struct Writer {
     diagnostics: Subscriber,
     served: watch::Receiver<ServedVersions>,
     term: watch::Receiver<Term>,
-    settings: Settings,
+    settings: ReportSettings,
     metrics: Metrics,
     settler: Settler,
     reconciler: Reconciler,
@@ -65,7 +65,7 @@ impl Writer {
         store: &DiagnosticStore,
         served: watch::Receiver<ServedVersions>,
         term: watch::Receiver<Term>,
-        settings: Settings,
+        settings: ReportSettings,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -175,7 +175,7 @@ impl Writer {
             let now = Instant::now();
             match answer {
                 Ok(outcome) => {
-                    if let findings::Outcome::Written(_) = outcome {
+                    if let findings::EventOutcome::Written(_) = outcome {
                         self.metrics.events_written.inc();
                     }
                     self.events.succeed();
@@ -184,12 +184,12 @@ impl Writer {
                 Err(error) => {
                     self.metrics
                         .events_failed
-                        .get_or_create(&Failure { code: error.code() })
+                        .get_or_create(&WriteFailure { code: error.code() })
                         .inc();
                     if error.meaning() == Meaning::Rejected {
                         tracing::warn!(event = %action.event, %error, "the API server rejected the Event");
                         self.reconciler
-                            .done(&action, findings::Outcome::Rejected, now);
+                            .done(&action, findings::EventOutcome::Rejected, now);
                         continue;
                     }
                     self.events.fail(&error, now, &mut self.jitter);
@@ -204,17 +204,17 @@ impl Writer {
         name: &ObjectName,
         event: &Event,
         left: Duration,
-    ) -> Result<findings::Outcome, RequestError> {
+    ) -> Result<findings::EventOutcome, RequestError> {
         let api: Api<Event> = Api::namespaced(self.client.clone(), &name.namespace);
         match send(api.create(&PostParams::default(), event), left).await {
             Ok(_) => {
                 tracing::debug!(event = %name, "wrote an Event");
-                Ok(findings::Outcome::Written(Some(1)))
+                Ok(findings::EventOutcome::Written(Some(1)))
             }
             Err(error) => match error.meaning() {
-                Meaning::Conflict => Ok(findings::Outcome::Present),
+                Meaning::Conflict => Ok(findings::EventOutcome::Present),
                 // The namespace is gone, and its objects with it.
-                Meaning::NotFound => Ok(findings::Outcome::Rejected),
+                Meaning::NotFound => Ok(findings::EventOutcome::Rejected),
                 _ => Err(error),
             },
         }
@@ -227,7 +227,7 @@ impl Writer {
         name: &ObjectName,
         count: Option<i32>,
         left: Duration,
-    ) -> Result<findings::Outcome, RequestError> {
+    ) -> Result<findings::EventOutcome, RequestError> {
         let api: Api<Event> = Api::namespaced(self.client.clone(), &name.namespace);
         let parameters = PatchParams::default();
         let mut series = json!({ "lastObservedTime": MicroTime(Timestamp::now()) });
@@ -254,11 +254,13 @@ impl Writer {
         match answer {
             Ok(event) => {
                 tracing::debug!(event = %name, "wrote an Event again");
-                Ok(findings::Outcome::Written(
+                Ok(findings::EventOutcome::Written(
                     event.series.map(|series| series.count),
                 ))
             }
-            Err(error) if error.meaning() == Meaning::NotFound => Ok(findings::Outcome::Missing),
+            Err(error) if error.meaning() == Meaning::NotFound => {
+                Ok(findings::EventOutcome::Missing)
+            }
             Err(error) => Err(error),
         }
     }
@@ -292,7 +294,7 @@ impl Writer {
             };
             match answer {
                 Ok(outcome) => {
-                    if action.write.is_some() && outcome != status::Outcome::Stale {
+                    if action.write.is_some() && outcome != status::StatusOutcome::Stale {
                         tracing::debug!(object = %action.object, "wrote a status");
                         self.metrics.statuses_written.inc();
                     }
@@ -302,12 +304,12 @@ impl Writer {
                 Err(error) => {
                     self.metrics
                         .statuses_failed
-                        .get_or_create(&Failure { code: error.code() })
+                        .get_or_create(&WriteFailure { code: error.code() })
                         .inc();
                     if error.meaning() == Meaning::Rejected {
                         tracing::warn!(object = %action.object, %error, "the API server rejected the status");
                         self.statuses
-                            .done(&action, status::Outcome::Stale, Instant::now());
+                            .done(&action, status::StatusOutcome::Stale, Instant::now());
                         continue;
                     }
                     lane.fail(&error, Instant::now(), &mut self.jitter);
@@ -321,7 +323,7 @@ impl Writer {
         resource: &ApiResource,
         action: &status::Action,
         left: Duration,
-    ) -> Result<status::Outcome, RequestError> {
+    ) -> Result<status::StatusOutcome, RequestError> {
         let ObjectName { namespace, name } = &action.object.name;
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), namespace, resource);
@@ -355,12 +357,12 @@ impl Writer {
             }
         };
         match answer {
-            Ok(object) => Ok(status::Outcome::Known(match &action.write {
+            Ok(object) => Ok(status::StatusOutcome::Known(match &action.write {
                 Some(status) => status.clone(),
                 None => read(&object),
             })),
             Err(error) => match error.meaning() {
-                Meaning::Conflict | Meaning::NotFound => Ok(status::Outcome::Stale),
+                Meaning::Conflict | Meaning::NotFound => Ok(status::StatusOutcome::Stale),
                 _ => Err(error),
             },
         }

@@ -128,7 +128,7 @@ impl Metrics {
     ///
     /// # Errors
     ///
-    /// None that is known.
+    /// If a metric cannot be written as text.
     pub fn encode(&self) -> Result<String, fmt::Error> {
         let length = self.length.load(Ordering::Relaxed);
         let mut text = String::with_capacity(length + length / 8);

@@ -24,7 +24,7 @@ const BUSY_LIMIT: Duration = Duration::from_secs(1);
 /// Connects from a cgroup below `cgroup`.
 pub(super) fn run(cgroup: &Path, expected: &Expected) -> Result<(), SelfTestError> {
     sweep(cgroup);
-    let place = Place::create(cgroup)?;
+    let place = TemporaryCgroup::create(cgroup)?;
     let mut child = Command::new(PROGRAM)
         .arg(COMMAND)
         .arg("--cgroup")
@@ -80,11 +80,11 @@ fn wait(child: &mut Child) -> Result<ExitStatus, SelfTestError> {
 }
 
 /// A cgroup to connect from; removed when dropped.
-struct Place {
+struct TemporaryCgroup {
     path: PathBuf,
 }
 
-impl Place {
+impl TemporaryCgroup {
     fn create(cgroup: &Path) -> Result<Self, SelfTestError> {
         let path = cgroup.join(format!("{PREFIX}{}", std::process::id()));
         match fs::create_dir(&path) {
@@ -98,7 +98,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for TemporaryCgroup {
     fn drop(&mut self) {
         let start = Instant::now();
         while let Err(error) = fs::remove_dir(&self.path) {

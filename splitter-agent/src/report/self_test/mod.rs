@@ -33,7 +33,7 @@ use super::{AgentState, Places};
 use connect::Expected;
 pub use connect::connect_in;
 use listener::Listener;
-pub use state::{Failure, SelfTestState, SelfTestStatus};
+pub use state::{SelfTestFailure, SelfTestState, SelfTestStatus};
 
 /// What the self-test dials: an address of the loopback network that nothing listens on.
 pub const VIP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 115, 112, 108)), 1);

@@ -27,14 +27,14 @@ pub struct SelfTestStatus {
     /// When it last passed.
     pub last_success: Option<SystemTime>,
     /// Why it fails; `None` if it passed when it was last run, or was not run yet.
-    pub failure: Option<Failure>,
+    pub failure: Option<SelfTestFailure>,
     /// How often it has failed.
     pub failures: u64,
 }
 
 /// Why the self-test fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct SelfTestFailure {
     /// Time since the first failure in a row.
     pub since: Duration,
     /// What the last one was, in a sentence for people.
@@ -57,10 +57,13 @@ impl SelfTestState {
         SelfTestStatus {
             since_success: inner.succeeded.map(|(at, _)| at.elapsed()),
             last_success: inner.succeeded.map(|(_, at)| at),
-            failure: inner.failing.as_ref().map(|(since, message)| Failure {
-                since: since.elapsed(),
-                message: message.clone(),
-            }),
+            failure: inner
+                .failing
+                .as_ref()
+                .map(|(since, message)| SelfTestFailure {
+                    since: since.elapsed(),
+                    message: message.clone(),
+                }),
             failures: inner.failures,
         }
     }

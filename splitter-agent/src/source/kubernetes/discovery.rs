@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 
 use super::backoff::{Backoff, up_to};
 use super::definition::{Definition, ServedVersion};
-use super::failure::{Code, Failure};
+use super::failure::{Code, WatchFailure};
 use super::feed::{Server, pause};
 use super::resource::CUSTOM_RESOURCE_DEFINITION;
 use crate::objects::Kind;
@@ -70,7 +70,7 @@ impl Discovery {
     }
 
     /// The next answer. Nothing is lost when the future is dropped.
-    pub(super) async fn next(&mut self) -> Result<Definition, Failure> {
+    pub(super) async fn next(&mut self) -> Result<Definition, WatchFailure> {
         loop {
             pause(self.next, &mut self.reached).await;
             let answer = self.ask().await;
@@ -120,7 +120,7 @@ impl Discovery {
         }
     }
 
-    async fn ask(&self) -> Result<Definition, Failure> {
+    async fn ask(&self) -> Result<Definition, WatchFailure> {
         let group = format!("/apis/{}", self.kind.resource.group);
         let Some(found) = self.get::<Group>(&group).await? else {
             return Ok(Definition::Absent);
@@ -136,14 +136,14 @@ impl Discovery {
     }
 
     /// What is at a path; `None` if nothing is.
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Failure> {
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, WatchFailure> {
         let request = Request::get(path).body(Vec::new());
         let request = request.map_err(kube::Error::HttpError);
         let answer = match request {
             Ok(request) => self.server.client.request(request).await,
             Err(error) => Err(error),
         };
-        match answer.map_err(|error| Failure::of_client(&error)) {
+        match answer.map_err(|error| WatchFailure::of_client(&error)) {
             Ok(answer) => Ok(Some(answer)),
             Err(failure) if failure.code == Code::Status(404) => Ok(None),
             Err(failure) => Err(failure),

@@ -49,7 +49,7 @@ pub(super) enum Remedy {
 
 /// A failure to list or to watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Failure {
+pub(super) struct WatchFailure {
     /// Its sort.
     pub(super) code: Code,
     /// What happened, for people.
@@ -63,7 +63,7 @@ pub(super) struct Failure {
     pub(super) is_ahead: bool,
 }
 
-impl Failure {
+impl WatchFailure {
     /// Judges an error. `streaming` says whether lists are streamed, `listing` whether the list
     /// was not complete yet.
     pub(super) fn of(error: &steps::Error, streaming: bool, listing: bool) -> Self {
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn a_server_that_does_not_know_streamed_lists_is_not_asked_for_them() {
         for error in [start_failed(422), start_failed(400)] {
-            let remedy = |streaming, listing| Failure::of(&error, streaming, listing).remedy;
+            let remedy = |streaming, listing| WatchFailure::of(&error, streaming, listing).remedy;
             assert_eq!(remedy(true, true), Remedy::NeverStream);
             assert_eq!(remedy(false, true), Remedy::Again);
             assert_eq!(remedy(true, false), Remedy::Again);
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn an_error_in_a_streamed_list_is_answered_with_one_that_is_not() {
         for error in [told(500), told(400)] {
-            let remedy = |streaming, listing| Failure::of(&error, streaming, listing).remedy;
+            let remedy = |streaming, listing| WatchFailure::of(&error, streaming, listing).remedy;
             assert_eq!(remedy(true, true), Remedy::ListAsAWhole);
             assert_eq!(remedy(false, true), Remedy::Again);
             assert_eq!(remedy(true, false), Remedy::Again);
@@ -225,23 +225,23 @@ mod tests {
             steps::Error::Start(kube::Error::Api(behind.clone())),
             steps::Error::FeedEvent(behind),
         ] {
-            let failure = Failure::of(&error, true, false);
+            let failure = WatchFailure::of(&error, true, false);
             assert!(failure.is_ahead);
             assert_eq!(failure.remedy, Remedy::List);
         }
-        assert!(!Failure::of(&told(504), true, false).is_ahead);
+        assert!(!WatchFailure::of(&told(504), true, false).is_ahead);
     }
 
     #[test]
     fn a_server_that_refuses_or_is_busy_may_be_able_to() {
         for code in [401, 403, 404, 429, 500, 503] {
-            let failure = Failure::of(&start_failed(code), true, true);
+            let failure = WatchFailure::of(&start_failed(code), true, true);
             assert_eq!(failure.remedy, Remedy::Again, "{code}");
             assert_eq!(failure.code, Code::Status(code));
             assert_eq!(failure.is_forbidden(), code == 403);
         }
         for code in [429, 503, 504] {
-            let failure = Failure::of(&told(code), true, true);
+            let failure = WatchFailure::of(&told(code), true, true);
             assert_eq!(failure.remedy, Remedy::Again, "{code}");
         }
     }
@@ -250,7 +250,7 @@ mod tests {
     fn what_is_too_old_is_listed_anew_wherever_it_is_said() {
         for error in [start_failed(410), told(410)] {
             for (streaming, listing) in [(true, true), (true, false), (false, false)] {
-                let failure = Failure::of(&error, streaming, listing);
+                let failure = WatchFailure::of(&error, streaming, listing);
                 assert_eq!(failure.remedy, Remedy::List);
             }
         }
@@ -259,9 +259,9 @@ mod tests {
     #[test]
     fn the_delay_that_the_server_asks_for_is_seen() {
         let mut busy = status(429);
-        assert_eq!(Failure::of_status(&busy).asked_for, None);
+        assert_eq!(WatchFailure::of_status(&busy).asked_for, None);
         busy.details = serde_json::from_str(r#"{"retryAfterSeconds": 7}"#).unwrap();
-        let failure = Failure::of_client(&kube::Error::Api(busy));
+        let failure = WatchFailure::of_client(&kube::Error::Api(busy));
         assert_eq!(failure.asked_for, Some(Duration::from_secs(7)));
     }
 
@@ -269,11 +269,11 @@ mod tests {
     fn what_is_no_answer_of_an_api_server_is_told_apart() {
         let garbage = serde_json::from_str::<u8>("<html>").unwrap_err();
         let garbage = steps::Error::Broken(kube::Error::SerdeError(garbage));
-        let failure = Failure::of(&garbage, true, false);
+        let failure = WatchFailure::of(&garbage, true, false);
         assert_eq!(failure.code, Code::Content);
         assert_eq!(failure.remedy, Remedy::List);
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
-        let failure = Failure::of_client(&kube::Error::ReadEvents(refused));
+        let failure = WatchFailure::of_client(&kube::Error::ReadEvents(refused));
         assert_eq!(failure.code, Code::Connection);
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::backoff::{Backoff, up_to};
-use super::failure::{Failure, Remedy};
+use super::failure::{Remedy, WatchFailure};
 use super::metrics::SourceMetrics;
 use super::resource::api_resource;
 use super::row::{Content, Row};
@@ -179,7 +179,7 @@ impl<C: Content> Feed<C> {
 
     /// The next thing that happens. After a failure, the next call waits as long as is
     /// due and goes on. Nothing is lost when the future is dropped.
-    pub(super) async fn next(&mut self) -> Result<FeedEvent<C>, Failure> {
+    pub(super) async fn next(&mut self) -> Result<FeedEvent<C>, WatchFailure> {
         loop {
             let deadline = self.deadline();
             tokio::select! {
@@ -258,7 +258,7 @@ impl<C: Content> Feed<C> {
     }
 
     /// What a step means.
-    fn note(&mut self, step: Step<C>) -> Result<Option<FeedEvent<C>>, Failure> {
+    fn note(&mut self, step: Step<C>) -> Result<Option<FeedEvent<C>>, WatchFailure> {
         let now = Instant::now();
         Ok(Some(match step {
             Step::ListBegins => {
@@ -362,8 +362,8 @@ impl<C: Content> Feed<C> {
     }
 
     /// Decides how to go on after an error; `None` if nothing is wrong, and it goes on at once.
-    fn failed(&mut self, error: &steps::Error) -> Option<Failure> {
-        let failure = Failure::of(error, self.streaming, self.listing);
+    fn failed(&mut self, error: &steps::Error) -> Option<WatchFailure> {
+        let failure = WatchFailure::of(error, self.streaming, self.listing);
         self.server.metrics.failed(self.kind, failure.code);
         let now = Instant::now();
         if failure.is_ahead {
@@ -418,7 +418,7 @@ impl<C: Content> Feed<C> {
     }
 
     /// The first failure is a warning; those that follow are logged for debugging.
-    fn tell(&self, failure: &Failure, delay: Duration, first: bool) {
+    fn tell(&self, failure: &WatchFailure, delay: Duration, first: bool) {
         let kind = self.kind;
         let error = failure.message.as_str();
         let retry_in_seconds = delay.as_secs_f32();

@@ -72,7 +72,7 @@ const WAITING: usize = 16_384;
 
 /// How to follow the API server.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct KubernetesSettings {
     /// The first lists are asked for at a random moment within this time, so that a
     /// cluster's agents that start together do not ask together.
     pub jitter: Duration,
@@ -80,7 +80,7 @@ pub struct Settings {
     pub own_node: Option<OwnNode>,
 }
 
-impl Default for Settings {
+impl Default for KubernetesSettings {
     fn default() -> Self {
         Self {
             jitter: Duration::from_secs(2),
@@ -120,7 +120,7 @@ impl Watch {
 /// not; once every kind was listed or could not be, [`Change::Partial`] is sent. Only as many changes are on their way as the receiver has room for; drain it with
 /// [`recv_many`](mpsc::Receiver::recv_many), so that bursts are handled at one go.
 #[must_use]
-pub fn watch(client: Client, settings: Settings) -> (mpsc::Receiver<Change>, Watch) {
+pub fn watch(client: Client, settings: KubernetesSettings) -> (mpsc::Receiver<Change>, Watch) {
     let (sender, changes) = mpsc::channel(WAITING);
     let (sender_of_versions, served) = watch::channel(ServedVersions::new());
     let metrics = SourceMetrics::default();

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::definition::{Definition, ServedVersion, best, selector};
 use super::discovery::Discovery;
-use super::failure::Failure;
+use super::failure::WatchFailure;
 use super::feed::{Feed, FeedEvent, Server};
 use super::resource::CUSTOM_RESOURCE_DEFINITION;
 use super::row::Decoded;
@@ -67,7 +67,7 @@ struct Objects {
     following: Option<Following>,
 }
 
-async fn next(following: &mut Option<Following>) -> Result<FeedEvent<Decoded>, Failure> {
+async fn next(following: &mut Option<Following>) -> Result<FeedEvent<Decoded>, WatchFailure> {
     match following {
         Some(following) => following.feed.next().await,
         None => pending().await,
@@ -75,7 +75,10 @@ async fn next(following: &mut Option<Following>) -> Result<FeedEvent<Decoded>, F
 }
 
 impl Objects {
-    async fn apply(&mut self, told: Result<FeedEvent<Decoded>, Failure>) -> Result<(), Closed> {
+    async fn apply(
+        &mut self,
+        told: Result<FeedEvent<Decoded>, WatchFailure>,
+    ) -> Result<(), Closed> {
         match told {
             Ok(told) => self.tracker.apply(told).await,
             // The feed has told people of it, and goes on by itself.
@@ -208,7 +211,7 @@ impl Definitions {
     }
 
     /// What is next found out. Nothing is lost when the future is dropped.
-    async fn next(&mut self) -> Result<Definition, Failure> {
+    async fn next(&mut self) -> Result<Definition, WatchFailure> {
         loop {
             match self {
                 Self::AskedFor(discovery) => return discovery.next().await,
@@ -231,7 +234,7 @@ impl Definitions {
 
 impl Watched {
     /// What is next found out; `None` if it must not be watched.
-    async fn next(&mut self) -> Option<Result<Definition, Failure>> {
+    async fn next(&mut self) -> Option<Result<Definition, WatchFailure>> {
         loop {
             let told = self.feed.next().await;
             let is_followed = match &told {

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use super::backoff::{Backoff, up_to};
-use super::failure::{Code, Failure};
+use super::failure::{Code, WatchFailure};
 use super::resource::api_resource;
 use super::row::{Decoded, Row};
 use crate::objects::{Kind, Object};
@@ -52,7 +52,7 @@ pub(super) async fn follow(client: Client, node: OwnNode, changes: mpsc::Sender<
     loop {
         // Any state that the server has at hand is good enough, and costs no question to etcd.
         let answer = nodes.get_with(&node.name, &GetParams::any()).await;
-        let pause = match answer.map_err(|error| Failure::of_client(&error)) {
+        let pause = match answer.map_err(|error| WatchFailure::of_client(&error)) {
             Ok(row) => {
                 let object = row.content.into_object();
                 let object =

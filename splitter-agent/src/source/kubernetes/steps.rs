@@ -113,9 +113,9 @@ pub(super) fn steps<C: Content>(request: Request) -> BoxStream<'static, Result<S
     .boxed()
 }
 
-type Outcome<C> = (Option<Result<Step<C>, Error>>, State<C>);
+type StepOutcome<C> = (Option<Result<Step<C>, Error>>, State<C>);
 
-async fn step<C: Content>(request: &Request, state: State<C>) -> Outcome<C> {
+async fn step<C: Content>(request: &Request, state: State<C>) -> StepOutcome<C> {
     match state {
         State::Start if request.streaming => match request.watch(None).await {
             Ok(events) => (Some(Ok(Step::ListBegins)), State::Streamed(events)),
@@ -196,7 +196,7 @@ fn watched<C: Content>(
     version: String,
     events: Events<C>,
     since: Instant,
-) -> Outcome<C> {
+) -> StepOutcome<C> {
     let (step, version) = match event {
         WatchEvent::Added(row) | WatchEvent::Modified(row) => match row.version() {
             Some(version) => (Step::Put(row), version),

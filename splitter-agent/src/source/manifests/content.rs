@@ -43,19 +43,19 @@ pub(super) struct PlacedObject {
     /// The object.
     pub(super) object: Object,
     /// Where it is.
-    pub(super) place: Place,
+    pub(super) place: DocumentPlace,
 }
 
 /// A place in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct DocumentPlace {
     /// The line where the document begins.
     line: u64,
     /// Which item of a list, from 1.
     item: Option<usize>,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for DocumentPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "line {}", self.line)?;
         if let Some(item) = self.item {
@@ -91,25 +91,25 @@ impl Content {
             });
         }
         for Document { line, value } in documents {
-            content.add(path, Place { line, item: None }, value, keep);
+            content.add(path, DocumentPlace { line, item: None }, value, keep);
         }
         Ok(content)
     }
 
     /// Adds an object, or each item of a list (lists may be nested).
-    fn add(&mut self, path: &Path, place: Place, value: Value, keep: Keep) {
+    fn add(&mut self, path: &Path, place: DocumentPlace, value: Value, keep: Keep) {
         match into_items(value) {
             Err(object) => self.decode(path, place, object, keep),
             Ok(items) => {
                 for (index, value) in items.into_iter().enumerate() {
                     let item = place.item.or(Some(index + 1));
-                    self.add(path, Place { item, ..place }, value, keep);
+                    self.add(path, DocumentPlace { item, ..place }, value, keep);
                 }
             }
         }
     }
 
-    fn decode(&mut self, path: &Path, place: Place, value: Value, keep: Keep) {
+    fn decode(&mut self, path: &Path, place: DocumentPlace, value: Value, keep: Keep) {
         let kind = UnreadKind::of(&value);
         let is_route = Kind::from_name(text(&value, "kind")).is_some_and(Kind::is_route);
         if keep == Keep::Routes && is_route {
@@ -146,7 +146,7 @@ impl Content {
 }
 
 /// A place in a file, for people.
-fn shown_place(path: &Path, place: Place) -> String {
+fn shown_place(path: &Path, place: DocumentPlace) -> String {
     format!("{} {place}", inert(&path.display().to_string()))
 }
 

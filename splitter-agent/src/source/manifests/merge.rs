@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use super::content::{Place, PlacedObject};
+use super::content::{DocumentPlace, PlacedObject};
 use super::file::FileState;
 use crate::compile::{Diagnostic, Severity};
 use crate::objects::{Kind, Object, ObjectName, ObjectReference, Objects, inert};
@@ -59,7 +59,7 @@ fn objects_of(files: &Files, departing: bool) -> impl Iterator<Item = (&Path, &P
 
 type Key<'files> = (Kind, &'files ObjectName);
 
-fn first_places_of(files: &Files) -> HashMap<Key<'_>, (&Path, Place)> {
+fn first_places_of(files: &Files) -> HashMap<Key<'_>, (&Path, DocumentPlace)> {
     let mut places = HashMap::new();
     for (path, placed) in objects_of(files, false) {
         places
@@ -73,7 +73,11 @@ const fn key(object: &Object) -> Key<'_> {
     (object.kind(), object.name())
 }
 
-fn duplicate(placed: &PlacedObject, path: &Path, (first, place): (&Path, Place)) -> Diagnostic {
+fn duplicate(
+    placed: &PlacedObject,
+    path: &Path,
+    (first, place): (&Path, DocumentPlace),
+) -> Diagnostic {
     Diagnostic {
         object: placed.object.reference(),
         severity: Severity::Refused,
