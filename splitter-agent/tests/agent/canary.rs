@@ -72,6 +72,7 @@ fn a_bad_object_is_refused_by_name_and_its_neighbours_in_the_file_work() {
     assert_eq!(reason, Some("ObjectRefused"));
 }
 
+/// Case: FILE-BROKEN
 #[test]
 fn a_broken_file_keeps_what_was_programmed_and_says_so() {
     let store = Bookstore::new("broken");
@@ -115,6 +116,7 @@ fn a_file_that_is_broken_when_the_agent_starts_costs_nothing_that_was_programmed
     assert_eq!(store.count(10), (10, 0, 0));
 }
 
+/// Case: MAP-FULL
 #[test]
 fn what_does_not_fit_is_said_of_its_object_and_programmed_when_there_is_room() {
     let store = Bookstore::new("room");

@@ -185,6 +185,7 @@ fn services_of_two_families_are_judged_without_addresses() {
     checked.assert_says(&[("accepted", "Accepted", "accepted as written")]);
 }
 
+/// Case: OBJECT-VERSION
 #[test]
 fn a_weight_that_its_version_does_not_allow_is_refused() {
     let [web, v1, v2] = shop();

@@ -71,6 +71,7 @@ fn a_file_being_written_at_the_start_makes_the_snapshot_incomplete() {
     watched.until_services(&["a", "b"]);
 }
 
+/// Case: FILE-BEING-WRITTEN
 #[test]
 fn a_writer_that_stays_is_reported() {
     let directory = Directory::new();

@@ -8,6 +8,7 @@ use splitter_agent::compile::Severity;
 
 use super::support::{Directory, NAMELESS, documents, file_problem, service, services};
 
+/// Case: FILE-BROKEN
 #[test]
 fn a_broken_file_keeps_its_last_good_content_and_the_line_is_told() {
     let directory = Directory::new();
@@ -72,6 +73,7 @@ fn what_is_no_manifest_keeps_the_last_good_content() {
     }
 }
 
+/// Case: OBJECT-UNREADABLE
 #[test]
 fn a_file_that_cannot_be_read_keeps_its_last_good_content() {
     let directory = Directory::new();
@@ -125,6 +127,7 @@ fn a_pipe_does_not_stop_the_watching() {
     watched.until("other", |snapshot| services(snapshot) == ["other"]);
 }
 
+/// Case: FILE-TOO-LARGE
 #[test]
 fn a_file_that_is_too_large_is_refused_by_name() {
     let directory = Directory::new();
@@ -151,6 +154,7 @@ fn a_directory_named_like_a_manifest_is_a_directory() {
     watched.until_services(&["other"]);
 }
 
+/// Case: OBJECT-ISOLATED
 #[test]
 fn a_bad_object_leaves_its_neighbours_alone() {
     let directory = Directory::new();
@@ -240,6 +244,7 @@ fn only_known_lists_are_unpacked() {
     );
 }
 
+/// Case: FILE-NOT-OBJECT
 #[test]
 fn a_document_that_is_no_object_is_a_warning() {
     let directory = Directory::new();
@@ -268,6 +273,7 @@ fn a_document_that_is_no_object_is_a_warning() {
     assert_eq!(snapshot.problems[0].severity, Severity::Refused);
 }
 
+/// Case: OBJECT-UNREADABLE
 #[test]
 fn what_was_refused_is_known_by_name() {
     let directory = Directory::new();
@@ -300,6 +306,7 @@ fn names_of_files_cannot_control_a_terminal() {
     }
 }
 
+/// Case: OBJECT-DUPLICATE
 #[test]
 fn of_an_object_given_twice_the_first_is_used() {
     let directory = Directory::new();
