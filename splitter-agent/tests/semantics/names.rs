@@ -193,6 +193,8 @@ fn names_are_shown_without_what_controls_a_terminal() {
 }
 
 /// Names as long as an attacker likes do not make long reports.
+///
+/// Case: REPORT-SHORT
 #[test]
 fn reports_stay_short() {
     let endless = "x".repeat(100_000);

@@ -161,7 +161,7 @@ fn empty_restrictions_are_warned_of_only() {
 
 /// However many there are, the report stays short.
 ///
-/// Case: SMI-FIELD-UNKNOWN
+/// Case: SMI-FIELD-UNKNOWN, REPORT-SHORT
 #[test]
 fn many_unknown_fields_are_counted() {
     let mut many = canary(9, 1);

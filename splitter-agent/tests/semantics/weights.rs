@@ -229,6 +229,8 @@ fn too_many_backends_refuse_the_split() {
 }
 
 /// However often something is wrong with an object, its report stays short.
+///
+/// Case: REPORT-SHORT
 #[test]
 fn what_is_wrong_many_times_is_told_a_few_times_and_counted() {
     let backends: Vec<(&str, Value)> = (0..40_000)
