@@ -111,7 +111,8 @@ fn a_file_that_is_broken_when_the_agent_starts_costs_nothing_that_was_programmed
     store
         .site
         .wait_for_split("a leaf without endpoints", |split| {
-            split.leaves[1].state == LeafState::NoReadyEndpoints
+            let leaf = split.leaves.get(1);
+            leaf.is_some_and(|leaf| leaf.state == LeafState::NoReadyEndpoints)
         });
     assert_eq!(store.count(10), (10, 0, 0));
 }
@@ -160,7 +161,8 @@ fn endpoints_that_leave_get_nothing_more() {
     store
         .site
         .wait_for_split("a leaf without endpoints", |split| {
-            split.leaves[0].state == LeafState::NoReadyEndpoints
+            let leaf = split.leaves.first();
+            leaf.is_some_and(|leaf| leaf.state == LeafState::NoReadyEndpoints)
         });
     assert_eq!(store.count(10), (0, 10, 0));
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use cases::{Case, Outcome, accepted, backend, elsewhere, inactive, refused, service, warned};
 use serde_json::{Value, json};
+use splitter_api::{Leaf, LeafState, Verdict};
 use testbed::fixtures::Tally;
 
 use crate::definition::{Changed, permissive};
@@ -257,11 +258,10 @@ fn correct(cluster: &TestCluster, namespace: &Namespace<'_>) {
     }
     for case in &corrected {
         cluster.wait_for_split("a corrected split", "garbage", case.name, |split| {
-            let split = split.filter(|split| split["verdict"] == "split");
-            let leaves = split.and_then(|split| split["leaves"].as_array());
-            leaves.is_some_and(|leaves| {
-                let ready = |leaf: &Value| leaf["state"] == "ready" && leaf["endpoints"] == 1;
-                leaves.iter().all(ready)
+            let split = split.filter(|split| split.verdict == Verdict::Split);
+            split.is_some_and(|split| {
+                let ready = |leaf: &Leaf| leaf.state == LeafState::Ready && leaf.endpoints == 1;
+                split.leaves.iter().all(ready)
             })
         });
         for node in cluster.nodes() {

@@ -2,6 +2,7 @@
 //! everything else is as if splitter were not there.
 
 use serde_json::json;
+use splitter_api::Verdict;
 use testbed::cluster::{KubeProxy, Options};
 use testbed::fixtures::Tally;
 
@@ -176,7 +177,7 @@ fn ask_for_names_by_service(shop: &Namespace<'_>) {
     let mut split = shop.split_object("names", &[1]);
     split["spec"]["service"] = json!("names");
     cluster.apply(&split);
-    cluster.wait_for_verdict(namespace, "names", "pass-through");
+    cluster.wait_for_verdict(namespace, "names", Verdict::PassThrough);
     shop.kubectl(&[
         "wait",
         "--for=condition=Ready",

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use serde_json::{Value, json};
+use serde_json::json;
+use splitter_api::{LeafState, Split, Verdict};
 use testbed::fixtures::Tally;
 
 use crate::load::Load;
@@ -204,7 +205,7 @@ fn a_leaf_scaled_to_zero_leaves_its_share_to_the_other_until_it_is_back() {
 
     let load = load(&shop);
     shop.scale("v2", 0);
-    cluster.wait_for_leaf(shop.name(), "shop", "shop-v2", "no-ready-endpoints");
+    cluster.wait_for_leaf(shop.name(), "shop", "shop-v2", LeafState::NoReadyEndpoints);
     let gone = SystemTime::now();
     ask(&Tally::of([("v1", 20)]));
     for loaded in load.finish().nodes {
@@ -212,12 +213,12 @@ fn a_leaf_scaled_to_zero_leaves_its_share_to_the_other_until_it_is_back() {
     }
     cluster.wait_for_event(shop.name(), "LeafNotReady");
     shop.scale("v2", 1);
-    cluster.wait_for_leaf(shop.name(), "shop", "shop-v2", "ready");
+    cluster.wait_for_leaf(shop.name(), "shop", "shop-v2", LeafState::Ready);
     shop.assert_exact([("v1", 7), ("v2", 3)]);
 
     shop.scale("v1", 0);
     shop.scale("v2", 0);
-    cluster.wait_for_verdict(shop.name(), "shop", "refuse");
+    cluster.wait_for_verdict(shop.name(), "shop", Verdict::Refuse);
     let refused = Tally {
         errors: BTreeMap::from([("refused".to_owned(), 20)]),
         ..Tally::default()
@@ -226,7 +227,7 @@ fn a_leaf_scaled_to_zero_leaves_its_share_to_the_other_until_it_is_back() {
     cluster.wait_for_event(shop.name(), "NoReadyEndpoints");
     let passthrough = "splitter.dev/on-no-endpoints=passthrough";
     shop.kubectl(&["annotate", "trafficsplit/canary", passthrough]);
-    cluster.wait_for_verdict(shop.name(), "shop", "pass-through");
+    cluster.wait_for_verdict(shop.name(), "shop", Verdict::PassThrough);
     // kube-proxy may hear later than the agent.
     let wait_for_answers = |expected: &Tally| {
         for node in cluster.nodes() {
@@ -244,7 +245,7 @@ fn a_leaf_scaled_to_zero_leaves_its_share_to_the_other_until_it_is_back() {
         shop.scale(version, 1);
     }
     for leaf in ["shop-v1", "shop-v2"] {
-        cluster.wait_for_leaf(shop.name(), "shop", leaf, "ready");
+        cluster.wait_for_leaf(shop.name(), "shop", leaf, LeafState::Ready);
     }
     shop.assert_exact([("v1", 7), ("v2", 3)]);
 }
@@ -314,12 +315,12 @@ fn a_split_follows_the_services_of_its_leaves_and_its_root() {
     shop.wait_for_servers("v3");
     shop.assert_exact([("v1", 7), ("v2", 3)]);
     let v2 = json!({"app": "shop", "version": "v2"});
-    let without_v2 = |state: &str| {
+    let without_v2 = |state: LeafState| {
         cluster.wait_for_leaf(shop.name(), "shop", "shop-v2", state);
         shop.assert_exact([("v1", 1)]);
     };
     let with_v2 = || {
-        cluster.wait_for_leaf(shop.name(), "shop", "shop-v2", "ready");
+        cluster.wait_for_leaf(shop.name(), "shop", "shop-v2", LeafState::Ready);
         shop.assert_exact([("v1", 7), ("v2", 3)]);
     };
 
@@ -334,13 +335,13 @@ fn a_split_follows_the_services_of_its_leaves_and_its_root() {
     shop.assert_exact([("v1", 7), ("v3", 3)]);
 
     shop.service("shop-v2", 81, &v2);
-    without_v2("port-missing");
+    without_v2(LeafState::PortMissing);
     cluster.wait_for_event(shop.name(), "LeafPortMissing");
     shop.service("shop-v2", 80, &v2);
     with_v2();
 
     shop.kubectl(&["delete", "service", "shop-v2"]);
-    without_v2("service-missing");
+    without_v2(LeafState::ServiceMissing);
     cluster.wait_for_event(shop.name(), "LeafServiceMissing");
     shop.service("shop-v2", 80, &v2);
     with_v2();
@@ -357,26 +358,23 @@ fn add_a_port(shop: &Namespace<'_>) {
         let patch = json!({"spec": {"ports": [port]}}).to_string();
         shop.kubectl(&["patch", "service", service, "-p", &patch]);
     };
-    let wait = |verdict: &str, state: Option<&str>| {
-        let is_it = |split: &Value| {
-            let frontend = split["frontend"].as_str().unwrap_or_default();
-            frontend.ends_with(":8081/TCP")
-                && split["verdict"] == verdict
-                && state.is_none_or(|state| split["leaves"][1]["state"] == state)
+    let wait = |verdict: Verdict, state: Option<LeafState>| {
+        let is_it = |split: &Split| {
+            split.namespace == shop.name()
+                && split.frontend.ends_with(":8081/TCP")
+                && split.verdict == verdict
+                && state
+                    .is_none_or(|state| split.leaves.get(1).is_some_and(|leaf| leaf.state == state))
         };
         for node in cluster.nodes() {
             wait_for(&format!("{verdict} of the new port"), || {
-                let status = cluster.agent_json(node, &["status"]);
-                let mut splits = status["splits"].as_array()?.iter();
-                let ours = |split: &&Value| split["namespace"] == shop.name();
-                splits
-                    .any(|split| ours(&split) && is_it(split))
-                    .then_some(())
+                let status = cluster.status(node);
+                status.splits.iter().any(is_it).then_some(())
             });
         }
     };
     add("shop");
-    wait("pass-through", None);
+    wait(Verdict::PassThrough, None);
     for node in cluster.nodes() {
         // To the root's own pods, those of all versions.
         wait_for("an answer at the new port", || {
@@ -384,13 +382,13 @@ fn add_a_port(shop: &Namespace<'_>) {
         });
     }
     add("shop-v1");
-    wait("split", Some("port-missing"));
+    wait(Verdict::Split, Some(LeafState::PortMissing));
     for node in cluster.nodes() {
         let counts = cluster.ask_from(node, &url, 20).by_deployment();
         assert_eq!(counts, Tally::of([("v1", 20)]), "on {}", node.name());
     }
     add("shop-v2");
-    wait("split", Some("ready"));
+    wait(Verdict::Split, Some(LeafState::Ready));
     for node in cluster.nodes() {
         let counts = cluster.ask_from(node, &url, 20).by_deployment();
         let expected = Tally::of([("v1", 14), ("v2", 6)]);

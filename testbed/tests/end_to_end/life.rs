@@ -1,12 +1,13 @@
 //! Agents come and go, and so do the programs and nodes that they run on: connections go on.
 
 use serde_json::Value;
+use splitter_api::{Status, VerdictCounts};
 use testbed::cluster::NodeComponent;
 use testbed::fixtures::{Tally, image};
 
 use crate::kustomization::Kustomization;
 use crate::load::Load;
-use crate::node::{agent_json_on, has_bpftool, run_on, split_of};
+use crate::node::{has_bpftool, run_on, split_of, status_on};
 use crate::test_cluster::{Node, SYSTEM, TestCluster, wait_for};
 
 /// The weights that are programmed in most tests here, and stay so.
@@ -18,16 +19,15 @@ const SHARES: [(&str, u64); 2] = [("v1", 9), ("v2", 1)];
 /// That every agent has found the kubelet's group of pods, by its own pod, and nothing to warn of.
 fn assert_attached_to_pods(cluster: &TestCluster) {
     for node in cluster.nodes() {
-        let status = cluster.agent_json(node, &["status"]);
-        let programs = status["programs"].as_array().expect("programs");
-        assert_eq!(programs.len(), 4, "{status}");
-        for program in programs {
-            let cgroup = program["cgroup"].as_str().expect("a cgroup");
+        let attachment = cluster.status(node).node.attachment;
+        assert_eq!(attachment.programs.len(), 4, "{attachment:?}");
+        for program in &attachment.programs {
+            let cgroup = program.cgroup.as_deref().expect("a cgroup");
             let below = cgroup.strip_prefix("/sys/fs/cgroup/");
             let below = below.map(|path| path.trim_start_matches("unified/"));
-            assert_eq!(below, Some("kubepods"), "{status}");
+            assert_eq!(below, Some("kubepods"), "{attachment:?}");
         }
-        assert_eq!(status["warnings"], serde_json::json!([]), "{status}");
+        assert_eq!(attachment.warnings, [""; 0], "{attachment:?}");
     }
 }
 
@@ -55,10 +55,8 @@ fn restarts(cluster: &TestCluster, node: &Node) -> u64 {
 
 /// The weights of `shop` that a node has programmed, asked without agent and kubelet.
 fn weights_on(node: &Node, namespace: &str) -> Vec<u64> {
-    let split = split_of(&agent_json_on(node, &["status"]), namespace);
-    let leaves = split["leaves"].as_array().expect("leaves");
-    let weights = leaves.iter().map(|leaf| leaf["weight"].as_u64());
-    weights.collect::<Option<_>>().expect("weights")
+    let split = split_of(&status_on(node), namespace);
+    split.leaves.iter().map(|leaf| leaf.weight).collect()
 }
 
 /// Asks every node for as many connections as there are in some blocks, all of which must be in
@@ -194,7 +192,7 @@ fn a_split_that_changes_while_an_agent_is_down_is_applied_when_it_is_back() {
     cluster.apply(&shop.split_object("canary", &[1, 1]));
     wait_for("the weights where there is an agent", || {
         let split = cluster.split_on(up, shop.name(), "shop")?;
-        (split["leaves"][0]["weight"] == 1).then_some(())
+        (split.leaves.first()?.weight == 1).then_some(())
     });
     assert_eq!(weights_on(down, shop.name()), WEIGHTS);
     down.local()
@@ -314,10 +312,7 @@ fn a_node_can_be_drained_while_its_pods_are_split_to() {
     }
     assert_eq!(pods_of(drained), 0);
     cluster.wait_for_split("all endpoints", shop.name(), "shop", |split| {
-        split.is_some_and(|split| {
-            let leaves = split["leaves"].as_array().expect("leaves");
-            leaves.iter().all(|leaf| leaf["endpoints"] == 2)
-        })
+        split.is_some_and(|split| split.leaves.iter().all(|leaf| leaf.endpoints == 2))
     });
     // Each leaf had an endpoint that was ready all the time or another instead, but perhaps not
     // throughout: only that no connection failed is promised.
@@ -338,7 +333,7 @@ fn a_second_agent_on_a_node_says_who_is_there_and_changes_nothing() {
     shop.shop(1);
     shop.split(&WEIGHTS);
     let node = &cluster.nodes()[0];
-    let programs = || cluster.agent_json(node, &["status"])["programs"].clone();
+    let programs = || cluster.status(node).node.attachment.programs;
     let before = (programs(), restarts(&cluster, node));
 
     let load = Load::on(&cluster, shop.name(), "shop").start();
@@ -367,16 +362,16 @@ fn the_maps_tell_the_same_in_the_pod_and_on_the_node() {
     assert_shares(&cluster, &shop.url(), SHARES);
     for node in cluster.nodes() {
         cluster.copy_agent_to(node);
-        let without_counts_of_the_self_test = |mut status: Value| {
-            status["verdicts"].take();
-            status
+        let without_counts_of_the_self_test = |status: Status| Status {
+            verdicts: VerdictCounts::default(),
+            ..status
         };
-        let inside = without_counts_of_the_self_test(cluster.agent_json(node, &["status"]));
-        let outside = without_counts_of_the_self_test(agent_json_on(node, &["status"]));
+        let inside = without_counts_of_the_self_test(cluster.status(node));
+        let outside = without_counts_of_the_self_test(status_on(node));
         assert_eq!(inside, outside, "on {}", node.name());
         let split = split_of(&inside, shop.name());
-        assert_eq!(split["leaves"][0]["connections"], 45, "{split}");
-        assert_eq!(split["leaves"][1]["connections"], 5, "{split}");
+        assert_eq!(split.leaves[0].connections, 45, "{split:?}");
+        assert_eq!(split.leaves[1].connections, 5, "{split:?}");
     }
     let exec = ["-n", SYSTEM, "exec", DAEMON_SET, "--", "splitter-agent"];
     let text = cluster.kubectl(&[&exec[..], &["status"]].concat());

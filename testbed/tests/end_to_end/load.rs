@@ -4,6 +4,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
+use splitter_api::{Leaf, LeafState};
 use testbed::fixtures::Tally;
 
 use crate::test_cluster::{Node, TestCluster, examples_image, wait_for};
@@ -75,8 +76,8 @@ impl<'a> Load<'a> {
         let (namespace, service) = (&self.namespace, &self.service);
         self.cluster
             .wait_for_split("ready leaves", namespace, service, |split| {
-                let leaves = split.and_then(|split| split["leaves"].as_array());
-                leaves.is_some_and(|leaves| leaves.iter().all(|leaf| leaf["state"] == "ready"))
+                let is_ready = |leaf: &Leaf| leaf.state == LeafState::Ready;
+                split.is_some_and(|split| split.leaves.iter().all(is_ready))
             });
         self.start_unsplit()
     }

@@ -192,7 +192,7 @@ impl Namespace<'_> {
         let block: u64 = shares.iter().map(|(_, share)| share).sum();
         for node in self.cluster.nodes() {
             let split = self.cluster.split_on(node, &self.name, "shop");
-            let begun = split.and_then(|split| split["connections"].as_u64());
+            let begun = split.map(|split| split.connections);
             let begun = begun.expect("a split") % block;
             if begun > 0 {
                 self.cluster.ask_from(node, &self.url(), block - begun);

@@ -3,7 +3,8 @@
 
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use splitter_api::{Split, Status};
+use testbed::fixtures::read_exactly;
 
 use crate::test_cluster::{Node, SYSTEM, TestCluster};
 
@@ -37,20 +38,20 @@ pub(crate) fn has_bpftool() -> bool {
     found
 }
 
-/// What the node's copy of the agent's program prints as JSON. [`TestCluster::copy_agent_to`] makes it.
-pub(crate) fn agent_json_on(node: &Node, arguments: &[&str]) -> Value {
-    let output = try_run_on(node, PROGRAM, &[arguments, &["-o", "json"]].concat());
+/// What `status` of the node's copy of the agent's program says. [`TestCluster::copy_agent_to`] makes it.
+pub(crate) fn status_on(node: &Node) -> Status {
+    let output = try_run_on(node, PROGRAM, &["status", "-o", "json"]);
     // 1 says that no agent is at work.
     let is_answer = matches!(output.status.code(), Some(0 | 1));
-    assert!(is_answer, "{arguments:?} on {}: {output:?}", node.name());
-    serde_json::from_slice(&output.stdout).expect("JSON")
+    assert!(is_answer, "on {}: {output:?}", node.name());
+    read_exactly(&output.stdout)
 }
 
 /// The split of the root `shop` in what `status` printed. The programs must be attached.
-pub(crate) fn split_of(status: &Value, namespace: &str) -> Value {
-    assert_eq!(status["attached"], true, "{status}");
-    let mut splits = status["splits"].as_array().expect("splits").iter();
-    let split = splits.find(|split| split["namespace"] == namespace && split["root"] == "shop");
+pub(crate) fn split_of(status: &Status, namespace: &str) -> Split {
+    assert!(status.node.attachment.attached, "{status:?}");
+    let mut splits = status.splits.iter();
+    let split = splits.find(|split| split.namespace == namespace && split.root == "shop");
     split.expect("a split that is programmed").clone()
 }
 
@@ -122,7 +123,7 @@ impl TestCluster {
         self.ctr(node, &["tasks", "kill", "--signal", signal, &container]);
     }
 
-    /// Gives a node a program of its own for [`agent_json_on`]: the one that its agent runs.
+    /// Gives a node a program of its own for [`status_on`]: the one that its agent runs.
     pub(crate) fn copy_agent_to(&self, node: &Node) {
         let container = self.container(SYSTEM, &self.agent(node));
         let process = self.process(node, &container).expect("an agent runs");

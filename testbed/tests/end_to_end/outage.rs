@@ -4,12 +4,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use splitter_api::LeafState;
 use testbed::cluster::Component;
 use testbed::fixtures::Tally;
 use testbed::fixtures::manifests::traffic_split;
 
 use crate::load::Load;
-use crate::node::{agent_json_on, request_from, split_of};
+use crate::node::{request_from, split_of, status_on};
 use crate::test_cluster::{Node, SYSTEM, TestCluster, wait_for};
 
 /// Longer than the self-tests of an agent are apart, and not so long that Kubernetes gives the
@@ -63,18 +64,19 @@ fn agent_urls(cluster: &TestCluster) -> Vec<(&Node, String)> {
 }
 
 /// Waits until on every node `mall` has these weights, and its second leaf is in this state.
-fn wait_for_mall(cluster: &TestCluster, namespace: &str, state: &str, weights: [u64; 2]) {
+fn wait_for_mall(cluster: &TestCluster, namespace: &str, state: LeafState, weights: [u64; 2]) {
     cluster.wait_for_split(
         &format!("{state} {weights:?}"),
         namespace,
         "mall",
         |split| {
             let Some(split) = split else { return false };
-            let leaves = &split["leaves"];
-            leaves[0]["state"] == "ready"
-                && leaves[1]["state"] == state
-                && [&leaves[0]["weight"], &leaves[1]["weight"]].map(Value::as_u64)
-                    == weights.map(Some)
+            let [first, second] = &split.leaves[..] else {
+                return false;
+            };
+            first.state == LeafState::Ready
+                && second.state == state
+                && [first.weight, second.weight] == weights
         },
     );
 }
@@ -93,7 +95,7 @@ fn while_api_server_and_etcd_are_away_splits_go_on_and_then_they_catch_up() {
     shop.wait_for_servers("v3");
     shop.split(&[9, 1]);
     cluster.apply(&mall(name, [1, 1]));
-    wait_for_mall(&cluster, name, "ready", [1, 1]);
+    wait_for_mall(&cluster, name, LeafState::Ready, [1, 1]);
     let v3 = cluster.get(&["-n", name, "get", "pods", "-l", "version=v3"]);
     let v3 = v3["items"][0]["status"]["podIP"].as_str().expect("a pod");
     let make_ready = |ready: bool| {
@@ -121,13 +123,13 @@ fn while_api_server_and_etcd_are_away_splits_go_on_and_then_they_catch_up() {
     wait_for("an API server that takes objects", || {
         cluster.try_apply(&changed).status.success().then_some(())
     });
-    wait_for_mall(&cluster, name, "no-ready-endpoints", [3, 1]);
+    wait_for_mall(&cluster, name, LeafState::NoReadyEndpoints, [3, 1]);
     let url = format!("http://{}/", cluster.cluster_ip(name, "mall"));
     for node in cluster.nodes() {
         assert_eq!(cluster.ask_from(node, &url, 20), Tally::of([("v1", 20)]));
     }
     make_ready(true);
-    wait_for_mall(&cluster, name, "ready", [3, 1]);
+    wait_for_mall(&cluster, name, LeafState::Ready, [3, 1]);
     for node in cluster.nodes() {
         let expected = Tally::of([("v1", 30), ("v3", 10)]);
         assert_eq!(
@@ -169,8 +171,8 @@ fn an_agent_that_restarts_while_the_api_server_is_away_leaves_splits_as_they_wer
     let sources = health["checks"].as_array().expect("checks").iter();
     let sources: Vec<_> = sources.filter(|check| check["name"] == "sources").collect();
     assert_eq!(sources[0]["healthy"], false, "{body}");
-    let split = split_of(&agent_json_on(node, &["status"]), shop.name());
-    assert_eq!(split["leaves"][0]["weight"], 9, "{split}");
+    let split = split_of(&status_on(node), shop.name());
+    assert_eq!(split.leaves[0].weight, 9, "{split:?}");
     drop(outage);
     wait_for("an agent that is ready", || {
         (request_from(node, "GET", &format!("{agent}/readyz")).0 == 200).then_some(())

@@ -8,10 +8,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use splitter_api::{Explanation, Leaf, LeafState, Split, Status, Verdict};
 use testbed::cluster::{self, Cluster, Component, NodeComponent, Options};
-use testbed::fixtures::Tally;
 use testbed::fixtures::image::Image;
+use testbed::fixtures::{Tally, read_exactly};
 use testbed::workspace;
 
 /// How long anything may take that takes seconds on an idle machine.
@@ -378,7 +381,7 @@ impl TestCluster {
     }
 
     /// What a node's agent prints as JSON.
-    pub(crate) fn agent_json(&self, node: &Node, arguments: &[&str]) -> Value {
+    fn agent_json<T: DeserializeOwned + Serialize>(&self, node: &Node, arguments: &[&str]) -> T {
         let pod = self.agent(node);
         let command = [
             &["-n", SYSTEM, "exec", &pod, "--", "/splitter-agent"],
@@ -389,15 +392,20 @@ impl TestCluster {
         // kubectl ends with an error where the command's answer is "no": programs that are not
         // attached yet, say.
         let output = self.try_kubectl(&command, None);
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{command:?}: {output:?}"))
+        // Else there is no document, and standard error says why.
+        assert!(!output.stdout.is_empty(), "{command:?}: {output:?}");
+        read_exactly(&output.stdout)
+    }
+
+    /// What `status` says on a node.
+    pub(crate) fn status(&self, node: &Node) -> Status {
+        self.agent_json(node, &["status"])
     }
 
     /// The split of a root on a node, as `status` tells it.
-    pub(crate) fn split_on(&self, node: &Node, namespace: &str, root: &str) -> Option<Value> {
-        let status = self.agent_json(node, &["status"]);
-        let splits = status["splits"].as_array()?;
-        let wanted = |split: &&Value| split["namespace"] == namespace && split["root"] == root;
-        splits.iter().find(wanted).cloned()
+    pub(crate) fn split_on(&self, node: &Node, namespace: &str, root: &str) -> Option<Split> {
+        let mut splits = self.status(node).splits.into_iter();
+        splits.find(|split| split.namespace == namespace && split.root == root)
     }
 
     /// Waits until on every node the split of a root is as wanted.
@@ -406,7 +414,7 @@ impl TestCluster {
         what: &str,
         namespace: &str,
         root: &str,
-        wanted: impl Fn(Option<&Value>) -> bool,
+        wanted: impl Fn(Option<&Split>) -> bool,
     ) {
         for node in self.nodes() {
             wait_for(&format!("{what} on {}", node.name()), || {
@@ -419,10 +427,10 @@ impl TestCluster {
     /// in this order, and each that has one takes its share.
     pub(crate) fn wait_for_weights(&self, namespace: &str, root: &str, weights: &[u64]) {
         self.wait_for_split(&format!("weights {weights:?}"), namespace, root, |split| {
-            let leaves = split.and_then(|split| split["leaves"].as_array());
-            leaves.is_some_and(|leaves| {
-                let is_programmed = |(leaf, weight): (&Value, &u64)| {
-                    leaf["weight"] == *weight && (*weight == 0 || leaf["state"] == "ready")
+            split.is_some_and(|split| {
+                let leaves = &split.leaves;
+                let is_programmed = |(leaf, weight): (&Leaf, &u64)| {
+                    leaf.weight == *weight && (*weight == 0 || leaf.state == LeafState::Ready)
                 };
                 leaves.len() == weights.len() && leaves.iter().zip(weights).all(is_programmed)
             })
@@ -467,35 +475,24 @@ impl TestCluster {
         port: u16,
     ) -> BTreeMap<String, Vec<String>> {
         let target = format!("{root}.{namespace}:{port}");
-        let explained = self.agent_json(node, &["explain", &target]);
-        let leaves = explained["frontends"][0]["endpoints"].as_array();
-        let addresses = |leaf: &Value| -> Vec<String> {
-            let addresses = leaf["addresses"].as_array().into_iter().flatten();
-            let texts = addresses.filter_map(Value::as_str);
-            texts.map(str::to_owned).collect()
-        };
-        leaves
-            .into_iter()
-            .flatten()
-            .filter_map(|leaf| Some((leaf["service"].as_str()?.to_owned(), addresses(leaf))))
-            .collect()
+        let explained: Explanation = self.agent_json(node, &["explain", &target]);
+        let frontend = explained.frontends.into_iter().next();
+        let leaves = frontend.into_iter().flat_map(|it| it.endpoints);
+        leaves.map(|leaf| (leaf.service, leaf.addresses)).collect()
     }
 
     /// Waits until on every node a leaf of a root is in this state.
-    pub(crate) fn wait_for_leaf(&self, namespace: &str, root: &str, leaf: &str, state: &str) {
+    pub(crate) fn wait_for_leaf(&self, namespace: &str, root: &str, leaf: &str, state: LeafState) {
         self.wait_for_split(&format!("{leaf} {state}"), namespace, root, |split| {
-            let mut leaves = split
-                .and_then(|split| split["leaves"].as_array())
-                .into_iter()
-                .flatten();
-            leaves.any(|one| one["service"] == leaf && one["state"] == state)
+            let mut leaves = split.into_iter().flat_map(|split| &split.leaves);
+            leaves.any(|one| one.service == leaf && one.state == state)
         });
     }
 
     /// Waits until on every node this is what becomes of connections to a root.
-    pub(crate) fn wait_for_verdict(&self, namespace: &str, root: &str, verdict: &str) {
+    pub(crate) fn wait_for_verdict(&self, namespace: &str, root: &str, verdict: Verdict) {
         self.wait_for_split(&format!("verdict {verdict}"), namespace, root, |split| {
-            split.is_some_and(|split| split["verdict"] == verdict)
+            split.is_some_and(|split| split.verdict == verdict)
         });
     }
 

@@ -10,7 +10,7 @@ use testbed::fixtures::{Tally, image};
 
 use crate::documented;
 use crate::load::Load;
-use crate::node::{agent_json_on, has_bpftool, run_on, split_of, try_run_on};
+use crate::node::{has_bpftool, run_on, split_of, status_on, try_run_on};
 use crate::test_cluster::{CLIENTS, Node, SYSTEM, TestCluster, wait_for};
 use crate::user::{self, User, hide_image, rename_image, restore_image};
 
@@ -224,7 +224,7 @@ fn what_was_installed_from_a_registry_is_uninstalled_from_every_node_and_cuts_no
         let split = cluster
             .split_on(node, shop.name(), "shop")
             .expect("a split");
-        assert_eq!(split["leaves"][1]["connections"], 1, "{split}");
+        assert_eq!(split.leaves[1].connections, 1, "{split:?}");
     }
 
     uninstall(&cluster, &user, &image);
@@ -290,14 +290,14 @@ fn agents_that_are_just_deleted_leave_splits_at_work_and_others_take_over() {
     assert_eq!(String::from_utf8_lossy(&pods.stdout), "");
     let mut before = Vec::new();
     for node in cluster.nodes() {
-        let split = split_of(&agent_json_on(node, &["status"]), shop.name());
-        before.push(split["connections"].as_u64().expect("a count"));
+        let split = split_of(&status_on(node), shop.name());
+        before.push(split.connections);
     }
     for (node, before) in cluster.nodes().iter().zip(before) {
         // Connections that no agent sees are counted as ever.
         wait_for("more connections", || {
-            let split = split_of(&agent_json_on(node, &["status"]), shop.name());
-            (split["connections"].as_u64()? > before + 10).then_some(())
+            let split = split_of(&status_on(node), shop.name());
+            (split.connections > before + 10).then_some(())
         });
     }
     cluster.kubectl(&["apply", "-k", "deploy/"]);

@@ -19,9 +19,10 @@ fn endpoint_slices_with_garbage_never_get_a_connection() {
     let mut split = namespace.split_object("canary", &[]);
     split["spec"]["backends"] = json!([backend("manual", 1), backend("shop-v2", 1)]);
     cluster.apply(&split);
-    let wait_for_manual = |endpoints: u64| {
+    let wait_for_manual = |endpoints: usize| {
         cluster.wait_for_split("the good endpoint", "slices", "shop", |split| {
-            split.is_some_and(|split| split["leaves"][0]["endpoints"] == endpoints)
+            let leaf = split.and_then(|split| split.leaves.first());
+            leaf.is_some_and(|leaf| leaf.endpoints == endpoints)
         });
     };
     wait_for_manual(1);
