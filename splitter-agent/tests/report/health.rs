@@ -92,7 +92,7 @@ fn an_agent_becomes_ready_though_the_maps_are_full_and_what_waits_gets_in_when_t
         .site
         .wait_for_split("the other", |split| split.root == "library");
     failed(0);
-    agent.wait_for_log("no longer so");
+    agent.wait_for_log("condition cleared");
 }
 
 #[test]

@@ -230,8 +230,8 @@ fn every_connection_of_every_leaf_is_counted() {
         assert!(after.get(series) > Some(&0.0), "{series} in {after:#?}");
     }
     let generation = |name: &str| {
-        let labels = "destination_namespace=\"bookstore\",split=\"bookstore-split\"";
-        after.get(&format!("splitter_{name}{{{labels}}}"))
+        let object = "destination_namespace=\"bookstore\",split=\"bookstore-split\"";
+        after.get(&format!("splitter_{name}{{kind=\"TrafficSplit\",{object}}}"))
     };
     assert!(generation("split_generation").is_some(), "{after:#?}");
     assert_eq!(
