@@ -106,6 +106,9 @@ pub const SLICE_CONTENT_IGNORED: &str = "SliceContentIgnored";
 pub const INVALID_SYNTAX: &str = "InvalidSyntax";
 /// A document in a file of manifests is no Kubernetes object.
 pub const NOT_AN_OBJECT: &str = "NotAnObject";
+/// An object has the name of a kind that is read, with an `apiVersion` of another group that looks
+/// like a slip.
+pub const UNKNOWN_API_VERSION: &str = "UnknownApiVersion";
 /// A file of manifests is larger than any that is read.
 pub const TOO_LARGE: &str = "TooLarge";
 /// A process keeps writing a file of manifests.

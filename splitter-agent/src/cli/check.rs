@@ -51,7 +51,7 @@ pub(super) fn run(args: &CheckArgs, common: &Common) -> anyhow::Result<CommandOu
     let reading = manifests::read_to_judge(&args.files)?;
     let verdict = judge(&reading, &args.cluster.settings());
     print(common.output, &text(&verdict)?, &verdict)?;
-    if verdict.refused || args.strict && !verdict.is_clean() {
+    if verdict.refused {
         return Ok(CommandOutcome::Refused);
     }
     if verdict.splits == 0 {
@@ -63,9 +63,12 @@ pub(super) fn run(args: &CheckArgs, common: &Common) -> anyhow::Result<CommandOu
             bail!("there is nothing to judge: the input has no objects; give manifests");
         }
         bail!(
-            "there is nothing to judge: the input has no TrafficSplit; give one, with the Services \
-             that it names"
+            "there is nothing to judge: the input has no TrafficSplit of group \
+             split.smi-spec.io; give one, with the Services that it names"
         );
+    }
+    if args.strict && !verdict.is_clean() {
+        return Ok(CommandOutcome::Refused);
     }
     Ok(CommandOutcome::Done)
 }

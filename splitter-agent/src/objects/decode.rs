@@ -123,7 +123,8 @@ fn read(object: &Fields) -> Result<Option<Object>, FieldError> {
 /// The kind of an object, if it is one that is read, and its `apiVersion`.
 fn kind_of(object: &Fields) -> Result<Option<(Kind, &str)>, FieldError> {
     let required = |name| {
-        field::text(object, name)?.ok_or_else(|| {
+        let text = field::text(object, name)?.filter(|text| !text.is_empty());
+        text.ok_or_else(|| {
             FieldError::new("is missing; every Kubernetes object has one").below(name)
         })
     };
@@ -211,9 +212,28 @@ fn in_metadata(error: FieldError) -> FieldError {
     error.below("metadata")
 }
 
-/// The error, with as much of the object's name as can be read and could be one: the name
-/// is printed as it is, so it must not look like anything else.
+/// The error, with as much of the object's name as can be read.
 fn failure(object: &Fields, error: FieldError) -> DecodeError {
+    let text = |fields: Option<&Fields>, name| {
+        let value = fields.and_then(|fields| fields.get(name));
+        value.and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let metadata = object.get("metadata").and_then(Value::as_object);
+    DecodeError {
+        identity: Box::new(Identity {
+            api_version: text(Some(object), "apiVersion"),
+            uid: text(metadata, "uid"),
+            generation: 0,
+        }),
+        object: reference_of(object),
+        field: error.field.into(),
+        message: error.message,
+    }
+}
+
+/// An object by as much of its name as can be read and could be one: the name is printed as it
+/// is, so it must not look like anything else.
+pub(crate) fn reference_of(object: &Fields) -> ObjectReference {
     let known = |fields: Option<&Fields>, name: &str, otherwise: &str, valid: fn(&str) -> bool| {
         let text = fields
             .and_then(|fields| fields.get(name))
@@ -226,30 +246,18 @@ fn failure(object: &Fields, error: FieldError) -> DecodeError {
         }
     };
     let metadata = object.get("metadata").and_then(Value::as_object);
-    let text = |fields: Option<&Fields>, name| {
-        let value = fields.and_then(|fields| fields.get(name));
-        value.and_then(Value::as_str).unwrap_or_default().to_owned()
-    };
-    let kind = Kind::from_name(&text(Some(object), "kind"));
-    DecodeError {
-        identity: Box::new(Identity {
-            api_version: text(Some(object), "apiVersion"),
-            uid: text(metadata, "uid"),
-            generation: 0,
-        }),
-        object: ObjectReference {
-            kind: known(Some(object), "kind", "Object", is_kind),
-            name: ObjectName::new(
-                if kind.is_some_and(|kind| !kind.is_namespaced) {
-                    String::new()
-                } else {
-                    known(metadata, "namespace", DEFAULT_NAMESPACE, dns::is_label)
-                },
-                known(metadata, "name", "(unnamed)", dns::is_subdomain),
-            ),
-        },
-        field: error.field.into(),
-        message: error.message,
+    let kind = object.get("kind").and_then(Value::as_str);
+    let kind = kind.and_then(Kind::from_name);
+    ObjectReference {
+        kind: known(Some(object), "kind", "Object", is_kind),
+        name: ObjectName::new(
+            if kind.is_some_and(|kind| !kind.is_namespaced) {
+                String::new()
+            } else {
+                known(metadata, "namespace", DEFAULT_NAMESPACE, dns::is_label)
+            },
+            known(metadata, "name", "(unnamed)", dns::is_subdomain),
+        ),
     }
 }
 
@@ -306,6 +314,8 @@ mod tests {
             (json!([]), ""),
             (json!({}), "apiVersion"),
             (json!({"apiVersion": "v1"}), "kind"),
+            (json!({"apiVersion": "", "kind": ""}), "apiVersion"),
+            (json!({"apiVersion": "v1", "kind": ""}), "kind"),
             (json!({"apiVersion": "v1", "kind": 7}), "kind"),
             (
                 json!({"apiVersion": "split.smi-spec.io/v1alpha4", "kind": "Split"}),

@@ -112,6 +112,28 @@ impl Kind {
         Self::all().find(|kind| kind.name() == name)
     }
 
+    /// The kind of an `apiVersion` and a name, in whatever version.
+    #[must_use]
+    pub fn of(api_version: &str, name: &str) -> Option<Self> {
+        let group = group_of(api_version);
+        Self::all().find(|kind| kind.name() == name && kind.resource.group == group)
+    }
+
+    /// The kind, or that of the items of the list, that an author seems to have meant who wrote its
+    /// name beside an `apiVersion` of another group: one that nobody but Kubernetes may define, for
+    /// want of a dot, and in which there is no such kind; or one that is almost the kind's own.
+    #[must_use]
+    pub fn meant_by(api_version: &str, name: &str) -> Option<Self> {
+        let group = group_of(api_version).to_ascii_lowercase();
+        let name = name.strip_suffix("List").unwrap_or(name);
+        let is_slip = |own: &str| {
+            !group.contains('.')
+                || group.len().abs_diff(own.len()) <= MAX_TYPOS
+                    && strsim::osa_distance(&group, own) <= MAX_TYPOS
+        };
+        Self::all().find(|kind| kind.name() == name && is_slip(kind.resource.group))
+    }
+
     /// Its name, as in `kind`.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -145,6 +167,14 @@ impl Kind {
         let Resource { plural, group, .. } = self.0.resource;
         format!("{plural}.{group}")
     }
+}
+
+/// How many letters a group may be off to be taken for a misspelling of another.
+const MAX_TYPOS: usize = 2;
+
+/// The group of an `apiVersion`; empty for the core of Kubernetes.
+pub(super) fn group_of(api_version: &str) -> &str {
+    api_version.split_once('/').map_or("", |(group, _)| group)
 }
 
 impl std::ops::Deref for Kind {
@@ -192,5 +222,42 @@ impl fmt::Debug for Kind {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_in_the_group_is_told_from_a_kind_of_somebody_else() {
+        for api_version in [
+            "split.smi-spec.io",
+            "v1",
+            "v1alpha2",
+            "Split.smi-spec.io/v1alpha2",
+            "splits.smi-spec.io/v1alpha4",
+            "split.smi-sepc.io/v1alpha4",
+            "split.smi_spec.io/v1alpha4",
+            "split/v1alpha4",
+        ] {
+            for name in ["TrafficSplit", "TrafficSplitList"] {
+                assert_eq!(Kind::of(api_version, name), None);
+                let meant = Kind::meant_by(api_version, name);
+                assert_eq!(meant, Some(Kind::TRAFFIC_SPLIT), "{api_version}");
+            }
+        }
+        let service = Kind::meant_by("apps/v1", "Service");
+        assert_eq!(service, Some(Kind::SERVICE));
+        for (api_version, name) in [
+            ("example.io/v1", "TrafficSplit"),
+            ("serving.knative.dev/v1", "Service"),
+            ("v1", "Pod"),
+            ("split.smi-spec.io", "Split"),
+        ] {
+            assert_eq!(Kind::meant_by(api_version, name), None, "{api_version}");
+        }
+        let split = Kind::of("split.smi-spec.io/v9", "TrafficSplit");
+        assert_eq!(split, Some(Kind::TRAFFIC_SPLIT));
     }
 }

@@ -39,6 +39,7 @@ pub use traffic_split::{Backend, ON_NO_ENDPOINTS, Refusal, RefusedSpec, SplitSpe
 pub use unknown::Unknown;
 pub use weight::{Weight, WeightError};
 
+pub(crate) use decode::reference_of;
 pub(crate) use field::{inert, shown};
 
 /// Namespace and name: what identifies an object among those of its kind.

@@ -1,8 +1,9 @@
 //! `check`, as a gate for manifests of a repository.
 
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::support::{Directory, documents};
 
@@ -61,15 +62,19 @@ impl Checked {
 }
 
 fn run(manifests: &[&str], arguments: &[&str]) -> Checked {
+    run_file("manifests.yaml", &documents(manifests), arguments)
+}
+
+fn run_file(name: &str, text: &str, arguments: &[&str]) -> Checked {
     let directory = Directory::new();
-    directory.write("manifests.yaml", &documents(manifests));
+    directory.write(name, text);
     let Output {
         status,
         stdout,
         stderr,
     } = Command::new(env!("CARGO_BIN_EXE_splitter-agent"))
         .arg("check")
-        .arg(directory.path("manifests.yaml"))
+        .arg(directory.path(name))
         .args(arguments)
         .output()
         .expect("splitter-agent");
@@ -288,4 +293,185 @@ fn of_an_object_that_is_given_twice_the_first_counts_and_the_second_is_refused()
         "{}",
         checked.text
     );
+}
+
+#[test]
+fn a_kind_of_another_group_is_not_judged_and_a_slip_is_told() {
+    let [web, v1, v2] = shop();
+    let written = |api_version: &str| {
+        canary().replace(
+            "apiVersion: split.smi-spec.io/v1alpha4",
+            &format!("apiVersion: {api_version}"),
+        )
+    };
+    for (api_version, is_slip) in [
+        ("example.io/v1", false),
+        ("split.smi-spec.io", true),
+        ("Split.smi-spec.io/v1alpha2", true),
+        ("v1", true),
+    ] {
+        let other = written(api_version);
+        for arguments in [&[][..], &["--strict"]] {
+            let checked = run(&[&other], arguments);
+            assert_eq!(checked.code, Some(3), "{api_version}: {}", checked.text);
+            assert!(
+                checked.error.contains("no TrafficSplit"),
+                "{}",
+                checked.error
+            );
+            let unread = format!("not read: 1 TrafficSplit ({api_version})");
+            assert!(checked.text.contains(&unread), "{}", checked.text);
+        }
+        let json: Value =
+            serde_json::from_str(&run(&[&other], &["-o", "json"]).text).expect("JSON");
+        assert_eq!(json["splits"], 0);
+
+        // Beside one that is judged.
+        let good = canary().replace("name: canary", "name: good");
+        let checked = run(&[&web, &v1, &v2, &good, &other], &["--strict"]);
+        assert_eq!(
+            checked.code,
+            Some(i32::from(is_slip)),
+            "{api_version}: {}",
+            checked.text
+        );
+        if is_slip {
+            checked.assert_says(&[("warning", "UnknownApiVersion", "apiVersion")]);
+            let remedy = "write split.smi-spec.io/v1alpha4 (";
+            assert!(checked.text.contains(remedy), "{}", checked.text);
+        }
+    }
+    // One of the right group is refused, and so it was judged.
+    let checked = check(&[&written("split.smi-spec.io/v1")]);
+    assert_eq!(checked.code, Some(1));
+    checked.assert_says(&[("refused", "Unreadable", "apiVersion")]);
+}
+
+#[test]
+fn items_of_a_list_that_are_nothing_are_told() {
+    let list = |item: &str| format!("apiVersion: v1\nkind: List\nitems:\n- {item}\n");
+    let checked = run(&[&list("null"), &canary()], &["--strict"]);
+    assert_eq!(checked.code, Some(1), "{}", checked.text);
+    assert!(
+        checked.text.contains("warning (NotAnObject)"),
+        "{}",
+        checked.text
+    );
+    assert!(checked.text.contains("item 1)"), "{}", checked.text);
+    for item in ["{apiVersion: v1}", "{apiVersion: '', kind: ''}", "{}"] {
+        let checked = run(&[&list(item), &canary()], &[]);
+        assert_eq!(checked.code, Some(1), "{item}: {}", checked.text);
+        assert!(!checked.text.contains("not read"), "{}", checked.text);
+    }
+}
+
+#[test]
+fn nothing_is_judged_of_an_empty_device() {
+    let output = Command::new(env!("CARGO_BIN_EXE_splitter-agent"))
+        .args(["check", "/dev/null"])
+        .output()
+        .expect("splitter-agent");
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+}
+
+#[test]
+fn a_weight_that_is_almost_0_is_not_0() {
+    let [web, v1, v2] = shop();
+    let split = split("v1alpha4", "web", &[("web-v1", "1e-400"), ("web-v2", "1")]);
+    let checked = check(&[&web, &v1, &v2, &split]);
+    assert_eq!(checked.code, Some(1), "{}", checked.text);
+    assert!(
+        checked.text.contains("1e-400 is too small"),
+        "{}",
+        checked.text
+    );
+}
+
+/// Backends that differ in a field that is not known are not the same backend twice.
+#[test]
+fn backends_of_other_namespaces_are_not_to_be_added_up() {
+    let [web, v1, _] = shop();
+    let split = split("v1alpha4", "web", &[("web-v1", "9"), ("web-v1", "1")]);
+    let split = split
+        .replace("weight: 9}", "weight: 9, namespace: blue}")
+        .replace("weight: 1}", "weight: 1, namespace: green}");
+    check(&[&web, &v1, &split]).assert_says(&[
+        (
+            "refused",
+            "UnknownRestriction",
+            "spec.backends[0].namespace",
+        ),
+        (
+            "refused",
+            "UnknownRestriction",
+            "spec.backends[1].namespace",
+        ),
+    ]);
+}
+
+#[test]
+fn a_backend_without_a_name_does_not_shift_the_others() {
+    let [web, v1, _] = shop();
+    let backends = [("nameless", "1"), ("web-v1", "9"), ("web-v2", "1")];
+    let split = split("v1alpha4", "web", &backends).replace("service: nameless, ", "");
+    check(&[&web, &v1, &split]).assert_says(&[
+        ("refused", "InvalidBackend", "spec.backends[0].service"),
+        ("warning", "LeafServiceMissing", "spec.backends[2]"),
+    ]);
+}
+
+/// What is wrong a hundred thousand times is told a few times, and soon.
+#[test]
+fn a_split_of_any_size_is_judged_in_seconds_and_in_a_few_lines() {
+    const COUNT: usize = 100_000;
+    let services = ["web", "web-v1", "web-v2"].map(|name| {
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "shop"},
+            "spec": {"selector": {"app": name}, "ports": [{"port": 80}]},
+        })
+        .to_string()
+    });
+    let of = |backend: &dyn Fn(usize) -> (String, Value)| {
+        let backends: Vec<Value> = (0..COUNT)
+            .map(|index| {
+                let (service, weight) = backend(index);
+                json!({"service": service, "weight": weight})
+            })
+            .collect();
+        json!({
+            "apiVersion": "split.smi-spec.io/v1alpha4", "kind": "TrafficSplit",
+            "metadata": {"name": "canary", "namespace": "shop"},
+            "spec": {"service": "web", "backends": backends},
+        })
+        .to_string()
+    };
+    let one_of_two = |index: usize| ["web-v1", "web-v2"][index % 2].to_owned();
+    for (split, says) in [
+        (
+            of(&|index| (one_of_two(index), json!(1))),
+            "DuplicateBackend",
+        ),
+        (of(&|index| (one_of_two(index), json!(-1))), "InvalidWeight"),
+        (
+            of(&|index| (format!("Not a name {index}"), json!("900m"))),
+            "InvalidBackendName",
+        ),
+        (
+            of(&|index| (format!("web-v{index}"), json!(1))),
+            "TooManyBackends",
+        ),
+    ] {
+        let start = Instant::now();
+        let text = [&services[..], &[split]].concat().join("\n");
+        let checked = run_file("manifests.json", &text, &[]);
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(60), "{says}: {took:?}");
+        assert_eq!(checked.code, Some(1), "{says}");
+        assert!(checked.text.contains(says), "{says}: {}", checked.text);
+        let lines = checked.text.lines().count();
+        assert!(lines < 50, "{says}: {lines} lines");
+        let is_counted = checked.text.contains("more like it");
+        assert!(is_counted || says == "TooManyBackends", "{}", checked.text);
+        println!("{says}: {took:?}, {lines} lines");
+    }
 }

@@ -5,13 +5,13 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tracing::debug;
 
 use super::documents::{self, Document, Syntax, SyntaxError};
 use super::offline::{UnreadKind, WrittenRoute};
 use crate::compile::{Diagnostic, Severity};
-use crate::objects::{self, Kind, Object, inert};
+use crate::objects::{self, Kind, Object, inert, shown};
 use crate::reason;
 
 /// The content of a file.
@@ -111,21 +111,29 @@ impl Content {
 
     fn decode(&mut self, path: &Path, place: DocumentPlace, value: Value, keep: Keep) {
         let kind = UnreadKind::of(&value);
-        let is_route = Kind::from_name(text(&value, "kind")).is_some_and(Kind::is_route);
+        let (api_version, name) = (text(&value, "apiVersion"), text(&value, "kind"));
+        let is_route = Kind::of(api_version, name).is_some_and(Kind::is_route);
+        let slip = slip(&value);
         if keep == Keep::Routes && is_route {
             self.routes.push(WrittenRoute {
                 value: value.clone(),
                 place: shown_place(path, place),
             });
         }
-        let is_none =
-            place.item.is_none() && is_absent(&value, "apiVersion") && is_absent(&value, "kind");
+        let is_none = value.is_null()
+            || place.item.is_none() && is_absent(&value, "apiVersion") && is_absent(&value, "kind");
+        // Only an empty document is no mistake, and those are left out already.
+        let value = if value.is_null() { json!({}) } else { value };
         match objects::decode(value) {
             Ok(Some(object)) => self.objects.push(PlacedObject { object, place }),
             Ok(None) => {
                 let file = inert(&path.to_string_lossy()).into_owned();
                 debug!(%file, %place, %kind, "kind is not used, ignored");
                 *self.unread.entry(kind).or_default() += 1;
+                self.problems.extend(slip.map(|mut slip| {
+                    slip.message += &format!(" ({})", shown_place(path, place));
+                    slip
+                }));
             }
             Err(error) => {
                 let mut problem = Diagnostic::from(error);
@@ -178,9 +186,30 @@ fn into_items(mut value: Value) -> Result<Vec<Value>, Value> {
     Ok(items)
 }
 
-/// Whether a field is not there, or `null`.
+/// What is to be said of an object that would be read, but for a slip in its `apiVersion`.
+fn slip(value: &Value) -> Option<Diagnostic> {
+    let (api_version, name) = (text(value, "apiVersion"), text(value, "kind"));
+    if Kind::of(api_version, name).is_some() {
+        return None;
+    }
+    let meant = Kind::meant_by(api_version, name)?;
+    Some(Diagnostic {
+        object: objects::reference_of(value.as_object()?),
+        severity: Severity::Warning,
+        reason: reason::UNKNOWN_API_VERSION,
+        field: "apiVersion".to_owned(),
+        message: format!(
+            "{} has no {meant}, so it is not read; write {}",
+            shown(&Value::from(api_version)),
+            meant.api_version()
+        ),
+    })
+}
+
+/// Whether a field is not there, `null` or empty.
 fn is_absent(value: &Value, field: &str) -> bool {
-    value.get(field).is_none_or(Value::is_null)
+    let value = value.get(field);
+    value.is_none_or(|value| value.is_null() || value.as_str() == Some(""))
 }
 
 /// A field as text; empty if it is none.

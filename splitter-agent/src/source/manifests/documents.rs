@@ -57,9 +57,48 @@ pub(super) fn parse(bytes: &[u8], syntax: Syntax) -> Result<Vec<Document>, Synta
         }
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    match syntax {
+    let documents = match syntax {
         Syntax::Yaml => parse_yaml(text),
         Syntax::Json => parse_json(text),
+    }?;
+    // Such a number is 0 as soon as it has been read. In a comment it does no harm, so there must
+    // be a 0 that it may have become.
+    if documents
+        .iter()
+        .any(|document| has_float_zero(&document.value))
+        && let Some(number) = vanishing(text)
+    {
+        let start = number.as_ptr() as usize - text.as_ptr() as usize;
+        return Err(SyntaxError {
+            position: Some(position(&text.as_bytes()[..start])),
+            message: format!("{} is too small a number to be told from 0", inert(number)),
+        });
+    }
+    Ok(documents)
+}
+
+/// The first number that is not 0 as it is written, and is as a float.
+fn vanishing(text: &str) -> Option<&str> {
+    let separators = |character: char| character.is_whitespace() || ",:[]{}".contains(character);
+    text.split(separators).find(|word| {
+        let is_number =
+            word.starts_with(|first: char| first.is_ascii_digit() || "+-.".contains(first));
+        let may_be_tiny = || word.len() > 300 || word.contains("e-") || word.contains("E-");
+        is_number
+            && may_be_tiny()
+            && word.parse() == Ok(0f64)
+            && (word.split(['e', 'E']).next())
+                .is_some_and(|digits| digits.contains(|digit| matches!(digit, '1'..='9')))
+    })
+}
+
+/// Whether there is a 0 that was written with a point or an exponent.
+fn has_float_zero(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.is_f64() && number.as_f64() == Some(0.0),
+        Value::Array(items) => items.iter().any(has_float_zero),
+        Value::Object(fields) => fields.values().any(has_float_zero),
+        _ => false,
     }
 }
 
@@ -401,6 +440,35 @@ mod tests {
                 .expect_err("repeated")
                 .message;
             assert!(!message.contains(['\u{1b}', '\u{202e}']), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_would_become_0_is_refused() {
+        for number in [
+            "1e-400",
+            "-2.5E-999",
+            ".1e-400",
+            &format!("0.{}1", "0".repeat(400)),
+        ] {
+            for syntax in [Syntax::Yaml, Syntax::Json] {
+                let text = format!("{{\"a\":\n {number}}}");
+                if syntax == Syntax::Json && number.starts_with('.') {
+                    continue;
+                }
+                let error = parse(text.as_bytes(), syntax).expect_err("too small");
+                assert_eq!(error.position, Some((2, 2)), "{number}");
+                assert!(error.message.starts_with(number), "{}", error.message);
+            }
+        }
+        for harmless in [
+            "a: 1e-300",
+            "a: 0.0",
+            "a: 0e-400",
+            "a: '1e-400'",
+            "a: 0 # 1e-400",
+        ] {
+            yaml(harmless);
         }
     }
 

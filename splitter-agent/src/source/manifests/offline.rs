@@ -139,8 +139,9 @@ fn read(paths: &[PathBuf], mut collection: Collection) -> Result<Collection, Sou
                 source,
             },
         })?;
-        if metadata.file_type().is_fifo() {
-            // A user who names a pipe expects to wait for its writer.
+        let file_type = metadata.file_type();
+        if file_type.is_fifo() || file_type.is_char_device() {
+            // A user who names a pipe expects to wait for its writer. /dev/null is empty.
             if streams.insert(path) {
                 collection.take_stream(path, File::open(path).and_then(read_stream));
             }
