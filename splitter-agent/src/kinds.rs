@@ -47,3 +47,143 @@ pub(crate) fn all() -> impl Iterator<Item = Kind> + Clone {
     let added = ADDED.get_or_init(Vec::new);
     BUILT_IN.iter().chain(added).copied()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::objects::{Availability, Purpose, Resource};
+
+    /// What a rule of a role allows: verbs on a resource of a group, or on some objects of it.
+    #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    struct Right {
+        group: String,
+        resource: String,
+        names: Vec<String>,
+        verbs: Vec<String>,
+    }
+
+    impl Right {
+        fn new(group: &str, resource: &str, names: &[String], verbs: &[&str]) -> Self {
+            Self {
+                group: group.to_owned(),
+                resource: resource.to_owned(),
+                names: names.to_vec(),
+                verbs: verbs.iter().map(ToString::to_string).collect(),
+            }
+        }
+    }
+
+    fn rights(role: &str) -> BTreeSet<Right> {
+        let role: Value = serde_saphyr::from_str(role).expect("YAML");
+        let texts = |value: &Value| -> Vec<String> {
+            let texts = value.as_array().into_iter().flatten();
+            texts
+                .map(|text| text.as_str().expect("text").to_owned())
+                .collect()
+        };
+        let mut rights = BTreeSet::new();
+        for rule in role["rules"].as_array().expect("rules") {
+            for group in texts(&rule["apiGroups"]) {
+                for resource in texts(&rule["resources"]) {
+                    rights.insert(Right {
+                        group: group.clone(),
+                        resource,
+                        names: texts(&rule["resourceNames"]),
+                        verbs: texts(&rule["verbs"]),
+                    });
+                }
+            }
+        }
+        rights
+    }
+
+    const CLUSTER_ROLE: &str = include_str!("../../deploy/base/cluster-role.yaml");
+    const ROLE: &str = include_str!("../../deploy/base/role.yaml");
+
+    /// A template of the chart without what only Helm understands.
+    fn plain(template: &str) -> String {
+        let lines = template.lines().filter(|line| !line.contains("{{"));
+        lines.map(|line| format!("{line}\n")).collect()
+    }
+
+    /// Every right that the kinds ask for, by what the documentation calls it.
+    fn needed() -> Vec<(String, Right)> {
+        let mut needed = Vec::new();
+        for kind in Kind::all() {
+            let Resource { plural, group, .. } = kind.resource;
+            let verbs: &[&str] = match kind.purpose {
+                Purpose::OwnNode => &["get"],
+                Purpose::Route | Purpose::Dependency => &["list", "watch"],
+            };
+            needed.push((format!("{kind}s"), Right::new(group, plural, &[], verbs)));
+            if kind.has_status {
+                let status = format!("{plural}/status");
+                let right = Right::new(group, &status, &[], &["patch"]);
+                needed.push((format!("status of {kind}s"), right));
+            }
+        }
+        let optional = Kind::all().filter(|kind| kind.availability == Availability::Optional);
+        let names: Vec<String> = optional.clone().map(Kind::definition_name).collect();
+        let kinds: Vec<String> = optional.map(|kind| format!("{kind}s")).collect();
+        needed.push((
+            format!("the CRD of {}, and no other", kinds.join(" and ")),
+            Right::new(
+                "apiextensions.k8s.io",
+                "customresourcedefinitions",
+                &names,
+                &["get", "list", "watch"],
+            ),
+        ));
+        needed.push((
+            "Events".to_owned(),
+            Right::new("events.k8s.io", "events", &[], &["create", "patch"]),
+        ));
+        needed
+    }
+
+    #[test]
+    fn the_cluster_role_grants_what_the_kinds_need_and_nothing_else() {
+        let needed: BTreeSet<Right> = needed().into_iter().map(|(_, right)| right).collect();
+        assert_eq!(rights(CLUSTER_ROLE), needed);
+        let chart = include_str!("../../deploy/chart/templates/cluster-role.yaml");
+        assert_eq!(rights(&plain(chart)), needed);
+    }
+
+    #[test]
+    fn the_documented_rights_are_those_of_the_roles() {
+        let documentation = include_str!("../../docs/operations.md");
+        let (_, table) = documentation
+            .split_once("| in the API | verbs | for |\n|---|---|---|\n")
+            .expect("the table of rights");
+        let rows = table.lines().take_while(|line| line.starts_with('|'));
+        let documented: BTreeSet<(String, String)> = rows
+            .map(|row| {
+                let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+                assert!(cells.len() == 5 && !cells[3].is_empty(), "{row}: no reason");
+                (cells[1].to_owned(), cells[2].to_owned())
+            })
+            .collect();
+        let mut granted: BTreeSet<(String, String)> = needed()
+            .into_iter()
+            .map(|(name, right)| (name, right.verbs.join(", ")))
+            .collect();
+        let leases: Vec<String> = rights(ROLE)
+            .into_iter()
+            .map(|right| {
+                assert_eq!(right.resource, "leases");
+                let own = if right.names.is_empty() {
+                    ""
+                } else {
+                    " of its own one"
+                };
+                format!("{}{own}", right.verbs.join(", "))
+            })
+            .collect();
+        granted.insert(("Leases in its own namespace".to_owned(), leases.join("; ")));
+        assert_eq!(documented, granted);
+    }
+}
