@@ -52,12 +52,12 @@ pub(super) fn run(args: &CleanupArgs, common: &Common) -> anyhow::Result<Command
                 Err(PinError::Locked(_)) if args.stay && start.elapsed() < PATIENCE => {
                     thread::sleep(Duration::from_millis(100));
                 }
-                // Nothing was touched.
-                Err(error @ PinError::Locked(_)) => return Err(error.into()),
-                result => {
-                    break result
-                        .context("not everything could be removed; run the command again")?;
+                // Everything else was found before anything was touched, and stays as it is.
+                Err(error @ PinError::Io { .. }) => {
+                    return Err(error)
+                        .context("not everything could be removed; run the command again");
                 }
+                result => break result?,
             }
         }
     } else {

@@ -262,3 +262,19 @@ fn bpftool_shows_named_fields() {
     );
     expect("LEAF_NAMES", &["\"leaf\": \"bookstore-v2\""]);
 }
+
+/// What a second run cannot mend is not said to need one.
+#[test]
+fn a_place_that_is_no_pin_directory_is_refused_with_its_own_remedy() {
+    let directory = tempfile::tempdir().unwrap();
+    for place in [text(directory.path()), "/", "/sys/fs/bpf"] {
+        let output = Command::new(BINARY)
+            .args(["cleanup", "--pin-dir", place])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(3), "{place}");
+        let said = stderr(&output);
+        assert!(said.contains("--pin-dir"), "{said}");
+        assert!(!said.contains("run the command again"), "{said}");
+    }
+}
