@@ -36,7 +36,7 @@ fn killing_ending_and_replacing_the_agent_under_load_fails_no_connection_and_los
     }
     // And one that takes over while the one before still runs.
     let mut successor = store.site.spawn(&[]);
-    successor.wait_for_log("waiting for it to end");
+    successor.wait_for_log("waiting for it to exit");
     agent.kill();
     successor.wait_for_log("programs attached");
 

@@ -37,7 +37,7 @@ const RECLAIM_DELAY: Duration = Duration::from_millis(100);
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a new agent waits for the one before it to end.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Fill the maps from a source, attach the programs, and keep both as the source says.
 ///
@@ -301,7 +301,7 @@ async fn lock(pins: &PinDirectory) -> anyhow::Result<PinLock> {
     loop {
         match pins.create().and_then(|()| pins.lock()) {
             Err(PinError::Gone(_)) => {}
-            Err(PinError::Locked(path)) if start.elapsed() < LOCK_PATIENCE => {
+            Err(PinError::Locked(path)) if start.elapsed() < LOCK_TIMEOUT => {
                 if !told {
                     tracing::info!(pins = %path.display(), "another agent is running here; waiting for it to exit");
                     told = true;
