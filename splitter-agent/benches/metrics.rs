@@ -54,7 +54,10 @@ fn main() {
     let metrics = Metrics::new(Telemetry::new(scene.pins.clone(), progress, store));
 
     println!("{splits} splits of two leaves with {ENDPOINTS} endpoints each\n");
-    println!("{:<48}{:>12}{:>12}{:>12}", "", "size", "median", "longest");
+    println!(
+        "{:<36}{:>12}{:>12}{:>12}{:>12}",
+        "", "series", "size", "median", "longest"
+    );
     measure("the first reading", &metrics, 1, || {});
     measure("no connections", &metrics, READINGS, || {});
     let some = (splits / 100).max(1);
@@ -83,19 +86,20 @@ fn main() {
 }
 
 fn measure(what: &str, metrics: &Metrics, readings: usize, mut before_each: impl FnMut()) {
-    let mut bytes = 0;
+    let mut text = String::new();
     let mut times: Vec<Duration> = (0..readings)
         .map(|_| {
             before_each();
             let start = Instant::now();
-            bytes = metrics.encode().expect("text").len();
+            text = metrics.encode().expect("text");
             start.elapsed()
         })
         .collect();
     times.sort_unstable();
-    let size = format!("{:.1} kB", bytes as f64 / 1000.0);
+    let series = text.lines().filter(|line| !line.starts_with('#')).count();
+    let size = format!("{:.1} kB", text.len() as f64 / 1000.0);
     let (median, longest) = (times[times.len() / 2], times[times.len() - 1]);
-    println!("{what:<48}{size:>12}{median:>12.2?}{longest:>12.2?}");
+    println!("{what:<36}{series:>12}{size:>12}{median:>12.2?}{longest:>12.2?}");
 }
 
 fn root(number: usize) -> String {
