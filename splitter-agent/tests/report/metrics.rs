@@ -231,7 +231,9 @@ fn every_connection_of_every_leaf_is_counted() {
     }
     let generation = |name: &str| {
         let object = "destination_namespace=\"bookstore\",split=\"bookstore-split\"";
-        after.get(&format!("splitter_{name}{{kind=\"TrafficSplit\",{object}}}"))
+        after.get(&format!(
+            "splitter_{name}{{kind=\"TrafficSplit\",{object}}}"
+        ))
     };
     assert!(generation("split_generation").is_some(), "{after:#?}");
     assert_eq!(
