@@ -295,6 +295,7 @@ fn of_an_object_that_is_given_twice_the_first_counts_and_the_second_is_refused()
     );
 }
 
+/// Case: OBJECT-GROUP
 #[test]
 fn a_kind_of_another_group_is_not_judged_and_a_slip_is_told() {
     let [web, v1, v2] = shop();
@@ -347,6 +348,7 @@ fn a_kind_of_another_group_is_not_judged_and_a_slip_is_told() {
     checked.assert_says(&[("refused", "Unreadable", "apiVersion")]);
 }
 
+/// Case: FILE-NOT-OBJECT
 #[test]
 fn items_of_a_list_that_are_nothing_are_told() {
     let list = |item: &str| format!("apiVersion: v1\nkind: List\nitems:\n- {item}\n");
@@ -374,6 +376,7 @@ fn nothing_is_judged_of_an_empty_device() {
     assert_eq!(output.status.code(), Some(3), "{output:?}");
 }
 
+/// Case: FILE-BROKEN
 #[test]
 fn a_weight_that_is_almost_0_is_not_0() {
     let [web, v1, v2] = shop();
@@ -388,6 +391,7 @@ fn a_weight_that_is_almost_0_is_not_0() {
 }
 
 /// Backends that differ in a field that is not known are not the same backend twice.
+/// Case: SMI-FIELD-RESTRICTION
 #[test]
 fn backends_of_other_namespaces_are_not_to_be_added_up() {
     let [web, v1, _] = shop();
@@ -421,6 +425,7 @@ fn a_backend_without_a_name_does_not_shift_the_others() {
 }
 
 /// What is wrong a hundred thousand times is told a few times, and soon.
+/// Case: REPORT-SHORT
 #[test]
 fn a_split_of_any_size_is_judged_in_seconds_and_in_a_few_lines() {
     const COUNT: usize = 100_000;
