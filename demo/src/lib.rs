@@ -1,9 +1,9 @@
 //! `cargo xtask demo`: a shop in two versions on this machine, a real agent, and a TrafficSplit that
 //! is edited while a client keeps buying.
 //!
-//! Without a cluster ([`local`]) every pod is a process with a network namespace and a cgroup of its
+//! Without a cluster (`local`) every pod is a process with a network namespace and a cgroup of its
 //! own, and the manifests are files in a directory that the agent watches. With `--cluster`
-//! ([`on_cluster`]) the same is played by `kubectl apply` on two nodes.
+//! (`on_cluster`) the same is played by `kubectl apply` on two nodes.
 //!
 //! - `scenario`: what is shown;
 //! - `steps`: changing the weights and counting who answers, wherever that is;
