@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use splitter_api::{Status, VerdictCounts};
+use splitter_common::layout::LAYOUT_VERSION;
 use testbed::cluster::NodeComponent;
 use testbed::fixtures::{Tally, image};
 
@@ -380,8 +381,8 @@ fn the_maps_tell_the_same_in_the_pod_and_on_the_node() {
     if has_bpftool() {
         let dump = ["-j", "map", "dump", "pinned"];
         for node in cluster.nodes() {
-            let pinned = "/sys/fs/bpf/splitter/v1/LEAF_NAMES";
-            let names = run_on(node, "bpftool", &[&dump[..], &[pinned]].concat());
+            let pinned = format!("/sys/fs/bpf/splitter/v{LAYOUT_VERSION}/LEAF_NAMES");
+            let names = run_on(node, "bpftool", &[&dump[..], &[&pinned]].concat());
             let names: Value = serde_json::from_str(&names).expect("JSON");
             let names = names.as_array().expect("elements").iter();
             let names: Vec<_> = names
