@@ -89,6 +89,7 @@ mod tests {
             namespace: BOOKSTORE.namespace.to_owned(),
             root: "bookstore".to_owned(),
             kind: "TrafficSplit".to_owned(),
+            object_namespace: BOOKSTORE.namespace.to_owned(),
             name: BOOKSTORE.split.to_owned(),
             verdict,
             reason: None,

@@ -133,7 +133,7 @@ fn split(number: usize) -> (Frontend, FrontendPlan) {
             leaf(&format!("{root}-a"), 90, &endpoints),
             leaf(&format!("{root}-b"), 10, &endpoints),
         ],
-        root,
+        root: ObjectName::new(NAMESPACE, root),
     };
     (frontend, split)
 }

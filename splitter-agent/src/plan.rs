@@ -72,8 +72,8 @@ pub struct Plan {
 pub struct FrontendPlan {
     /// The object that asks for it.
     pub origin: Origin,
-    /// Name of the root Service, in the origin's namespace.
-    pub root: String,
+    /// The root Service.
+    pub root: ObjectName,
     /// What to do.
     pub decision: Decision,
     /// Every leaf that the object names, in its order (duplicates summed).
@@ -167,7 +167,7 @@ impl From<Decision> for (Verdict, Reason) {
 /// A leaf of a split.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedLeaf {
-    /// Name of the Service, in the split's namespace.
+    /// Its name: that of the Service, and what else tells it from the other leaves of the root.
     pub service: String,
     /// Weight for people: as configured, times the power of ten that makes all
     /// weights of the split whole.

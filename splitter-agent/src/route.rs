@@ -3,12 +3,12 @@
 
 use std::any::Any;
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use crate::compile::Diagnostics;
-use crate::objects::{Identity, Kind, ObjectName, ObjectReference, Timestamp, Weight};
+use crate::objects::{Identity, Kind, ObjectName, ObjectReference, ServicePort, Timestamp, Weight};
 use crate::plan::{Frontend, Origin};
 
 /// An object that asks for splits, as it was read.
@@ -141,7 +141,10 @@ impl Route {
 pub struct Claim {
     /// The object.
     pub origin: Origin,
-    /// When the object was created. Of two claims on one root the older one wins.
+    /// The object's [`Entry::precedence`](crate::objects::Entry::precedence).
+    pub precedence: u8,
+    /// When the object was created. Of two claims of one precedence on one root the older one
+    /// wins.
     pub created: Option<Timestamp>,
     /// The root Service.
     pub root: ObjectName,
@@ -149,66 +152,105 @@ pub struct Claim {
     pub root_field: String,
     /// The ports of the root that it is about.
     pub ports: Ports,
+    /// Whose connections it is about.
+    pub clients: Clients,
     /// What it asks for; `None` if it was refused. The claim stays, so that whoever asks
     /// why the root is not split can be told.
     pub split: Option<Split>,
 }
 
-/// Ports of a root.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ports {
-    /// All of them.
-    All,
-    /// Those of these numbers, whatever their protocol.
-    Some(BTreeSet<u16>),
+/// Ports of a root: those that meet every condition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ports {
+    /// Their numbers, whatever their protocol; `None` for any.
+    pub numbers: Option<BTreeSet<u16>>,
+    /// Their name; `None` for any.
+    pub name: Option<String>,
 }
 
 impl Ports {
+    /// All of them.
+    pub const ALL: Self = Self {
+        numbers: None,
+        name: None,
+    };
+
     /// The port of this number alone.
     #[must_use]
     pub fn one(port: u16) -> Self {
-        Self::Some(BTreeSet::from([port]))
+        Self {
+            numbers: Some(BTreeSet::from([port])),
+            ..Self::ALL
+        }
+    }
+
+    /// Whether they are all ports of any Service.
+    #[must_use]
+    pub fn are_all(&self) -> bool {
+        *self == Self::ALL
     }
 
     /// Whether a port is among them.
     #[must_use]
-    pub fn covers(&self, port: u16) -> bool {
-        match self {
-            Self::All => true,
-            Self::Some(ports) => ports.contains(&port),
-        }
+    pub fn covers(&self, port: &ServicePort) -> bool {
+        let Self { numbers, name } = self;
+        let is_number = |numbers: &BTreeSet<u16>| numbers.contains(&port.port);
+        numbers.as_ref().is_none_or(is_number)
+            && name.as_ref().is_none_or(|name| *name == port.name)
     }
 
-    /// Whether every port of another claim is among them.
+    /// Whether every port of another claim is among them, whatever ports the root has.
     #[must_use]
     pub fn cover(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::All, _) => true,
-            (Self::Some(_), Self::All) => false,
-            (Self::Some(ports), Self::Some(others)) => others.is_subset(ports),
-        }
+        let covers_numbers = match (&self.numbers, &other.numbers) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(numbers), Some(others)) => others.is_subset(numbers),
+        };
+        covers_numbers && (self.name.is_none() || self.name == other.name)
     }
 }
 
 /// A split of a root.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Split {
-    /// Whose connections are split.
-    pub clients: Clients,
     /// The field that lists the leaves.
     pub leaves_field: String,
     /// Its leaves: at least one, each once.
     pub leaves: Vec<Leaf>,
-    /// What becomes of connections while no leaf with a weight above 0 has a ready
-    /// endpoint.
-    pub on_no_endpoints: OnNoEndpoints,
+    /// What becomes of the share of a leaf without a ready endpoint.
+    pub unready_share: UnreadyShare,
 }
 
-/// Whose connections are split.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whose connections a claim is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Clients {
     /// Everyone's.
     Everyone,
+    /// Those of some pods.
+    Some(ClientSelector),
+}
+
+/// Pods that connect: those that meet every condition.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClientSelector {
+    /// Their namespaces; `None` for any.
+    pub namespaces: Option<BTreeSet<String>>,
+    /// Labels that they have.
+    pub labels: BTreeMap<String, String>,
+    /// Whether the claim comes before those for any other clients, as a consumer route does
+    /// (GEP-1294).
+    pub is_consumer: bool,
+}
+
+/// What becomes of the share of a leaf without a ready endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnreadyShare {
+    /// The other leaves share it in proportion; while none with a weight above 0 has a ready
+    /// endpoint, this happens to every connection.
+    GivenAway(OnNoEndpoints),
+    /// Its connections are refused.
+    Refused,
 }
 
 /// What becomes of a connection that no leaf can take.
@@ -221,7 +263,7 @@ pub enum OnNoEndpoints {
     PassThrough,
 }
 
-/// A leaf of a split. While it has no endpoints, the others share its connections.
+/// A leaf of a split.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Leaf {
     /// Its name, for reports.
@@ -230,6 +272,8 @@ pub struct Leaf {
     pub service: Option<ObjectName>,
     /// The port of its Service; `None` for the number that the client dials.
     pub port: Option<u16>,
+    /// The name of the subset of its Service's endpoints; `None` for all of them.
+    pub subset: Option<String>,
     /// Its weight.
     pub weight: Weight,
     /// The field that is the leaf.
@@ -245,13 +289,14 @@ impl Leaf {
 }
 
 impl Claim {
-    /// Which of two claims comes first: the older one, those of unknown age last, and
-    /// then by name. The same on every node.
+    /// Which of two claims comes first: that of the kind that takes precedence, then the older
+    /// one, those of unknown age last, and then by name. The same on every node.
     #[must_use]
     pub fn by_seniority(&self, other: &Self) -> Ordering {
         let unknown = |claim: &Self| claim.created.is_none();
-        unknown(self)
-            .cmp(&unknown(other))
+        self.precedence
+            .cmp(&other.precedence)
+            .then_with(|| unknown(self).cmp(&unknown(other)))
             .then_with(|| self.created.cmp(&other.created))
             .then_with(|| self.origin.namespace.cmp(&other.origin.namespace))
             .then_with(|| self.origin.name.cmp(&other.origin.name))

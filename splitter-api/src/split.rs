@@ -11,13 +11,15 @@ pub struct Split {
     /// What clients connect to, as `ADDRESS:PORT/PROTOCOL`, for example `10.96.0.10:80/TCP` or
     /// `[fd00::10]:80/TCP`.
     pub frontend: String,
-    /// Namespace of the object and of the Services.
+    /// Namespace of the root Service.
     pub namespace: String,
     /// Name of the root Service.
     pub root: String,
     /// Kind of the object that asks for the split, for example `TrafficSplit`; `SelfTest` for the
     /// agent's own frontend, and `unknown` if this version does not know the kind.
     pub kind: String,
+    /// Namespace of that object.
+    pub object_namespace: String,
     /// Name of that object.
     pub name: String,
     /// What the maps say of connections to the frontend.
@@ -48,7 +50,8 @@ impl Split {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Leaf {
-    /// Name of the leaf Service.
+    /// Name of the leaf: that of its Service, and what else tells it from the other leaves of the
+    /// root, as in `web`, `web.other-namespace`, `web:8080` and `web@subset`.
     pub service: String,
     /// Its weight as configured, times the power of ten that makes all weights of the split whole.
     pub weight: u64,

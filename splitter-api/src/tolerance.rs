@@ -20,7 +20,7 @@ fn fields_and_words_that_a_newer_agent_adds_are_survived() {
         "warnings": [],
         "splits": [{
             "frontend": "10.96.0.10:80/TCP", "namespace": "shop", "root": "web",
-            "kind": "HTTPRoute", "name": "web", "verdict": "mirror", "reason": "SomethingNew",
+            "kind": "HTTPRoute", "object_namespace": "shop", "name": "web", "verdict": "mirror", "reason": "SomethingNew",
             "message": "something new", "state": "mirrored", "generation": 4,
             "connections": u64::MAX, "weights_sum": 10,
             "leaves": [{

@@ -272,12 +272,14 @@ pub type Text<const N: usize> = [i8; N];
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct FrontendNames {
-    /// Namespace of the root Service and of the object.
-    pub namespace: Text<64>,
+    /// Namespace of the root Service.
+    pub root_namespace: Text<64>,
     /// Name of the root Service.
     pub root: Text<64>,
     /// Kind of the object that asks for the split.
     pub kind: Text<32>,
+    /// Namespace of that object.
+    pub namespace: Text<64>,
     /// Name of that object.
     pub name: Text<256>,
 }
@@ -286,12 +288,12 @@ pub struct FrontendNames {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct LeafNames {
-    /// Namespace of the root and the leaf Service.
-    pub namespace: Text<64>,
+    /// Namespace of the root Service.
+    pub root_namespace: Text<64>,
     /// Name of the root Service.
     pub root: Text<64>,
-    /// Name of the leaf Service.
-    pub leaf: Text<64>,
+    /// Name of the leaf: its Service, and what else tells it from others of the root.
+    pub leaf: Text<256>,
 }
 
 const _: () = {

@@ -48,9 +48,10 @@ pub(crate) fn split(frontend: Frontend, view: &FrontendView, is_attached: bool) 
     let word = reason::of_record(reason);
     Split {
         frontend: frontend.to_string(),
-        namespace: plan.origin.namespace.clone(),
-        root: plan.root.clone(),
+        namespace: plan.root.namespace.clone(),
+        root: plan.root.name.clone(),
         kind: plan.origin.kind.to_owned(),
+        object_namespace: plan.origin.namespace.clone(),
         name: plan.origin.name.clone(),
         verdict: plan.decision.into(),
         reason: word.map(str::to_owned),

@@ -74,8 +74,8 @@ impl Target {
                 name,
                 port,
             } => {
-                split.origin.namespace == *namespace
-                    && split.root == *name
+                split.root.namespace == *namespace
+                    && split.root.name == *name
                     && port.is_none_or(|port| frontend.address.port() == port)
             }
         }

@@ -11,7 +11,7 @@ use super::store::Store;
 use crate::objects::{ObjectName, Service};
 use crate::plan::{Frontend, FrontendPlan, Origin, protocol_name};
 use crate::reason;
-use crate::route::{Claim, Ports};
+use crate::route::Claim;
 
 /// A claim, and the frontends that it claims.
 type Claimed = (Arc<FrontendClaim>, SortedVecSet<Frontend>);
@@ -29,6 +29,7 @@ pub(super) struct FrontendClaims {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct FrontendClaim {
     is_refused: bool,
+    precedence: u8,
     origin: Origin,
     root: ObjectName,
 }
@@ -93,8 +94,9 @@ impl FrontendClaims {
     pub(super) fn reserve(&mut self, frontend: Frontend, split: &FrontendPlan) {
         let claim = FrontendClaim {
             is_refused: false,
+            precedence: 0,
             origin: split.origin.clone(),
-            root: ObjectName::new(&*split.origin.namespace, &*split.root),
+            root: split.root.clone(),
         };
         let claims = self.by_frontend.entry(frontend).or_default();
         claims.insert(Arc::new(claim));
@@ -147,6 +149,7 @@ pub(super) fn claimed_frontends(
         .map(|(claim, frontends)| {
             let claim = FrontendClaim {
                 is_refused: claim.split.is_none(),
+                precedence: claim.precedence,
                 origin: claim.origin.clone(),
                 root: root.clone(),
             };
@@ -158,8 +161,7 @@ pub(super) fn claimed_frontends(
 /// The frontends of each of these claims, in their order.
 pub(super) fn owned(service: &Service, ranked: &[&Claim]) -> Vec<BTreeSet<Frontend>> {
     let mut owned = vec![BTreeSet::new(); ranked.len()];
-    for frontend in resolve::frontends(service) {
-        let port = frontend.address.port();
+    for (port, frontend) in resolve::frontends_by_port(service) {
         let owner = ranked.iter().position(|claim| claim.ports.covers(port));
         if let Some(frontends) = owner.and_then(|owner| owned.get_mut(owner)) {
             frontends.insert(frontend);
@@ -182,13 +184,10 @@ pub(super) fn emit_losses(
     let mut lost: BTreeMap<usize, BTreeSet<String>> = BTreeMap::new();
     let mut keeps_some = false;
     for port in &service.ports {
-        if !claim.ports.covers(port.port) {
+        if !claim.ports.covers(port) {
             continue;
         }
-        match before
-            .iter()
-            .position(|other| other.ports.covers(port.port))
-        {
+        match before.iter().position(|other| other.ports.covers(port)) {
             Some(winner) => {
                 let port = format!("{}/{}", port.port, protocol_name(port.protocol));
                 lost.entry(winner).or_default().insert(port);
@@ -201,15 +200,16 @@ pub(super) fn emit_losses(
             continue;
         };
         let ports: Vec<String> = ports.into_iter().collect();
-        let what = match (&claim.ports, &winner.ports) {
-            (Ports::All, Ports::All) => format!("Service {} is", claim.root),
-            _ => format!(
+        let what = if claim.ports.are_all() && winner.ports.are_all() {
+            format!("Service {} is", claim.root)
+        } else {
+            format!(
                 "{} {} of Service {} {}",
                 if ports.len() == 1 { "port" } else { "ports" },
                 ports.join(", "),
                 claim.root,
                 if ports.len() == 1 { "is" } else { "are" },
-            ),
+            )
         };
         if keeps_some {
             let message = format!(

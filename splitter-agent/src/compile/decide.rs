@@ -12,7 +12,7 @@ use super::store::Store;
 use super::waiting;
 use crate::objects::{AddressFamily, Kind, Service};
 use crate::plan::{Decision, Frontend, PlannedLeaf};
-use crate::route::{Leaf, OnNoEndpoints, Split, display_weights};
+use crate::route::{OnNoEndpoints, Split, UnreadyShare, display_weights};
 
 /// A decision.
 pub(super) enum Decided {
@@ -65,7 +65,7 @@ pub(super) fn decide(
         } else {
             note(store, split, frontend, &offers, findings);
         }
-        let leaves = planned_leaves(&split.leaves, decision, offers, states);
+        let leaves = planned_leaves(split, decision, offers, states);
         return Decided::Known((decision, leaves));
     }
     let finding = Finding {
@@ -86,12 +86,9 @@ pub(super) fn decide(
         kinds,
         planned: (
             not_known_yet,
-            planned_leaves(&split.leaves, not_known_yet, offers.clone(), told),
+            planned_leaves(split, not_known_yet, offers.clone(), told),
         ),
-        at_face_value: (
-            decision,
-            planned_leaves(&split.leaves, decision, offers, states),
-        ),
+        at_face_value: (decision, planned_leaves(split, decision, offers, states)),
     }
 }
 
@@ -144,23 +141,9 @@ pub(super) fn decision(
     if protocol != Protocol::Tcp {
         return Decision::PassThrough(Reason::ProtocolNotSplit);
     }
-    if offers
-        .iter()
-        .all(|offer| *offer == LeafEndpoints::NoService)
-    {
-        return Decision::PassThrough(Reason::NoLeafService);
-    }
-    if offers
-        .iter()
-        .all(|offer| matches!(offer, LeafEndpoints::NoService | LeafEndpoints::NoPort))
-    {
-        return Decision::PassThrough(Reason::NoLeafPort);
-    }
-    if !offers
-        .iter()
-        .any(|offer| matches!(offer, LeafEndpoints::Endpoints { .. }))
-    {
-        return Decision::PassThrough(Reason::NoLeafFamily);
+    let gives_away = matches!(split.unready_share, UnreadyShare::GivenAway(_));
+    if let Some(reason) = no_leaf(offers).filter(|_| gives_away) {
+        return Decision::PassThrough(reason);
     }
     if states.iter().all(|state| *state == LeafState::WeightZero) {
         return Decision::Refuse(Reason::AllWeightsZero);
@@ -168,20 +151,39 @@ pub(super) fn decision(
     if states.iter().copied().any(takes_its_share) {
         return Decision::Split;
     }
-    match split.on_no_endpoints {
-        OnNoEndpoints::Refuse => Decision::Refuse(Reason::NoReadyEndpoints),
-        OnNoEndpoints::PassThrough => Decision::PassThrough(Reason::NoReadyEndpoints),
+    match split.unready_share {
+        UnreadyShare::GivenAway(OnNoEndpoints::PassThrough) => {
+            Decision::PassThrough(Reason::NoReadyEndpoints)
+        }
+        UnreadyShare::GivenAway(OnNoEndpoints::Refuse) | UnreadyShare::Refused => {
+            Decision::Refuse(Reason::NoReadyEndpoints)
+        }
     }
+}
+
+/// Why there is no leaf at all that could have endpoints.
+fn no_leaf(offers: &[LeafEndpoints]) -> Option<Reason> {
+    let mut best = Reason::NoLeafService;
+    for offer in offers {
+        match offer {
+            LeafEndpoints::Endpoints { .. } => return None,
+            LeafEndpoints::NoFamily => best = Reason::NoLeafFamily,
+            LeafEndpoints::NoPort if best == Reason::NoLeafService => best = Reason::NoLeafPort,
+            LeafEndpoints::NoPort | LeafEndpoints::NoService => {}
+        }
+    }
+    Some(best)
 }
 
 fn takes_its_share(state: LeafState) -> bool {
     matches!(state, LeafState::Ready | LeafState::Terminating)
 }
 
-/// The weights of the leaves that take their share, and 0 for the others.
-pub(super) fn counted(leaves: &[Leaf], states: &[LeafState]) -> Vec<u128> {
-    let leaves = leaves.iter().zip(states);
-    let weights = leaves.map(|(leaf, state)| match takes_its_share(*state) {
+/// The weights of the leaves that keep their share, and 0 for the others.
+pub(super) fn counted(split: &Split, states: &[LeafState]) -> Vec<u128> {
+    let keeps_all = split.unready_share == UnreadyShare::Refused;
+    let leaves = split.leaves.iter().zip(states);
+    let weights = leaves.map(|(leaf, state)| match keeps_all || takes_its_share(*state) {
         true => leaf.weight.nanos(),
         false => 0,
     });
@@ -189,17 +191,18 @@ pub(super) fn counted(leaves: &[Leaf], states: &[LeafState]) -> Vec<u128> {
 }
 
 fn planned_leaves(
-    leaves: &[Leaf],
+    split: &Split,
     decision: Decision,
     offers: Vec<LeafEndpoints>,
     states: Vec<LeafState>,
 ) -> Vec<PlannedLeaf> {
     let counted = match decision {
-        Decision::Split => counted(leaves, &states),
-        Decision::Refuse(_) | Decision::PassThrough(_) => vec![0; leaves.len()],
+        Decision::Split => counted(split, &states),
+        Decision::Refuse(_) | Decision::PassThrough(_) => vec![0; split.leaves.len()],
     };
-    let weights = display_weights(leaves);
-    leaves
+    let weights = display_weights(&split.leaves);
+    split
+        .leaves
         .iter()
         .zip(weights)
         .zip(shares(&counted))

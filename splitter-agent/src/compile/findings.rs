@@ -10,7 +10,7 @@ use super::store::Store;
 use crate::objects::{AddressFamily, Service};
 use crate::plan::{Frontend, protocol_name};
 use crate::reason;
-use crate::route::{Claim, Leaf, OnNoEndpoints, Split};
+use crate::route::{Claim, Leaf, OnNoEndpoints, Split, UnreadyShare};
 
 /// One thing that is true of a frontend.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,13 +30,24 @@ pub(super) enum Subject {
     Overlap,
     /// Why a leaf does not take its share.
     Leaf {
-        /// Its store.
+        /// Its number.
         leaf: usize,
         /// Its state.
         state: LeafState,
-        /// Whether other leaves take over its share.
-        others_share: bool,
+        /// What becomes of its share.
+        share: Share,
     },
+}
+
+/// What becomes of the share of a leaf that does not take it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Share {
+    /// What becomes of every connection.
+    LikeAll,
+    /// The other leaves have it.
+    GivenAway,
+    /// It is refused.
+    Refused,
 }
 
 /// Everything that is true of a root's frontends.
@@ -98,14 +109,10 @@ impl Findings {
                             place.ports.text
                         ),
                     }),
-                    Subject::Leaf {
-                        leaf,
-                        state,
-                        others_share,
-                    } => split
+                    Subject::Leaf { leaf, state, share } => split
                         .leaves
                         .get(leaf)
-                        .and_then(|leaf| of_leaf(store, leaf, state, &place, others_share, why)),
+                        .and_then(|leaf| of_leaf(store, leaf, state, &place, share, why)),
                 };
                 if let Some(Said {
                     field,
@@ -255,9 +262,11 @@ fn of_frontend(
             format!(
                 "no backend with a weight above 0 has a ready endpoint for {list}, so connections \
                  {} until one has{}",
-                match split.on_no_endpoints {
-                    OnNoEndpoints::Refuse => "are refused",
-                    OnNoEndpoints::PassThrough => "pass through unsplit",
+                match split.unready_share {
+                    UnreadyShare::GivenAway(OnNoEndpoints::PassThrough) => "pass through unsplit",
+                    UnreadyShare::GivenAway(OnNoEndpoints::Refuse) | UnreadyShare::Refused => {
+                        "are refused"
+                    }
                 },
                 bracketed(why),
             ),
@@ -303,7 +312,7 @@ fn of_leaf(
     leaf: &Leaf,
     state: LeafState,
     place: &Place,
-    others_share: bool,
+    share: Share,
     why: &str,
 ) -> Option<Said> {
     // Of one that can never be a Service, the translator has told.
@@ -311,10 +320,12 @@ fn of_leaf(
     let Place { ports, family } = place;
     let list = &ports.text;
     let family_name = family.map_or("", AddressFamily::name);
-    let share = if others_share {
-        ", so the other backends share its connections"
-    } else {
-        ""
+    let kind_of_share = share;
+    let others_share = share == Share::GivenAway;
+    let share = match share {
+        Share::LikeAll => "",
+        Share::GivenAway => ", so the other backends share its connections",
+        Share::Refused => ", so its share of the connections is refused",
     };
     let (reason, message) = match state {
         LeafState::ServiceMissing => (
@@ -333,9 +344,14 @@ fn of_leaf(
         LeafState::PortMissing => (
             reason::LEAF_PORT_MISSING,
             format!(
-                "Service {name} does not have {list}{share}{}; give it a port of the same number \
-                 and protocol",
-                if others_share { " there" } else { "" }
+                "Service {name} does not have {}{share}{}; {}",
+                leaf.port
+                    .map_or_else(|| list.clone(), |port| format!("port {port}/TCP")),
+                if others_share { " there" } else { "" },
+                match leaf.port {
+                    None => "give it a port of the same number and protocol",
+                    Some(_) => "name a port that it has",
+                }
             ),
         ),
         LeafState::FamilyMissing => {
@@ -348,12 +364,15 @@ fn of_leaf(
                 Some(other) => format!("is {} only", other.name()),
                 None => format!("has no {family_name} addresses"),
             };
-            let remedy = if others_share {
-                format!(
+            let remedy = match kind_of_share {
+                Share::GivenAway => format!(
                     "make it dual-stack, or the others get all {family_name} connections to {list}"
-                )
-            } else {
-                "make it dual-stack".to_owned()
+                ),
+                Share::Refused => format!(
+                    "make it dual-stack, or its share of the {family_name} connections to {list} is \
+                     refused"
+                ),
+                Share::LikeAll => "make it dual-stack".to_owned(),
             };
             (
                 reason::LEAF_FAMILY_MISSING,

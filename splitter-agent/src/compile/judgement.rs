@@ -7,7 +7,7 @@ use splitter_common::layout::{LeafState, Reason};
 use super::compiler::Compiler;
 use super::knowledge::Kinds;
 use super::resolve::{self, Waiting};
-use crate::objects::{Kind, ObjectName};
+use crate::objects::Kind;
 use crate::plan::{Decision, Frontend, FrontendPlan, PlannedLeaf};
 use crate::route::Claim;
 
@@ -95,10 +95,10 @@ impl Compiler {
     /// The kind that would have to be followed for a programmed split to go, though it is not
     /// planned; `None` if it may go.
     fn may_not_go(&self, frontend: &Frontend, old: &FrontendPlan) -> Option<Kind> {
-        let root = ObjectName::new(&*old.origin.namespace, &*old.root);
+        let root = &old.root;
         let is_root_known =
-            self.store.service(&root).is_some() || self.store.is_settled(Kind::SERVICE, &root);
-        let has_frontend = resolve::root(&self.store, &root)
+            self.store.service(root).is_some() || self.store.is_settled(Kind::SERVICE, root);
+        let has_frontend = resolve::root(&self.store, root)
             .is_ok_and(|service| resolve::frontends(service).any(|own| own == *frontend));
         if is_root_known && !has_frontend {
             return None;
@@ -117,9 +117,15 @@ impl Compiler {
         };
         match self.routes.get(&object) {
             Some(route) => {
-                let port = frontend.address.port();
+                let service = self.store.service(&old.root);
+                let mut ports = service.into_iter().flat_map(|service| &service.ports);
+                let number = frontend.address.port();
+                let port =
+                    ports.find(|port| port.port == number && port.protocol == frontend.protocol);
+                // Of a root that was not heard of again, it is not known which port that is.
+                let covers = |claim: &Claim| port.is_none_or(|port| claim.ports.covers(port));
                 let asks = |claim: &Claim| {
-                    claim.split.is_some() && claim.root.name == old.root && claim.ports.covers(port)
+                    claim.split.is_some() && claim.root == old.root && covers(claim)
                 };
                 if route.claims.iter().any(asks) {
                     Asks::Yes

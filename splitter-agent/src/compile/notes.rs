@@ -5,7 +5,7 @@ use splitter_common::layout::{LeafState, Reason};
 use super::decide::{counted, decision, states};
 use super::diagnostics::{Diagnostics, Severity};
 use super::endpoints::LeafEndpoints;
-use super::findings::{Finding, Findings, Subject};
+use super::findings::{Finding, Findings, Share, Subject};
 use super::knowledge::Knowledge;
 use super::overlap::{self, Part};
 use super::shares::shares;
@@ -14,7 +14,7 @@ use super::store::Store;
 use crate::objects::{AddressFamily, Kind, Service};
 use crate::plan::{Decision, Frontend};
 use crate::reason;
-use crate::route::{Claim, Split};
+use crate::route::{Claim, Split, UnreadyShare};
 
 /// What is to be known of the Services of a split.
 pub(super) fn emit_service_notes(
@@ -76,7 +76,10 @@ fn note_node_local(
         let (severity, reason) = (Severity::Note, reason::NODE_LOCAL);
         diagnostics.emit(&claim.origin, severity, reason, field, message);
     };
-    let others = "the other backends share its connections";
+    let others = match split.unready_share {
+        UnreadyShare::GivenAway(_) => "the other backends share its connections",
+        UnreadyShare::Refused => "its share of the connections is refused",
+    };
     if root.is_node_local {
         say(
             &claim.root_field,
@@ -151,7 +154,11 @@ pub(super) fn note(
         let subject = Subject::Leaf {
             leaf,
             state: *state,
-            others_share: whole.is_none(),
+            share: match (whole, split.unready_share) {
+                (Some(_), _) => Share::LikeAll,
+                (None, UnreadyShare::GivenAway(_)) => Share::GivenAway,
+                (None, UnreadyShare::Refused) => Share::Refused,
+            },
         };
         findings.add(Finding { subject, why }, frontend);
     }
@@ -166,7 +173,7 @@ pub(super) fn note(
 
 /// What people are told of endpoints that are behind more than one leaf.
 fn overlap(split: &Split, offers: &[LeafEndpoints], states: &[LeafState]) -> Option<String> {
-    let shares = shares(&counted(&split.leaves, states));
+    let shares = shares(&counted(split, states));
     let parts: Vec<Part<'_>> = split
         .leaves
         .iter()

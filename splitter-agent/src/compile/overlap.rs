@@ -34,6 +34,8 @@ pub(super) fn describe(parts: &[Part<'_>]) -> Option<String> {
     let changed: Vec<String> = parts
         .iter()
         .zip(&shares)
+        // The share of a leaf without endpoints is refused, if it has one.
+        .filter(|(part, _)| !part.endpoints.is_empty())
         .filter(|(_, share)| percent(share.of_endpoints) != percent(share.of_leaf))
         .map(|(part, share)| {
             format!(

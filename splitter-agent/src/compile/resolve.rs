@@ -12,10 +12,10 @@ use super::findings::Findings;
 use super::knowledge::{Kinds, Knowledge};
 use super::store::Store;
 use super::{notes, slices, waiting};
-use crate::objects::{Kind, ObjectName, Service, ServiceKind};
+use crate::objects::{Kind, ObjectName, Service, ServiceKind, ServicePort};
 use crate::plan::{Decision, Frontend, FrontendPlan};
 use crate::reason;
-use crate::route::{Claim, Clients, Ports, Split};
+use crate::route::{Claim, Split};
 
 /// What becomes of a root's frontends.
 #[derive(Debug, Default)]
@@ -113,8 +113,23 @@ fn is_split(
     let Some(claim) = claims.get(index) else {
         return false;
     };
+    if let Some(name) = &claim.ports.name
+        && !service.ports.iter().any(|port| claim.ports.covers(port))
+    {
+        let of_service: Vec<String> = service.ports.iter().map(port_text).collect();
+        let number = claim.ports.numbers.iter().flatten().next();
+        let message = format!(
+            "Service {} has no port {name}{}; name one that it has ({}), or none for all of them",
+            claim.root,
+            number.map_or_else(String::new, |number| format!(" with the number {number}")),
+            shortened(&of_service)
+        );
+        let (severity, reason) = (Severity::Inactive, reason::ROOT_PORT_MISSING);
+        diagnostics.emit(&claim.origin, severity, reason, &*claim.root_field, message);
+        return false;
+    }
     let of_service: BTreeSet<u16> = service.ports.iter().map(|port| port.port).collect();
-    if let Ports::Some(ports) = &claim.ports
+    if let Some(ports) = &claim.ports.numbers
         && let Some(missing) = ports.iter().find(|port| !of_service.contains(port))
     {
         let is_split = !ports.is_disjoint(&of_service);
@@ -136,6 +151,14 @@ fn is_split(
         }
     }
     conflict::emit_losses(service, claims, index, diagnostics)
+}
+
+/// A port of a Service for people.
+fn port_text(port: &ServicePort) -> String {
+    match port.name.as_str() {
+        "" => port.port.to_string(),
+        name => format!("{name} ({})", port.port),
+    }
 }
 
 /// Says of the claims on a root why it has no frontends, or that another comes first.
@@ -229,10 +252,20 @@ impl NoFrontends {
 
 /// Every address and port of a root that clients dial.
 pub(super) fn frontends(service: &Service) -> impl Iterator<Item = Frontend> {
+    frontends_by_port(service).map(|(_, frontend)| frontend)
+}
+
+/// Every address and port of a root that clients dial, with the port of the Service.
+pub(super) fn frontends_by_port(
+    service: &Service,
+) -> impl Iterator<Item = (&ServicePort, Frontend)> {
     service.ports.iter().flat_map(|port| {
-        service.cluster_ips.iter().map(|address| Frontend {
-            address: SocketAddr::new(*address, port.port),
-            protocol: port.protocol,
+        service.cluster_ips.iter().map(move |address| {
+            let frontend = Frontend {
+                address: SocketAddr::new(*address, port.port),
+                protocol: port.protocol,
+            };
+            (port, frontend)
         })
     })
 }
@@ -242,7 +275,7 @@ pub(super) fn frontends(service: &Service) -> impl Iterator<Item = Frontend> {
 fn refused(claim: &Claim) -> FrontendPlan {
     FrontendPlan {
         origin: claim.origin.clone(),
-        root: claim.root.name.clone(),
+        root: claim.root.clone(),
         decision: Decision::PassThrough(Reason::ObjectRefused),
         leaves: Vec::new(),
     }
@@ -283,8 +316,6 @@ fn place_split<'a>(
     diagnostics: &mut Diagnostics,
     resolved: &mut Resolved,
 ) {
-    // The only scope there is; another one would not take the whole frontend.
-    let Clients::Everyone = split.clients;
     let Some(service) = store.service(&claim.root) else {
         return;
     };
@@ -307,7 +338,7 @@ fn place_split<'a>(
         }
         let planned = |(decision, leaves)| FrontendPlan {
             origin: claim.origin.clone(),
-            root: claim.root.name.clone(),
+            root: claim.root.clone(),
             decision,
             leaves,
         };

@@ -51,11 +51,13 @@ pub struct Reading {
 pub struct FrontendReading {
     /// Kind of the object that asks for it.
     pub kind: &'static str,
-    /// Namespace of the object that asks for it, and of the root.
+    /// Namespace of the object that asks for it.
     pub namespace: Box<str>,
     /// Name of that object.
     pub split: Box<str>,
-    /// The root Service.
+    /// Namespace of the root Service.
+    pub root_namespace: Box<str>,
+    /// Its name.
     pub root: Box<str>,
     /// Whether it is the agent's own, for its self-test.
     pub is_self_test: bool,
@@ -147,7 +149,8 @@ impl FrontendReading {
             is_self_test: view.plan.origin.is_self_test(),
             namespace: view.plan.origin.namespace.into(),
             split: view.plan.origin.name.into(),
-            root: view.plan.root.into(),
+            root_namespace: view.plan.root.namespace.into(),
+            root: view.plan.root.name.into(),
             decision: view.plan.decision,
             leaves: leaves
                 .map(|((leaf, counts), place)| LeafReading {

@@ -12,7 +12,7 @@ use splitter_common::layout::{
 };
 use splitter_common::pick::{self, Lattice};
 
-use crate::objects::Kind;
+use crate::objects::{Kind, ObjectName};
 use crate::plan::{Decision, Frontend, FrontendPlan, Origin, PlannedLeaf};
 
 use super::load::PinDirectory;
@@ -282,7 +282,7 @@ fn read_leaves(
                 name: read_text(&names.name),
                 generation: 0,
             },
-            root: read_text(&names.root),
+            root: ObjectName::new(read_text(&names.root_namespace), read_text(&names.root)),
             decision: Decision::of_record(record.verdict, record.reason)?,
             leaves,
         },

@@ -25,6 +25,7 @@ pub(crate) static ENTRY: Entry = Entry {
     is_namespaced: true,
     name_rule: NameRule::Subdomain,
     has_status: false,
+    precedence: 0,
     owns_group: false,
     definition: None,
     read: |metadata, object| EndpointSlice::read(&metadata, object).map(Object::EndpointSlice),

@@ -66,6 +66,9 @@ pub struct Entry {
     pub name_rule: NameRule,
     /// Whether splitter writes a status, where the version has that subresource.
     pub has_status: bool,
+    /// Of claims of different kinds on one root, those of the kind with the lower number win. 0
+    /// for kinds that ask for no splits.
+    pub precedence: u8,
     /// Whether the group has no other kind, so that another one in a manifest is a slip.
     pub owns_group: bool,
     /// The CustomResourceDefinition that splitter comes with, as YAML.

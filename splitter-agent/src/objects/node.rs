@@ -17,6 +17,7 @@ pub(crate) static ENTRY: Entry = Entry {
     is_namespaced: false,
     name_rule: NameRule::Subdomain,
     has_status: false,
+    precedence: 0,
     owns_group: false,
     definition: None,
     read: |metadata, _| Node::read(metadata).map(Object::Node),

@@ -22,6 +22,7 @@ pub(crate) static ENTRY: Entry = Entry {
     is_namespaced: true,
     name_rule: NameRule::Label,
     has_status: false,
+    precedence: 0,
     owns_group: false,
     definition: None,
     read: |metadata, object| Service::read(metadata, object).map(Object::Service),

@@ -23,6 +23,7 @@ pub(crate) static ENTRY: Entry = Entry {
     is_namespaced: true,
     name_rule: NameRule::Subdomain,
     has_status: true,
+    precedence: 30,
     owns_group: true,
     definition: Some(include_str!("../../../deploy/crd/trafficsplits.yaml")),
     read: |metadata, object| {

@@ -13,6 +13,7 @@ use splitter_agent::datapath::{
     Capacity, EbpfLogLevel, FrontendView, LoadError, LoadSettings, PinDirectory, Programs,
     PublishSummary, Publisher, Refusal, View,
 };
+use splitter_agent::objects::ObjectName;
 use splitter_agent::plan::{Decision, Frontend, FrontendPlan, Origin, Plan, PlannedLeaf};
 use splitter_common::layout::{LAYOUT_VERSION, LeafState, Protocol};
 use testbed::lab::{Lab, Pod, Process, server};
@@ -171,7 +172,7 @@ pub fn decided(decision: Decision, leaves: Vec<PlannedLeaf>) -> FrontendPlan {
             name: "bookstore-split".to_owned(),
             generation: 1,
         },
-        root: "bookstore".to_owned(),
+        root: ObjectName::new("bookstore", "bookstore"),
         decision,
         leaves,
     }

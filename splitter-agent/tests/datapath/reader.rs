@@ -53,7 +53,7 @@ fn of_view(view: &View) -> BTreeMap<String, Told> {
         let origin = &view.plan.origin;
         let decision = format!("{:?} by {}", view.plan.decision, origin.name);
         let told = (origin.namespace.clone(), decision, leaves.collect());
-        (view.plan.root.clone(), told)
+        (view.plan.root.name.clone(), told)
     });
     splits.collect()
 }
@@ -77,7 +77,7 @@ fn frontend(number: u32) -> Frontend {
 
 /// A split of one root for each frontend, so that the root names it.
 fn named(number: u32, mut split: FrontendPlan) -> (Frontend, FrontendPlan) {
-    split.root = format!("root-{number}");
+    split.root.name = format!("root-{number}");
     (frontend(number), split)
 }
 

@@ -17,6 +17,7 @@ use splitter_agent::objects::{
 use splitter_agent::reason;
 use splitter_agent::route::{
     self, Claim, Clients, Context, Leaf, OnNoEndpoints, Ports, RouteObject, Split, Translate,
+    UnreadyShare,
 };
 
 pub(crate) static ENTRY: Entry = Entry {
@@ -31,6 +32,7 @@ pub(crate) static ENTRY: Entry = Entry {
     is_namespaced: true,
     name_rule: NameRule::Subdomain,
     has_status: true,
+    precedence: 30,
     owns_group: true,
     definition: None,
     read,
@@ -99,24 +101,26 @@ impl Translate for CanaryRoute {
                     name: service.to_owned(),
                     service: Some(ObjectName::new(&*object.name.namespace, service)),
                     port,
+                    subset: None,
                     weight: Weight::whole(weight),
                     field: field.clone(),
                 };
                 let split = is_possible.then(|| Split {
-                    clients: Clients::Everyone,
                     leaves_field: field.clone(),
                     leaves: vec![
                         leaf(&canary.stable, None, 100 - canary.percent),
                         leaf(&canary.canary, canary.canary_port, canary.percent),
                     ],
-                    on_no_endpoints: OnNoEndpoints::Refuse,
+                    unready_share: UnreadyShare::GivenAway(OnNoEndpoints::Refuse),
                 });
                 Claim {
                     origin: object.origin(),
+                    precedence: object.kind.precedence,
                     created: object.created,
                     root: ObjectName::new(&*object.name.namespace, &*canary.root),
                     root_field: format!("{field}.root"),
-                    ports: canary.port.map_or(Ports::All, Ports::one),
+                    ports: canary.port.map_or(Ports::ALL, Ports::one),
+                    clients: Clients::Everyone,
                     split,
                 }
             })

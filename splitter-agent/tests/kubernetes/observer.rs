@@ -138,7 +138,7 @@ impl Observer {
     /// force yet.
     pub(crate) fn decision(&self, root: &str) -> Option<Decision> {
         let mut planned = self.compiler.plan().frontends.iter();
-        let (frontend, _) = planned.find(|(_, split)| split.root == root)?;
+        let (frontend, _) = planned.find(|(_, split)| split.root.name == root)?;
         let judgement = self.compiler.judge(frontend, None);
         Some(judgement.split?.decision)
     }

@@ -244,7 +244,7 @@ impl Scene {
     ) -> bool {
         let backends = leaves.iter().map(|(leaf, weight)| (*leaf, json!(weight)));
         let backends: Vec<_> = backends.collect();
-        let alone = decode(split("alone", &of.root, &backends))
+        let alone = decode(split("alone", &of.root.name, &backends))
             .unwrap()
             .unwrap();
         self.past.iter().any(|objects| {

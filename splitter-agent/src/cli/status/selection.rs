@@ -91,8 +91,9 @@ impl Selection {
                 .as_deref()
                 .is_none_or(|wanted| names.contains(&wanted))
         };
-        is(&self.namespace, &[&split.origin.namespace])
-            && is(&self.name, &[&split.origin.name, &split.root])
+        let (object, root) = (&split.origin, &split.root);
+        is(&self.namespace, &[&object.namespace, &root.namespace])
+            && is(&self.name, &[&object.name, &root.name])
     }
 }
 

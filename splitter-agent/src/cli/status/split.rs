@@ -1,5 +1,6 @@
 //! One split in text, as `status` and `explain` show it.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use splitter_api::{Split, SplitState};
@@ -12,7 +13,12 @@ pub(in super::super) fn text(split: &Split) -> Result<String, std::fmt::Error> {
     writeln!(
         text,
         "{}  {} of Service {}/{}  ({} {})",
-        split.frontend, split.verdict, split.namespace, split.root, split.kind, split.name
+        split.frontend,
+        split.verdict,
+        split.namespace,
+        split.root,
+        split.kind,
+        object(split)
     )?;
     if let (Some(reason), Some(message)) = (&split.reason, &split.message) {
         writeln!(text, "  {reason}: {message}")?;
@@ -30,6 +36,15 @@ pub(in super::super) fn text(split: &Split) -> Result<String, std::fmt::Error> {
         writeln!(text, "  {hint}")?;
     }
     Ok(text)
+}
+
+/// The object that asks for a split, without the namespace if that is the root's.
+fn object(split: &Split) -> Cow<'_, str> {
+    if split.object_namespace == split.namespace {
+        Cow::Borrowed(&split.name)
+    } else {
+        Cow::Owned(format!("{}/{}", split.object_namespace, split.name))
+    }
 }
 
 /// A state in a summary of many splits.

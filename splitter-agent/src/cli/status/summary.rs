@@ -13,7 +13,17 @@ const LISTED: usize = 200;
 
 /// Splits by the objects that ask for them.
 pub(super) struct Summary<'a> {
-    objects: BTreeMap<(&'a str, &'a str, &'a str), Object>,
+    objects: BTreeMap<Key<'a>, Object>,
+}
+
+/// A root, and an object that asks for a split of it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key<'a> {
+    namespace: &'a str,
+    name: &'a str,
+    kind: &'a str,
+    root_namespace: &'a str,
+    root: &'a str,
 }
 
 /// The frontends of one object.
@@ -30,11 +40,13 @@ impl<'a> Summary<'a> {
     pub(super) fn new(splits: &'a [Split]) -> Self {
         let mut objects = BTreeMap::<_, Object>::new();
         for split in splits {
-            let key = (
-                split.namespace.as_str(),
-                split.name.as_str(),
-                split.root.as_str(),
-            );
+            let key = Key {
+                namespace: &split.object_namespace,
+                name: &split.name,
+                kind: &split.kind,
+                root_namespace: &split.namespace,
+                root: &split.root,
+            };
             let is_idle = split.is_idle() || split.state == SplitState::PassThrough;
             objects
                 .entry(key)
@@ -109,10 +121,11 @@ impl<'a> Summary<'a> {
     }
 }
 
-fn table(objects: &[(&(&str, &str, &str), &Object)]) -> String {
+fn table(objects: &[(&Key<'_>, &Object)]) -> String {
     let mut table = Table::new(
         0,
         &[
+            Align::Left,
             Align::Left,
             Align::Left,
             Align::Right,
@@ -120,11 +133,23 @@ fn table(objects: &[(&(&str, &str, &str), &Object)]) -> String {
             Align::Left,
         ],
     );
-    table.row(["SPLIT", "SERVICE", "FRONTENDS", "CONNECTIONS", "STATE"]);
-    for ((namespace, name, root), object) in objects {
+    table.row([
+        "KIND",
+        "OBJECT",
+        "SERVICE",
+        "FRONTENDS",
+        "CONNECTIONS",
+        "STATE",
+    ]);
+    for (key, object) in objects {
         table.row([
-            format!("{namespace}/{name}"),
-            (*root).to_owned(),
+            key.kind.to_owned(),
+            format!("{}/{}", key.namespace, key.name),
+            if key.root_namespace == key.namespace {
+                key.root.to_owned()
+            } else {
+                format!("{}/{}", key.root_namespace, key.root)
+            },
             object.frontends.to_string(),
             object.connections.to_string(),
             state_text(object.state).to_owned(),

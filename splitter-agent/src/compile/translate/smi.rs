@@ -13,6 +13,7 @@ use crate::plan::Origin;
 use crate::reason;
 use crate::route::{
     self, Claim, Clients, Context, Leaf, OnNoEndpoints, Ports, RouteObject, Split, Translate,
+    UnreadyShare,
 };
 
 const SERVICE: &str = "spec.service";
@@ -35,10 +36,12 @@ impl Translate for TrafficSplit {
         let split = translator.split(diagnostics);
         let claim = root.map(|(root, ports, allowed)| Claim {
             origin: translator.origin,
+            precedence: object.kind.precedence,
             created: object.created,
             root,
             root_field: SERVICE.to_owned(),
             ports,
+            clients: Clients::Everyone,
             split: split.filter(|_| allowed),
         });
         claim.into_iter().collect()
@@ -155,7 +158,7 @@ impl Translator<'_> {
                     .to_owned(),
             );
         }
-        Some((root, host.port.map_or(Ports::All, Ports::one), allowed))
+        Some((root, host.port.map_or(Ports::ALL, Ports::one), allowed))
     }
 
     fn split(&self, diagnostics: &mut Diagnostics) -> Option<Split> {
@@ -190,10 +193,9 @@ impl Translator<'_> {
             return None;
         }
         Some(Split {
-            clients: Clients::Everyone,
             leaves_field: BACKENDS.to_owned(),
             leaves,
-            on_no_endpoints: self.on_no_endpoints(diagnostics),
+            unready_share: UnreadyShare::GivenAway(self.on_no_endpoints(diagnostics)),
         })
     }
 
@@ -316,6 +318,7 @@ impl Translator<'_> {
             name,
             service,
             port: None,
+            subset: None,
             weight: backend.weight,
             field,
         }

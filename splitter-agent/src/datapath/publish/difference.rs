@@ -21,7 +21,6 @@ pub(super) fn same_names(old: &FrontendPlan, new: &FrontendPlan) -> bool {
 pub(super) fn same_shares(old: &FrontendPlan, new: &FrontendPlan) -> bool {
     old.decision == new.decision
         && old.root == new.root
-        && old.origin.namespace == new.origin.namespace
         && old.leaves.len() == new.leaves.len()
         && old
             .leaves

@@ -235,7 +235,8 @@ impl Publisher {
 fn write_names(maps: &mut Maps, frontend: Frontend, plan: &FrontendPlan) -> Result<(), MapsError> {
     let names = FrontendNames {
         namespace: write_text(&plan.origin.namespace),
-        root: write_text(&plan.root),
+        root_namespace: write_text(&plan.root.namespace),
+        root: write_text(&plan.root.name),
         kind: write_text(plan.origin.kind),
         name: write_text(&plan.origin.name),
     };

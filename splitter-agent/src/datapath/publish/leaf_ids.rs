@@ -7,16 +7,16 @@ use splitter_common::layout::LeafNames;
 
 use crate::datapath::maps::{Maps, MapsError};
 use crate::datapath::view::write_text;
+use crate::objects::ObjectName;
 use crate::plan::FrontendPlan;
 
 use super::slots::{FreeSlots, Run};
 use super::summary::FrontendError;
 
-/// Namespace, root and name of a leaf.
+/// Root and name of a leaf.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct LeafName {
-    namespace: String,
-    root: String,
+    root: ObjectName,
     leaf: String,
 }
 
@@ -36,7 +36,6 @@ pub(crate) struct LeafIds {
 
 fn names(split: &FrontendPlan) -> impl Iterator<Item = LeafName> + use<'_> {
     split.leaves.iter().map(|leaf| LeafName {
-        namespace: split.origin.namespace.clone(),
         root: split.root.clone(),
         leaf: leaf.service.clone(),
     })
@@ -170,8 +169,8 @@ impl LeafIds {
 /// Writes the names of a new id, and sets its counters to 0.
 fn describe(maps: &mut Maps, id: u32, name: &LeafName) -> Result<(), MapsError> {
     let names = LeafNames {
-        namespace: write_text(&name.namespace),
-        root: write_text(&name.root),
+        root_namespace: write_text(&name.root.namespace),
+        root: write_text(&name.root.name),
         leaf: write_text(&name.leaf),
     };
     maps.leaf_names

@@ -115,6 +115,7 @@ struct Row<'a> {
     namespace: &'a str,
     root: &'a str,
     leaf: &'a str,
+    kind: &'a str,
     split: &'a str,
     connections: u64,
     endpoints: u32,
@@ -130,20 +131,21 @@ impl<'a> Active<'a> {
                 let mut leaves = split.leaves.iter();
                 leaves.any(|leaf| reading.connections(leaf) > 0)
             })
-            .map(|split| (&*split.namespace, &*split.root))
+            .map(|split| (&*split.root_namespace, &*split.root))
             .collect();
         let is_chosen = |split: &&FrontendReading| match detail {
             Detail::None => false,
-            Detail::Active => roots.contains(&(&*split.namespace, &*split.root)),
+            Detail::Active => roots.contains(&(&*split.root_namespace, &*split.root)),
             Detail::All => true,
         };
         let chosen = || objects(reading).filter(is_chosen);
         let objects = chosen().map(FrontendReading::object);
         let rows = chosen().flat_map(|split| {
             split.leaves.iter().map(|leaf| Row {
-                namespace: &split.namespace,
+                namespace: &split.root_namespace,
                 root: &split.root,
                 leaf: &leaf.service,
+                kind: split.kind,
                 split: &split.split,
                 connections: reading.connections(leaf),
                 endpoints: leaf.endpoints,
@@ -182,8 +184,8 @@ impl<'a> Active<'a> {
 }
 
 impl<'a> Row<'a> {
-    fn key(&self) -> [&'a str; 4] {
-        [self.namespace, self.root, self.leaf, self.split]
+    fn key(&self) -> [&'a str; 5] {
+        [self.namespace, self.root, self.leaf, self.kind, self.split]
     }
 
     fn labels(&self) -> [(&'static str, &'a str); 3] {
@@ -216,6 +218,7 @@ fn encode_leaves(encoder: &mut DescriptorEncoder<'_>, active: &Active<'_>) -> fm
          weights of the split whole",
         active.weights().map(|row| {
             let labels = [
+                ("kind", row.kind),
                 ("destination_namespace", row.namespace),
                 ("split", row.split),
                 ("destination_service", row.root),

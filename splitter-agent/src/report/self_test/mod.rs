@@ -26,6 +26,7 @@ use std::time::Duration;
 use splitter_common::layout::{LeafState, Protocol};
 use tokio::task::JoinHandle;
 
+use crate::objects::ObjectName;
 use crate::plan::{Decision, Frontend, FrontendPlan, Origin, PlannedLeaf};
 
 use super::{AgentState, Places};
@@ -152,7 +153,7 @@ impl SelfTest {
                 name: "self-test".to_owned(),
                 generation: 0,
             },
-            root: "self-test".to_owned(),
+            root: ObjectName::new("", "self-test"),
             decision: Decision::Split,
             leaves: vec![PlannedLeaf {
                 service: "agent".to_owned(),
