@@ -19,7 +19,7 @@ use splitter_agent::objects::{Identity, Kind, ObjectName, ObjectReference};
 use splitter_agent::plan::{Decision, Frontend, FrontendPlan, Origin};
 use splitter_agent::report::metrics::Metrics;
 use splitter_agent::report::{AgentState, DiagnosticStore, Producer, Programmed, Telemetry};
-use splitter_common::layout::Protocol;
+use splitter_common::layout::{ClientScope, Protocol};
 use testbed::lab::Pod;
 
 const PORT: u16 = 80;
@@ -119,6 +119,7 @@ fn split(number: usize) -> (Frontend, FrontendPlan) {
     let frontend = Frontend {
         address: address(number),
         protocol: Protocol::Tcp,
+        clients: ClientScope::EVERYONE,
     };
     let root = root(number);
     let split = FrontendPlan {

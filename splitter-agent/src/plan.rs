@@ -9,17 +9,19 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use splitter_common::address;
-use splitter_common::layout::{FrontendKey, LeafState, Protocol, Reason, Verdict};
+use splitter_common::layout::{ClientScope, FrontendKey, LeafState, Protocol, Reason, Verdict};
 
 use crate::objects::{ObjectName, ObjectReference};
 
-/// What clients dial: address, port and protocol.
+/// What clients dial: address, port and protocol; and which clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Frontend {
     /// Address (IPv4-mapped addresses as IPv4) and port.
     pub address: SocketAddr,
     /// Transport protocol.
     pub protocol: Protocol,
+    /// Whose connections to it.
+    pub clients: ClientScope,
 }
 
 impl Frontend {
@@ -40,13 +42,18 @@ impl Frontend {
         Self {
             address: SocketAddr::new(address::from_bytes(key.address), key.port),
             protocol: key.protocol,
+            clients: ClientScope::EVERYONE,
         }
     }
 }
 
 impl fmt::Display for Frontend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, protocol_name(self.protocol))
+        write!(f, "{}/{}", self.address, protocol_name(self.protocol))?;
+        if self.clients != ClientScope::EVERYONE {
+            write!(f, " from clients {:08x}", self.clients.0)?;
+        }
+        Ok(())
     }
 }
 

@@ -54,6 +54,16 @@ pub struct FrontendKey {
     pub padding: u8,
 }
 
+/// Whose connections an entry is about: everyone's, or those of some pods of the node.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+pub struct ClientScope(pub u32);
+
+impl ClientScope {
+    /// Everyone's.
+    pub const EVERYONE: Self = Self(0);
+}
+
 /// What stands behind a [`FrontendKey`] in `FRONTENDS`: one aligned 64-bit word, read
 /// and written whole, since no BPF map updates more than that atomically.
 #[repr(C, align(8))]

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 use splitter_agent::plan::Frontend;
-use splitter_common::layout::Protocol;
+use splitter_common::layout::{ClientScope, Protocol};
 use testbed::fixtures::manifests;
 
 /// The namespace of everything.
@@ -126,6 +126,7 @@ pub(crate) fn frontend(split: usize) -> Frontend {
     Frontend {
         address: (cluster_ip(split), PORT).into(),
         protocol: Protocol::Tcp,
+        clients: ClientScope::EVERYONE,
     }
 }
 

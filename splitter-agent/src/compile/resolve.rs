@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use splitter_common::layout::Reason;
+use splitter_common::layout::{ClientScope, Reason};
 
 use super::conflict::{self, Winner};
 use super::decide::{Decided, decide};
@@ -264,6 +264,7 @@ pub(super) fn frontends_by_port(
             let frontend = Frontend {
                 address: SocketAddr::new(*address, port.port),
                 protocol: port.protocol,
+                clients: ClientScope::EVERYONE,
             };
             (port, frontend)
         })

@@ -15,7 +15,7 @@ use splitter_agent::datapath::{
 };
 use splitter_agent::objects::ObjectName;
 use splitter_agent::plan::{Decision, Frontend, FrontendPlan, Origin, Plan, PlannedLeaf};
-use splitter_common::layout::{LAYOUT_VERSION, LeafState, Protocol};
+use splitter_common::layout::{ClientScope, LAYOUT_VERSION, LeafState, Protocol};
 use testbed::lab::{Lab, Pod, Process, server};
 
 /// The port of every root Service in these tests.
@@ -128,6 +128,7 @@ pub fn frontend(address: &str) -> Frontend {
     Frontend {
         address: address.parse().expect("an address with a port"),
         protocol: Protocol::Tcp,
+        clients: ClientScope::EVERYONE,
     }
 }
 

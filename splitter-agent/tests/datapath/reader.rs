@@ -8,7 +8,7 @@ use splitter_agent::datapath::{
 };
 use splitter_agent::plan::{Decision, Frontend, FrontendPlan};
 use splitter_agent::reason;
-use splitter_common::layout::{Protocol, Reason};
+use splitter_common::layout::{ClientScope, Protocol, Reason};
 use splitter_common::pick::mix;
 use testbed::lab::Pod;
 
@@ -72,6 +72,7 @@ fn frontend(number: u32) -> Frontend {
     Frontend {
         address: (address, PORT).into(),
         protocol: Protocol::Tcp,
+        clients: ClientScope::EVERYONE,
     }
 }
 

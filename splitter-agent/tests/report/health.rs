@@ -10,7 +10,7 @@ use splitter_agent::datapath::PinDirectory;
 use splitter_agent::plan::Frontend;
 use splitter_agent::report::self_test::VIP;
 use splitter_api::Explanation;
-use splitter_common::layout::Protocol;
+use splitter_common::layout::{ClientScope, Protocol};
 use testbed::lab::cgroup::mount_point;
 
 use crate::bookstore::Bookstore;
@@ -115,6 +115,7 @@ fn an_agent_whose_connections_are_no_longer_split_is_not_ready_but_alive() {
     let frontend = Frontend {
         address: VIP,
         protocol: Protocol::Tcp,
+        clients: ClientScope::EVERYONE,
     };
     let mut key = [0; 20];
     key.copy_from_slice(bytemuck::bytes_of(&frontend.key()));

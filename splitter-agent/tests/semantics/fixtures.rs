@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use splitter_agent::compile::{Compiled, Settings, Severity, compile};
 use splitter_agent::objects::{Objects, decode};
 use splitter_agent::plan::{Decision, Frontend, FrontendPlan};
-use splitter_common::layout::{LeafState, Protocol};
+use splitter_common::layout::{ClientScope, LeafState, Protocol};
 use testbed::fixtures::manifests;
 pub(crate) use testbed::fixtures::manifests::with;
 
@@ -140,7 +140,11 @@ impl Outcome {
     /// The split of a frontend, if there is one.
     pub(crate) fn at_protocol(&self, address: &str, protocol: Protocol) -> Option<&FrontendPlan> {
         let address: SocketAddr = address.parse().unwrap();
-        self.0.plan.frontends.get(&Frontend { address, protocol })
+        self.0.plan.frontends.get(&Frontend {
+            address,
+            protocol,
+            clients: ClientScope::EVERYONE,
+        })
     }
 
     /// What becomes of connections to a TCP frontend.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use splitter_agent::compile::{Compiler, Knowledge, Settings};
 use splitter_agent::objects::{Kind, ObjectReference, decode};
 use splitter_agent::plan::{Decision, Frontend, FrontendPlan};
-use splitter_common::layout::{LeafState, Protocol, Reason};
+use splitter_common::layout::{ClientScope, LeafState, Protocol, Reason};
 
 use crate::fixtures::{NAMESPACE, VIP, canary, leaf, root, service, slice, slice_of, split, world};
 
@@ -133,7 +133,11 @@ impl Agent {
 pub(crate) fn frontend(address: &str) -> Frontend {
     let address: SocketAddr = address.parse().unwrap();
     let protocol = Protocol::Tcp;
-    Frontend { address, protocol }
+    Frontend {
+        address,
+        protocol,
+        clients: ClientScope::EVERYONE,
+    }
 }
 
 pub(crate) fn reference(kind: Kind, name: &str) -> ObjectReference {

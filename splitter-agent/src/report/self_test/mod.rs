@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use splitter_common::layout::{LeafState, Protocol};
+use splitter_common::layout::{ClientScope, LeafState, Protocol};
 use tokio::task::JoinHandle;
 
 use crate::objects::ObjectName;
@@ -145,6 +145,7 @@ impl SelfTest {
         let frontend = Frontend {
             address: VIP,
             protocol: Protocol::Tcp,
+            clients: ClientScope::EVERYONE,
         };
         let split = FrontendPlan {
             origin: Origin {
