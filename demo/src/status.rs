@@ -81,6 +81,7 @@ mod tests {
             observed: None,
             connections: 0,
             lifetime: 0,
+            refused: 0,
             state: LeafState::Ready,
             endpoints: 1,
         };

@@ -179,12 +179,20 @@ pub struct PlannedLeaf {
     /// Weight for people: as configured, times the power of ten that makes all
     /// weights of the split whole.
     pub weight: u64,
-    /// Positions of the lattice that it owns; 0 unless `state` lets it take its share.
+    /// Positions of the lattice that it owns; 0 if the others have its share.
     /// Shares of a split have no common divisor, and their sum fits 32 bits.
     pub share: u32,
-    /// Whether it takes its share, and if not, why.
+    /// Whether it can take its share, and if not, why.
     pub state: LeafState,
-    /// Its endpoints: sorted, without duplicates, of the frontend's address family.
-    /// Not empty if `share` is above 0.
+    /// Its endpoints: sorted, without duplicates, of the frontend's address family. If there
+    /// are none, its share of the connections is refused.
     pub endpoints: Vec<SocketAddr>,
+}
+
+impl PlannedLeaf {
+    /// Whether its share of the connections is refused, since it has no endpoints.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.share > 0 && self.endpoints.is_empty()
+    }
 }

@@ -49,6 +49,7 @@ pub struct LeafEndpoints {
 pub struct NextConnection {
     /// Name of the leaf Service.
     pub service: String,
-    /// The endpoint as `ADDRESS:PORT`.
-    pub endpoint: String,
+    /// The endpoint as `ADDRESS:PORT`; null if the connection will be refused, since the leaf has no
+    /// endpoints.
+    pub endpoint: Option<String>,
 }

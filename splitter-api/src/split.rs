@@ -42,7 +42,10 @@ impl Split {
     /// Whether connections are split, and this node has seen none since the shares were last changed.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        matches!(self.state, SplitState::AsConfigured | SplitState::Moved) && self.connections == 0
+        matches!(
+            self.state,
+            SplitState::AsConfigured | SplitState::Moved | SplitState::PartlyRefused
+        ) && self.connections == 0
     }
 }
 
@@ -63,14 +66,27 @@ pub struct Leaf {
     /// The share of the connections since the shares were last changed, from 0 to 1; null if there
     /// are none.
     pub observed: Option<f64>,
-    /// Connections since the shares were last changed.
+    /// Connections since the shares were last changed, those that were refused included.
     pub connections: u64,
-    /// Connections since the leaf became part of the split.
+    /// Connections that were given one of its endpoints since it became part of the split.
     pub lifetime: u64,
-    /// Whether it takes its share, and if not, why.
+    /// Connections that were refused, because it had a share and no endpoints, since it became part
+    /// of the split.
+    #[serde(default)]
+    pub refused: u64,
+    /// Whether it can take its share, and if not, why. A leaf that cannot while `programmed` is above
+    /// 0 has that share refused.
     pub state: LeafState,
     /// Number of its endpoints that are in use.
     pub endpoints: usize,
+}
+
+impl Leaf {
+    /// Whether its share of the connections is refused, since it has no endpoints.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.programmed > 0.0 && self.endpoints == 0
+    }
 }
 
 words! {
@@ -94,6 +110,8 @@ words! {
         AsConfigured = "as-configured",
         /// A leaf cannot take its share; others have it.
         Moved = "moved",
+        /// A leaf has no endpoints; its share of the connections is refused.
+        PartlyRefused = "partly-refused",
         /// They are refused.
         Refused = "refused",
         /// They are left alone, since no program is attached.
@@ -102,7 +120,7 @@ words! {
 }
 
 words! {
-    /// Whether a leaf takes its share, and if not, why.
+    /// Whether a leaf can take its share, and if not, why.
     pub enum LeafState {
         /// It takes its share.
         Ready = "ready",

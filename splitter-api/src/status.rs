@@ -30,8 +30,10 @@ pub struct Status {
 pub struct VerdictCounts {
     /// Sent to an endpoint of a leaf.
     pub split: u64,
-    /// Refused.
+    /// Refused, as every connection to the frontend.
     pub refused: u64,
+    /// Refused, because the leaf that the connection fell to has a share and no endpoints.
+    pub refused_by_leaf: u64,
     /// Left alone, because the frontend's record says so.
     pub passed_through: u64,
     /// Left alone, because the frontend's records do not fit together.

@@ -20,8 +20,8 @@
 use bytemuck::{CheckedBitPattern, NoUninit, Pod, Zeroable};
 
 /// Version of the records below, and the name of the directory that the maps are
-/// pinned in (`v2`).
-pub const LAYOUT_VERSION: u32 = 2;
+/// pinned in (`v3`).
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Most leaves that one split may have. The kernel finds a leaf by a binary search,
 /// whose number of steps the verifier must see to be bounded.
@@ -146,7 +146,9 @@ pub struct SplitRecord {
     pub padding: [u8; 6],
 }
 
-/// Whether a leaf takes its share, and if not, why.
+/// Whether a leaf can take its share, and if not, why. A leaf that cannot has no interval, and the
+/// others share what it would get; or it keeps its interval without endpoints, and what falls
+/// there is refused.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, NoUninit, CheckedBitPattern)]
 pub enum LeafState {
@@ -182,11 +184,11 @@ pub struct LeafRecord {
     pub end: u32,
     /// First endpoint in `ENDPOINTS`.
     pub first_endpoint: u32,
-    /// Number of endpoints.
+    /// Number of endpoints. With none, the leaf's share of the connections is refused.
     pub endpoint_count: u32,
-    /// Index into `LEAF_STATS` and key of `LEAF_NAMES`.
+    /// Index into `LEAF_STATS` and `LEAF_REFUSALS`, and key of `LEAF_NAMES`.
     pub leaf_id: u32,
-    /// Whether it takes its share.
+    /// Whether it can take its share.
     pub state: LeafState,
     /// Always 0.
     pub padding: [u8; 7],
@@ -230,7 +232,7 @@ pub struct LeafStats {
 pub enum VerdictCounter {
     /// Rewritten to an endpoint.
     Split = 0,
-    /// Refused with ECONNREFUSED, as its record says.
+    /// Refused with ECONNREFUSED, as every connection to its frontend.
     Refused = 1,
     /// Passed through, as its record says.
     PassedThrough = 2,
@@ -239,6 +241,8 @@ pub enum VerdictCounter {
     /// Rewritten, but there was no memory to store the original destination:
     /// getpeername() shows the endpoint. Counted as `Split` too.
     OriginalDstLost = 4,
+    /// Refused with ECONNREFUSED, since the leaf that it fell to has a share and no endpoints.
+    RefusedByLeaf = 5,
 }
 
 /// Number of counters in `VERDICTS`.
@@ -246,12 +250,13 @@ pub const VERDICT_COUNTERS: usize = VerdictCounter::ALL.len();
 
 impl VerdictCounter {
     /// Every counter, in the order of the indexes.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Split,
         Self::Refused,
         Self::PassedThrough,
         Self::Inconsistent,
         Self::OriginalDstLost,
+        Self::RefusedByLeaf,
     ];
 }
 

@@ -18,6 +18,10 @@
 //! at a fresh place. They need a counter of their own: taking the endpoint from the
 //! position instead (`position mod endpoints`) was measured to be off by up to 28
 //! within three million connections, where a turn is off by less than one.
+//!
+//! A leaf may have a share and no endpoints. Its turns are counted all the same, and the
+//! connections are refused: exactly its share of them, and the others' shares stay as they
+//! are. When it has endpoints, counting goes on.
 
 /// Where the connections of a split fall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +64,8 @@ impl Lattice {
             .map(|position| position as u32)
     }
 
-    /// The endpoint (below `endpoints`) that takes turn number `turn` of a leaf. Each leaf
+    /// The endpoint (below `endpoints`) that takes turn number `turn` of a leaf; `None` if
+    /// there are none, and then the connection is refused: the leaf keeps its share. Each leaf
     /// has a seed of its own, so that leaves do not change endpoints in step.
     #[inline(always)]
     #[must_use]

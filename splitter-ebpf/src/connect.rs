@@ -9,7 +9,7 @@ use aya_ebpf::helpers::bpf_set_retval;
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::{debug, trace};
 use splitter_common::layout::{
-    FrontendKey, FrontendValue, Protocol, SplitRecord, Verdict, VerdictCounter,
+    FrontendKey, FrontendValue, LeafRecord, Protocol, SplitRecord, Verdict, VerdictCounter,
 };
 use splitter_common::pick::{self, Lattice};
 
@@ -52,13 +52,17 @@ pub(crate) fn run(context: &SockAddrContext, family: Family) -> i32 {
             original_dst::forget(context);
             ALLOW
         }
-        Found::Inconsistent => {
-            count::verdict(VerdictCounter::Inconsistent);
-            original_dst::forget(context);
-            ALLOW
-        }
+        Found::Inconsistent => doubt(context),
         Found::Split(split) => follow(context, family, &key, split),
     }
+}
+
+/// Leaves a connection alone, since records do not fit together.
+#[inline(always)]
+fn doubt(context: &SockAddrContext) -> i32 {
+    count::verdict(VerdictCounter::Inconsistent);
+    original_dst::forget(context);
+    ALLOW
 }
 
 enum Found {
@@ -110,10 +114,22 @@ fn follow(
     // a map is checked, not believed.
     let verdict = unsafe { addr_of!((*split).verdict).cast::<u8>().read_volatile() };
     if verdict == Verdict::Split as u8 {
-        let Some(picked) = pick(split) else {
-            count::verdict(VerdictCounter::Inconsistent);
-            original_dst::forget(context);
-            return ALLOW;
+        let Some(leaf) = pick_leaf(split) else {
+            return doubt(context);
+        };
+        let leaf_id = read!(leaf.record, leaf_id);
+        let endpoints = read!(leaf.record, endpoint_count);
+        if endpoints == 0 {
+            count::verdict(VerdictCounter::RefusedByLeaf);
+            count::leaf_refusal(leaf_id);
+            debug!(
+                context,
+                "{:i} port {} refused: its leaf has no endpoints", key.address, key.port
+            );
+            return refuse(context, family, key);
+        }
+        let Some(picked) = pick_endpoint(&leaf, leaf_id, endpoints) else {
+            return doubt(context);
         };
         count::verdict(VerdictCounter::Split);
         count::leaf(picked.leaf_id);
@@ -179,9 +195,19 @@ pub(crate) struct Picked {
     pub(crate) leaf_id: u32,
 }
 
-/// Picks an endpoint. `None` if a record is not what its split says it is.
+/// The leaf that a connection falls to.
+struct PickedLeaf {
+    record: *const LeafRecord,
+    lattice: Lattice,
+    /// Which of the split's leaves it is.
+    index: u32,
+    /// How many connections it had before.
+    turn: u64,
+}
+
+/// Picks a leaf. `None` if a record is not what its split says it is.
 #[inline(always)]
-fn pick(split: *const SplitRecord) -> Option<Picked> {
+fn pick_leaf(split: *const SplitRecord) -> Option<PickedLeaf> {
     let first_counter = read!(split, first_counter);
     let first_leaf = read!(split, first_leaf);
     let lattice = Lattice {
@@ -195,15 +221,25 @@ fn pick(split: *const SplitRecord) -> Option<Picked> {
         let leaf = LEAVES.get_ptr(first_leaf.wrapping_add(index))?;
         Some(read!(leaf, end))
     })?;
-    let leaf = LEAVES.get_ptr(first_leaf.wrapping_add(index))?;
-    let turn = count::next(first_counter.wrapping_add(1).wrapping_add(index))?;
-    let endpoint = lattice.endpoint(index, turn, read!(leaf, endpoint_count))?;
-    let endpoint = ENDPOINTS.get_ptr(read!(leaf, first_endpoint).wrapping_add(endpoint))?;
+    Some(PickedLeaf {
+        record: LEAVES.get_ptr(first_leaf.wrapping_add(index))?,
+        turn: count::next(first_counter.wrapping_add(1).wrapping_add(index))?,
+        lattice,
+        index,
+    })
+}
+
+/// Picks one of a leaf's endpoints. `None` if a record is not what its leaf says it is.
+#[inline(always)]
+fn pick_endpoint(leaf: &PickedLeaf, leaf_id: u32, endpoints: u32) -> Option<Picked> {
+    let endpoint = leaf.lattice.endpoint(leaf.index, leaf.turn, endpoints)?;
+    let first = read!(leaf.record, first_endpoint);
+    let endpoint = ENDPOINTS.get_ptr(first.wrapping_add(endpoint))?;
     // SAFETY: the address is 16 bytes, aligned to 4 as the record's first field.
     let address = unsafe { context::read_words(addr_of!((*endpoint).address).cast()) };
     Some(Picked {
         address,
         port: read!(endpoint, port),
-        leaf_id: read!(leaf, leaf_id),
+        leaf_id,
     })
 }

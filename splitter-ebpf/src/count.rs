@@ -5,7 +5,7 @@ use core::ptr::addr_of_mut;
 
 use splitter_common::layout::VerdictCounter;
 
-use crate::maps::{COUNTERS, LEAF_STATS, VERDICTS};
+use crate::maps::{COUNTERS, LEAF_REFUSALS, LEAF_STATS, VERDICTS};
 
 /// The number of this connection: what a counter in `COUNTERS` was before it. `None` if there
 /// is no such counter.
@@ -31,6 +31,15 @@ pub(crate) fn leaf(leaf_id: u32) {
     }
 }
 
+/// Counts a connection that is refused because its leaf has no endpoints.
+#[inline(always)]
+pub(crate) fn leaf_refusal(leaf_id: u32) {
+    if let Some(count) = LEAF_REFUSALS.get_ptr_mut(leaf_id) {
+        // SAFETY: the pointer is into a map value, whose only writers are these atomic adds.
+        unsafe { increment(count) };
+    }
+}
+
 /// Counts a verdict on a connection.
 #[inline(always)]
 pub(crate) fn verdict(counter: VerdictCounter) {
@@ -40,9 +49,9 @@ pub(crate) fn verdict(counter: VerdictCounter) {
     }
 }
 
-/// Adds one to a counter of this CPU. Atomic all the same: a program may be preempted
-/// between load and store (cgroup programs run with migration off, not preemption), and
-/// a lost count is a lie in a table that promises exact numbers.
+/// Adds one to a counter. Atomic even if the counter is this CPU's own: a program may be
+/// preempted between load and store (cgroup programs run with migration off, not
+/// preemption), and a lost count is a lie in a table that promises exact numbers.
 ///
 /// # Safety
 ///

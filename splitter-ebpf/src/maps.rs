@@ -37,6 +37,10 @@ pub(crate) static COUNTERS: Array<CounterRecord, 245_760, MMAPABLE> = Array::new
 #[btf_map]
 pub(crate) static LEAF_STATS: PerCpuArray<LeafStats, 65_536> = PerCpuArray::new();
 
+/// Connections that were refused because the leaf that they fell to has no endpoints, by leaf id.
+#[btf_map]
+pub(crate) static LEAF_REFUSALS: Array<u64, 163_840, MMAPABLE> = Array::new();
+
 /// Verdicts on connections to frontends, by [`splitter_common::layout::VerdictCounter`].
 #[btf_map]
 pub(crate) static VERDICTS: PerCpuArray<u64, { VERDICT_COUNTERS }> = PerCpuArray::new();

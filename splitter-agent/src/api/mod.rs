@@ -38,6 +38,7 @@ pub(crate) fn verdict_counts(view: &View) -> VerdictCounts {
     VerdictCounts {
         split: count(VerdictCounter::Split),
         refused: count(VerdictCounter::Refused),
+        refused_by_leaf: count(VerdictCounter::RefusedByLeaf),
         passed_through: count(VerdictCounter::PassedThrough),
         inconsistent: count(VerdictCounter::Inconsistent),
         original_dst_lost: count(VerdictCounter::OriginalDstLost),

@@ -5,7 +5,7 @@ use splitter_common::layout::{Reason, Verdict};
 
 use super::leaf_state;
 use crate::datapath::FrontendView;
-use crate::plan::{Decision, Frontend};
+use crate::plan::{Decision, Frontend, PlannedLeaf};
 use crate::reason;
 
 /// What is programmed for a frontend. `is_attached` says whether the program is that looks the
@@ -32,6 +32,7 @@ pub(crate) fn split(frontend: Frontend, view: &FrontendView, is_attached: bool) 
             observed: fraction(counts.connections.into(), counted),
             connections: counts.connections,
             lifetime: counts.lifetime,
+            refused: counts.refused,
             state: leaf_state(leaf.state),
             endpoints: leaf.endpoints.len(),
         })
@@ -41,6 +42,9 @@ pub(crate) fn split(frontend: Frontend, view: &FrontendView, is_attached: bool) 
         Decision::PassThrough(_) => SplitState::PassThrough,
         _ if !is_attached => SplitState::NotProgrammed,
         Decision::Refuse(_) => SplitState::Refused,
+        Decision::Split if plan.leaves.iter().any(PlannedLeaf::is_refused) => {
+            SplitState::PartlyRefused
+        }
         Decision::Split if leaves.iter().all(takes_its_share) => SplitState::AsConfigured,
         Decision::Split => SplitState::Moved,
     };

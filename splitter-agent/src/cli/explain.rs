@@ -160,12 +160,12 @@ fn next_connections(view: &FrontendView) -> Vec<NextConnection> {
             let index = view.leaf_of(view.connections.wrapping_add(ahead))?;
             let leaf = view.plan.leaves.get(index)?;
             let turn = turns.get_mut(index)?;
-            let endpoint = lattice.endpoint(index as u32, *turn, leaf.endpoints.len() as u32)?;
+            let endpoint = lattice.endpoint(index as u32, *turn, leaf.endpoints.len() as u32);
             *turn += 1;
-            let endpoint = leaf.endpoints.get(endpoint as usize)?;
+            let endpoint = endpoint.and_then(|endpoint| leaf.endpoints.get(endpoint as usize));
             Some(NextConnection {
                 service: leaf.service.clone(),
-                endpoint: endpoint.to_string(),
+                endpoint: endpoint.map(ToString::to_string),
             })
         })
         .collect()
@@ -220,7 +220,8 @@ fn text(
         if !frontend.next.is_empty() {
             writeln!(text, "  next connections:")?;
             for next in &frontend.next {
-                writeln!(text, "    {} {}", next.service, next.endpoint)?;
+                let endpoint = next.endpoint.as_deref().unwrap_or("refused");
+                writeln!(text, "    {} {endpoint}", next.service)?;
             }
         }
     }

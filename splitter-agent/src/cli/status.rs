@@ -139,12 +139,16 @@ fn text(
 }
 
 /// What happened to connections, and to how many.
-fn counts(verdicts: &VerdictCounts) -> [(&'static str, u64); 5] {
+fn counts(verdicts: &VerdictCounts) -> [(&'static str, u64); 6] {
     [
         ("inconsistent", verdicts.inconsistent),
         ("original dst lost", verdicts.original_dst_lost),
         ("passed through", verdicts.passed_through),
         ("refused", verdicts.refused),
+        (
+            "refused for lack of endpoints of a leaf",
+            verdicts.refused_by_leaf,
+        ),
         ("split", verdicts.split),
     ]
 }

@@ -120,6 +120,8 @@ pub(crate) struct Maps {
     pub(crate) counters: Table<CounterRecord>,
     /// As many as there can be leaf ids.
     pub(crate) leaf_stats: PerCpuCounters,
+    /// By leaf ids as well.
+    pub(crate) leaf_refusals: Table<u64>,
     pub(crate) verdicts: PerCpuCounters,
     pub(crate) frontend_names: HashMap<MapData, KeyBytes, FrontendNamesBytes>,
     pub(crate) leaf_names: HashMap<MapData, u32, LeafNamesBytes>,
@@ -180,6 +182,7 @@ impl Maps {
             endpoints: table(pins, "ENDPOINTS", access)?,
             counters: table(pins, "COUNTERS", access)?,
             leaf_stats: counters(pins, "LEAF_STATS")?,
+            leaf_refusals: table(pins, "LEAF_REFUSALS", access)?,
             verdicts: counters(pins, "VERDICTS")?,
             frontend_names: typed(
                 open(pins, "FRONTEND_NAMES")?,

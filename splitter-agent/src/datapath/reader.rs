@@ -87,6 +87,8 @@ pub struct LeafReading {
     pub weight: u64,
     /// Whether it takes its share.
     pub state: LeafState,
+    /// Whether its share of the connections is refused, since it has no endpoints.
+    pub is_refused: bool,
     /// How many endpoints it has.
     pub endpoints: u32,
     id: u32,
@@ -107,6 +109,7 @@ struct Known {
 #[derive(Debug, Default)]
 struct Count {
     connections: u64,
+    refused: u64,
     /// Whether it must be asked for.
     is_stale: bool,
     /// Whether it must be asked for once more: a program counts in two places, one after the other,
@@ -138,6 +141,14 @@ impl Reading {
         let count = self.leaves.get(&leaf.id);
         count.map_or(0, |count| count.connections)
     }
+
+    /// Connections that were refused because the leaf had no endpoints, since it became part of
+    /// the split, over all frontends of its root.
+    #[must_use]
+    pub fn refused(&self, leaf: &LeafReading) -> u64 {
+        let count = self.leaves.get(&leaf.id);
+        count.map_or(0, |count| count.refused)
+    }
 }
 
 impl FrontendReading {
@@ -154,6 +165,7 @@ impl FrontendReading {
             decision: view.plan.decision,
             leaves: leaves
                 .map(|((leaf, counts), place)| LeafReading {
+                    is_refused: leaf.is_refused(),
                     service: leaf.service.into(),
                     weight: leaf.weight,
                     state: leaf.state,
@@ -325,6 +337,7 @@ impl Open {
             if count.is_stale || count.is_unsettled {
                 count.is_unsettled = std::mem::take(&mut count.is_stale);
                 count.connections = self.maps.leaf_stats.sum(*id).unwrap_or_default();
+                count.refused = self.maps.leaf_refusals.count(*id);
             }
         }
     }

@@ -61,8 +61,10 @@ pub struct FrontendView {
 pub struct LeafCounts {
     /// Connections since the shares were last changed.
     pub connections: u64,
-    /// Connections since the leaf became part of the split.
+    /// Connections that were given one of its endpoints since it became part of the split.
     pub lifetime: u64,
+    /// Connections that were refused, for lack of endpoints, since it became part of the split.
+    pub refused: u64,
     /// Its id in `LEAF_STATS` and `LEAF_NAMES`.
     pub leaf_id: u32,
     /// Index of its first endpoint in `ENDPOINTS`.
@@ -270,6 +272,7 @@ fn read_leaves(
                 .counters
                 .count(record.first_counter.checked_add(1 + index)?),
             lifetime: maps.leaf_stats.sum(leaf.leaf_id).unwrap_or_default(),
+            refused: maps.leaf_refusals.count(leaf.leaf_id),
             leaf_id: leaf.leaf_id,
             first_endpoint: leaf.first_endpoint,
         });
@@ -321,6 +324,7 @@ pub(crate) fn verdict_counter_name(counter: VerdictCounter) -> &'static str {
         VerdictCounter::PassedThrough => "passed_through",
         VerdictCounter::Inconsistent => "inconsistent",
         VerdictCounter::OriginalDstLost => "original_dst_lost",
+        VerdictCounter::RefusedByLeaf => "refused_by_leaf",
     }
 }
 

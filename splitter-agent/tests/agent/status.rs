@@ -249,10 +249,10 @@ fn what_status_and_explain_print_is_described_by_their_types() {
     };
     let v1 = NextConnection {
         service: "bookstore-v1".to_owned(),
-        endpoint: store.v1().to_string(),
+        endpoint: Some(store.v1().to_string()),
     };
     assert!(frontend.next.contains(&v1), "{frontend:?}");
-    assert_eq!(frontend.endpoints[0].addresses, [v1.endpoint]);
+    assert_eq!(frontend.endpoints[0].addresses, [v1.endpoint.unwrap()]);
     let accepted = &explained.diagnostics[0];
     assert_eq!(accepted.object.name, "bookstore-split", "{explained:?}");
     assert_eq!(accepted.severity, Severity::Accepted, "{explained:?}");

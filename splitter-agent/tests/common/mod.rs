@@ -87,6 +87,19 @@ impl Scene {
             .expect("a frontend that is programmed")
     }
 
+    /// What a command of the agent's prints about the maps. No agent is at work, which its exit
+    /// code tells.
+    pub fn command(&self, arguments: &[&str]) -> String {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_splitter-agent"))
+            .arg("--pin-dir")
+            .arg(self.pins.path())
+            .args(arguments)
+            .output()
+            .expect("a command that runs");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
     pub fn verdict_count(&self, name: &str) -> u64 {
         View::open(&self.pins).expect("maps to look at").verdicts[name]
     }

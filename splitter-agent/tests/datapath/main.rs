@@ -9,4 +9,5 @@ mod exact;
 mod pins;
 mod publish;
 mod reader;
+mod refused_share;
 mod storm;

@@ -7,6 +7,7 @@
 mod continued_fraction;
 mod discrepancy;
 mod lookup;
+mod refused;
 mod rhythm;
 mod shares;
 mod step;

@@ -20,7 +20,7 @@ mod permissions;
 mod traffic_split;
 
 /// What the agent exports under its own name, histograms by their family.
-const METRICS: [&str; 41] = [
+const METRICS: [&str; 42] = [
     "splitter_attached_to_root",
     "splitter_attachment_warnings",
     "splitter_bpf_map_entries",
@@ -33,6 +33,7 @@ const METRICS: [&str; 41] = [
     "splitter_leader",
     "splitter_leaf_connections_total",
     "splitter_leaf_endpoints",
+    "splitter_leaf_refused_connections_total",
     "splitter_leaves",
     "splitter_maps_readable",
     "splitter_object_changes_total",

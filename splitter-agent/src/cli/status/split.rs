@@ -32,6 +32,16 @@ pub(in super::super) fn text(split: &Split) -> Result<String, std::fmt::Error> {
     if !split.leaves.is_empty() {
         text.push_str(&table(split));
     }
+    for leaf in split.leaves.iter().filter(|leaf| leaf.is_refused()) {
+        writeln!(
+            text,
+            "  {} of connections are refused: {} has no endpoints ({}); {} so far",
+            percent(leaf.programmed),
+            leaf.service,
+            leaf.state,
+            leaf.refused
+        )?;
+    }
     if let Some(hint) = hint(split) {
         writeln!(text, "  {hint}")?;
     }
@@ -53,6 +63,7 @@ pub(super) fn state_text(state: SplitState) -> &'static str {
         SplitState::PassThrough => "pass-through",
         SplitState::AsConfigured => "as configured",
         SplitState::Moved => "a leaf cannot take its share",
+        SplitState::PartlyRefused => "a leaf's share is refused",
         SplitState::Refused => "refused",
         SplitState::NotProgrammed => "not programmed",
         other => other.as_str(),

@@ -29,7 +29,7 @@ pub(crate) struct Shape {
 }
 
 /// Every map that is pinned.
-pub(crate) fn shapes(capacity: Capacity) -> [Shape; 10] {
+pub(crate) fn shapes(capacity: Capacity) -> [Shape; 11] {
     const WORD: usize = size_of::<u32>();
     let shape = |name, kind, key_size, value_size, max_entries, flags| Shape {
         name,
@@ -78,6 +78,7 @@ pub(crate) fn shapes(capacity: Capacity) -> [Shape; 10] {
         ),
         table("COUNTERS", size_of::<CounterRecord>(), capacity.counters()),
         counters("LEAF_STATS", size_of::<LeafStats>(), capacity.leaf_slots()),
+        table("LEAF_REFUSALS", size_of::<u64>(), capacity.leaf_slots()),
         counters("VERDICTS", size_of::<u64>(), VERDICT_COUNTERS as u32),
         shape(
             "ORIGINAL_DST",

@@ -180,6 +180,7 @@ fn describe(maps: &mut Maps, id: u32, name: &LeafName) -> Result<(), MapsError> 
             0,
         )
         .map_err(MapsError::access("write", "LEAF_NAMES"))?;
+    maps.leaf_refusals.clear(id);
     maps.leaf_stats
         .clear(id)
         .map_err(|error| MapsError::access("write", "LEAF_STATS")(error.into()))

@@ -100,11 +100,17 @@ impl<T: NoUninit + Zeroable> Table<T> {
     }
 }
 
-impl Table<CounterRecord> {
-    /// The count of a counter that the kernel may be adding to.
+/// A record whose first word is a count that the kernel may be adding to.
+pub(crate) trait Counts {}
+
+impl Counts for CounterRecord {}
+impl Counts for u64 {}
+
+impl<T: Counts> Table<T> {
+    /// The count of a counter; 0 if there is no such counter.
     pub(crate) fn count(&self, index: u32) -> u64 {
         self.words(index).map_or(0, |words| {
-            // SAFETY: `count` is the record's first word, aligned to 8, and only ever
+            // SAFETY: the count is the record's first word, aligned to 8, and only ever
             // touched by atomic operations while the kernel can reach it.
             unsafe { AtomicU64::from_ptr(words) }.load(Ordering::Acquire)
         })

@@ -118,6 +118,7 @@ struct Row<'a> {
     kind: &'a str,
     split: &'a str,
     connections: u64,
+    refused: u64,
     endpoints: u32,
     weight: u64,
 }
@@ -129,7 +130,7 @@ impl<'a> Active<'a> {
         let roots: HashSet<(&str, &str)> = objects(reading)
             .filter(|split| {
                 let mut leaves = split.leaves.iter();
-                leaves.any(|leaf| reading.connections(leaf) > 0)
+                leaves.any(|leaf| reading.connections(leaf) > 0 || reading.refused(leaf) > 0)
             })
             .map(|split| (&*split.root_namespace, &*split.root))
             .collect();
@@ -148,6 +149,7 @@ impl<'a> Active<'a> {
                 kind: split.kind,
                 split: &split.split,
                 connections: reading.connections(leaf),
+                refused: reading.refused(leaf),
                 endpoints: leaf.endpoints,
                 weight: leaf.weight,
             })
@@ -203,6 +205,13 @@ fn encode_leaves(encoder: &mut DescriptorEncoder<'_>, active: &Active<'_>) -> fm
         "leaf_connections",
         "Connections that were given an endpoint of the backend, since it became part of a split",
         active.leaves().map(|row| (row.labels(), row.connections)),
+    )?;
+    counters(
+        encoder,
+        "leaf_refused_connections",
+        "Connections that were refused because the backend had a share and no endpoints, since it \
+         became part of a split",
+        active.leaves().map(|row| (row.labels(), row.refused)),
     )?;
     gauges(
         encoder,
