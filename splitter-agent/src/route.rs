@@ -8,7 +8,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::compile::Diagnostics;
-use crate::objects::{Identity, Kind, ObjectName, ObjectReference, ServicePort, Timestamp, Weight};
+use crate::objects::{
+    AppProtocol, Identity, Kind, ObjectName, ObjectReference, ServicePort, Timestamp, Weight,
+};
 use crate::plan::{Frontend, Origin};
 
 /// An object that asks for splits, as it was read.
@@ -166,6 +168,8 @@ pub struct Ports {
     pub numbers: Option<BTreeSet<u16>>,
     /// Their name; `None` for any.
     pub name: Option<String>,
+    /// What is spoken there; `None` for anything.
+    pub protocols: Option<BTreeSet<AppProtocol>>,
 }
 
 impl Ports {
@@ -173,6 +177,7 @@ impl Ports {
     pub const ALL: Self = Self {
         numbers: None,
         name: None,
+        protocols: None,
     };
 
     /// The port of this number alone.
@@ -193,21 +198,33 @@ impl Ports {
     /// Whether a port is among them.
     #[must_use]
     pub fn covers(&self, port: &ServicePort) -> bool {
-        let Self { numbers, name } = self;
+        let Self {
+            numbers,
+            name,
+            protocols,
+        } = self;
         let is_number = |numbers: &BTreeSet<u16>| numbers.contains(&port.port);
+        let is_spoken = |spoken: &BTreeSet<AppProtocol>| spoken.contains(&port.app_protocol);
         numbers.as_ref().is_none_or(is_number)
             && name.as_ref().is_none_or(|name| *name == port.name)
+            && protocols.as_ref().is_none_or(is_spoken)
     }
 
     /// Whether every port of another claim is among them, whatever ports the root has.
     #[must_use]
     pub fn cover(&self, other: &Self) -> bool {
-        let covers_numbers = match (&self.numbers, &other.numbers) {
-            (None, _) => true,
-            (Some(_), None) => false,
-            (Some(numbers), Some(others)) => others.is_subset(numbers),
-        };
-        covers_numbers && (self.name.is_none() || self.name == other.name)
+        covers(&self.numbers, &other.numbers)
+            && covers(&self.protocols, &other.protocols)
+            && (self.name.is_none() || self.name == other.name)
+    }
+}
+
+/// Whether one condition, where `None` is none, lets everything pass that the other does.
+fn covers<T: Ord>(one: &Option<BTreeSet<T>>, other: &Option<BTreeSet<T>>) -> bool {
+    match (one, other) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(one), Some(other)) => other.is_subset(one),
     }
 }
 
@@ -220,6 +237,19 @@ pub struct Split {
     pub leaves: Vec<Leaf>,
     /// What becomes of the share of a leaf without a ready endpoint.
     pub unready_share: UnreadyShare,
+    /// What its leaves are.
+    pub destinations: Destinations,
+}
+
+/// What the leaves of a split are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Destinations {
+    /// Services, and nothing but Services.
+    #[default]
+    Services,
+    /// Hosts, as Istio has them. DestinationRules apply to them, and one that names no port means the
+    /// only one that its Service has, if it has only one.
+    Hosts,
 }
 
 /// Whose connections a claim is about.
@@ -229,6 +259,18 @@ pub enum Clients {
     Everyone,
     /// Those of some pods.
     Some(ClientSelector),
+}
+
+impl Clients {
+    /// The pods of some selector; everyone if it has no condition.
+    #[must_use]
+    pub fn of(selector: ClientSelector) -> Self {
+        if selector == ClientSelector::default() {
+            Self::Everyone
+        } else {
+            Self::Some(selector)
+        }
+    }
 }
 
 /// Pods that connect: those that meet every condition.
@@ -241,6 +283,15 @@ pub struct ClientSelector {
     /// Whether the claim comes before those for any other clients, as a consumer route does
     /// (GEP-1294).
     pub is_consumer: bool,
+}
+
+impl ClientSelector {
+    /// Whether every pod that another selector chooses is among those of this one.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let has = |(key, value): (&String, &String)| other.labels.get(key) == Some(value);
+        covers(&self.namespaces, &other.namespaces) && self.labels.iter().all(has)
+    }
 }
 
 /// What becomes of the share of a leaf without a ready endpoint.

@@ -33,7 +33,7 @@ pub use field::{FieldError, Fields};
 pub use kind::{Availability, Entry, Kind, NameRule, Purpose, Resource};
 pub use node::{Node, ZONE};
 pub use placement::{Hints, Placement, Placements};
-pub use service::{Service, ServiceKind, ServicePort};
+pub use service::{AppProtocol, Service, ServiceKind, ServicePort};
 pub use timestamp::Timestamp;
 pub use traffic_split::{Backend, ON_NO_ENDPOINTS, Refusal, RefusedSpec, SplitSpec, TrafficSplit};
 pub use unknown::Unknown;

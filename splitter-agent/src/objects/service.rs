@@ -69,6 +69,8 @@ pub struct ServicePort {
     pub port: u16,
     /// Transport protocol.
     pub protocol: Protocol,
+    /// What is spoken there, as the Service declares it.
+    pub app_protocol: AppProtocol,
 }
 
 impl Service {
@@ -107,18 +109,66 @@ impl Service {
 impl ServicePort {
     fn read(value: &Value) -> Result<Self, FieldError> {
         let fields = field::as_object(value)?;
-        let port = field::present(fields, "port").unwrap_or(&Value::Null);
+        let number = field::present(fields, "port").unwrap_or(&Value::Null);
+        let port = field::port(number).ok_or_else(|| {
+            FieldError::new(format!(
+                "is {}; write a number from 1 to 65535",
+                shown(number)
+            ))
+            .below("port")
+        })?;
+        let name = field::text(fields, "name")?.unwrap_or_default();
+        let protocol = protocol(fields)?;
+        // Whatever else stands there declares nothing.
+        let declared = fields.get("appProtocol").and_then(Value::as_str);
         Ok(Self {
-            name: field::text(fields, "name")?.unwrap_or_default().to_owned(),
-            port: field::port(port).ok_or_else(|| {
-                FieldError::new(format!(
-                    "is {}; write a number from 1 to 65535",
-                    shown(port)
-                ))
-                .below("port")
-            })?,
-            protocol: protocol(fields)?,
+            app_protocol: AppProtocol::of(protocol, declared, name, port),
+            name: name.to_owned(),
+            port,
+            protocol,
         })
+    }
+}
+
+/// What is spoken at a port of a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AppProtocol {
+    /// HTTP in any version, gRPC included.
+    Http,
+    /// TLS, HTTPS included.
+    Tls,
+    /// Anything else over TCP.
+    Tcp,
+    /// Datagrams.
+    Udp,
+    /// The Service does not say.
+    Undeclared,
+}
+
+impl AppProtocol {
+    /// As Istio reads it (`ConvertProtocol` in its `pkg/config/kube/conversion.go`): from
+    /// `appProtocol`, or from the name of the port up to its first hyphen, or from a few numbers.
+    fn of(protocol: Protocol, declared: Option<&str>, name: &str, port: u16) -> Self {
+        // SMTP, DNS, MySQL and MongoDB: their servers speak first.
+        const WELL_KNOWN: [u16; 4] = [25, 53, 3306, 27017];
+        if protocol == Protocol::Udp {
+            return Self::Udp;
+        }
+        match declared {
+            Some("kubernetes.io/h2c" | "kubernetes.io/ws") => return Self::Http,
+            Some("kubernetes.io/wss") => return Self::Tls,
+            _ => {}
+        }
+        let name = declared.unwrap_or(name);
+        let prefix = name.split('-').next().unwrap_or_default();
+        match prefix.to_ascii_lowercase().as_str() {
+            "http" | "http_proxy" | "http2" | "grpc" => Self::Http,
+            "https" | "tls" => Self::Tls,
+            "tcp" | "mongo" | "redis" | "mysql" => Self::Tcp,
+            "udp" => Self::Udp,
+            _ if WELL_KNOWN.contains(&port) => Self::Tcp,
+            _ => Self::Undeclared,
+        }
     }
 }
 
@@ -254,12 +304,66 @@ mod tests {
             name: name.to_owned(),
             port,
             protocol,
+            app_protocol: match protocol {
+                Protocol::Udp => AppProtocol::Udp,
+                _ => AppProtocol::Undeclared,
+            },
         };
         assert_eq!(
             *ports,
             [port("", 80, Protocol::Tcp), port("dns", 53, Protocol::Udp)]
         );
         assert_eq!(*service(&json!({"ports": null})).unwrap().ports, []);
+    }
+
+    #[test]
+    fn what_is_spoken_at_a_port_is_read_as_istio_reads_it() {
+        use AppProtocol::{Http, Tcp, Tls, Udp, Undeclared};
+        for (port, expected) in [
+            (json!({"port": 80, "name": "http"}), Http),
+            (json!({"port": 80, "name": "HTTP-web"}), Http),
+            (json!({"port": 80, "name": "http2-web"}), Http),
+            (json!({"port": 80, "name": "grpc-web"}), Http),
+            (json!({"port": 80, "name": "grpc"}), Http),
+            (json!({"port": 443, "name": "https"}), Tls),
+            (json!({"port": 443, "name": "tls-x"}), Tls),
+            (json!({"port": 80, "name": "tcp-http"}), Tcp),
+            (json!({"port": 6379, "name": "redis"}), Tcp),
+            (json!({"port": 3306, "name": "mysql-0"}), Tcp),
+            (json!({"port": 3306}), Tcp),
+            (json!({"port": 3306, "name": "http"}), Http),
+            (json!({"port": 53, "name": "dns"}), Tcp),
+            (json!({"port": 53, "name": "tcp", "protocol": "UDP"}), Udp),
+            (json!({"port": 80, "name": "web"}), Undeclared),
+            (json!({"port": 80, "name": "httpx"}), Undeclared),
+            (json!({"port": 443}), Undeclared),
+            (
+                json!({"port": 80, "name": "web", "appProtocol": "http"}),
+                Http,
+            ),
+            (
+                json!({"port": 80, "name": "http", "appProtocol": "tcp"}),
+                Tcp,
+            ),
+            (
+                json!({"port": 80, "name": "http", "appProtocol": "example.com/x"}),
+                Undeclared,
+            ),
+            (
+                json!({"port": 80, "appProtocol": "kubernetes.io/h2c"}),
+                Http,
+            ),
+            (json!({"port": 80, "appProtocol": "kubernetes.io/ws"}), Http),
+            (json!({"port": 80, "appProtocol": "kubernetes.io/wss"}), Tls),
+            (
+                json!({"port": 80, "name": "http", "appProtocol": null}),
+                Http,
+            ),
+            (json!({"port": 80, "name": "http", "appProtocol": 7}), Http),
+        ] {
+            let read = service(&json!({"ports": [port]})).unwrap();
+            assert_eq!(read.ports[0].app_protocol, expected, "{port}");
+        }
     }
 
     #[test]

@@ -16,8 +16,8 @@ use splitter_agent::objects::{
 };
 use splitter_agent::reason;
 use splitter_agent::route::{
-    self, Claim, Clients, Context, Leaf, OnNoEndpoints, Ports, RouteObject, Split, Translate,
-    UnreadyShare,
+    self, Claim, Clients, Context, Destinations, Leaf, OnNoEndpoints, Ports, RouteObject, Split,
+    Translate, UnreadyShare,
 };
 
 pub(crate) static ENTRY: Entry = Entry {
@@ -112,6 +112,7 @@ impl Translate for CanaryRoute {
                         leaf(&canary.canary, canary.canary_port, canary.percent),
                     ],
                     unready_share: UnreadyShare::GivenAway(OnNoEndpoints::Refuse),
+                    destinations: Destinations::Services,
                 });
                 Claim {
                     origin: object.origin(),

@@ -12,8 +12,8 @@ use crate::objects::{Backend, ON_NO_ENDPOINTS, ObjectName, SplitSpec, TrafficSpl
 use crate::plan::Origin;
 use crate::reason;
 use crate::route::{
-    self, Claim, Clients, Context, Leaf, OnNoEndpoints, Ports, RouteObject, Split, Translate,
-    UnreadyShare,
+    self, Claim, Clients, Context, Destinations, Leaf, OnNoEndpoints, Ports, RouteObject, Split,
+    Translate, UnreadyShare,
 };
 
 const SERVICE: &str = "spec.service";
@@ -196,6 +196,7 @@ impl Translator<'_> {
             leaves_field: BACKENDS.to_owned(),
             leaves,
             unready_share: UnreadyShare::GivenAway(self.on_no_endpoints(diagnostics)),
+            destinations: Destinations::Services,
         })
     }
 
