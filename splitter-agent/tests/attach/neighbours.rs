@@ -4,7 +4,7 @@ use splitter_api::{AttachMode, Effect, OtherProgram};
 
 use crate::common::agent::BINARY;
 use crate::foreign::{EXCLUSIVE, Foreign, MULTI, NAME, OVERRIDE};
-use crate::http::{LISTEN, address, get, wait_for};
+use crate::http::{LISTEN, address, get, wait_for, wait_until};
 use crate::node::{Node, Place, wait};
 
 const POD: &str = "kubepods/besteffort/podUID/1";
@@ -30,11 +30,9 @@ fn an_exclusive_program_above_is_named_with_the_remedy_until_it_is_gone() {
     let (mut agent, server) = node.agent(Place::Outside, &[]);
     agent.wait_for_log("from this cgroup are not split");
     assert!(agent.log().contains(&named), "{}", agent.log());
-    let answer = wait_for(server, "/readyz", 503);
-    assert!(
-        answer.failing().contains(&"programs".to_owned()),
-        "{answer:?}"
-    );
+    // What is logged is told to probes and metrics a moment later.
+    let answer = wait_until(server, "/readyz", |answer| answer.body.contains(&named));
+    assert!(answer.fails("programs"), "{answer:?}");
     for part in [
         named.as_str(),
         "exclusively",
@@ -154,11 +152,10 @@ fn a_second_agent_with_other_pins_on_the_same_cgroup_is_told() {
         "{}",
         second.log()
     );
-    let answer = wait_for(second_server, "/readyz", 503);
-    assert!(
-        answer.failing().contains(&"self-test".to_owned()),
-        "{answer:?}"
-    );
+    let answer = wait_until(second_server, "/readyz", |answer| {
+        answer.body.contains("something else answered")
+    });
+    assert!(answer.fails("self-test"), "{answer:?}");
     // The first one decides, and hears of the other.
     assert_eq!(node.count(POD, 10), (5, 5, 0));
     assert_eq!(get(server, "/readyz").status, 200);

@@ -6,7 +6,7 @@ use std::path::Path;
 use testbed::lab::cgroup::mount_point;
 
 use crate::common::agent::{stderr, text};
-use crate::http::{get, wait_for};
+use crate::http::{get, wait_for, wait_until};
 use crate::node::{Node, Place, wait};
 
 const SYSTEMD_POD: &str = "kubepods.slice/kubepods-podUID.slice/cri-containerd-1.scope";
@@ -138,18 +138,12 @@ fn an_agent_whose_own_pod_is_elsewhere_is_not_ready() {
     let stale = mount_point().unwrap().join("kubepods");
     let (mut agent, server) = node.agent(Place::Pod(SYSTEMD_POD), &["--cgroup", text(&stale)]);
     agent.wait_for_log("self-test: ");
-    let answer = wait_for(server, "/readyz", 503);
-    assert!(
-        answer.failing().contains(&"self-test".to_owned()),
-        "{answer:?}"
-    );
-    assert!(
-        answer
-            .body
-            .contains("connection of the agent's own pod was not split")
-            && answer.body.contains("cri-containerd-1.scope"),
-        "{answer:?}"
-    );
+    let answer = wait_until(server, "/readyz", |answer| {
+        let own_pod = "connection of the agent's own pod was not split";
+        answer.body.contains(own_pod)
+    });
+    assert!(answer.fails("self-test"), "{answer:?}");
+    assert!(answer.body.contains("cri-containerd-1.scope"), "{answer:?}");
     agent.wait_for_log("which --cgroup leaves out");
     assert_eq!(self_tests(&node.path("")), [""; 0]);
 }

@@ -154,8 +154,11 @@ impl Agent {
         self.child.id()
     }
 
+    /// Every line that is written to its end.
     pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).expect("a log")
+        let mut log = fs::read_to_string(&self.log).expect("a log");
+        log.truncate(log.rfind('\n').map_or(0, |end| end + 1));
+        log
     }
 
     pub fn wait_for_log(&mut self, text: &str) {

@@ -26,7 +26,7 @@ async fn events_that_were_forbidden_for_a_time_are_written_when_they_are_allowed
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_may_not_use_its_lease_leads_when_it_may() {
     let scene = Scene::new("leaseless").await;
-    scene.kubectl(&["delete", "rolebinding", "lease"]);
+    scene.forbid_lease();
     let agent = scene.agent("one", WITHOUT_STATUS);
     let split = scene.split("books").await;
     split.say(&[&agent], &[(Severity::Inactive, "RootMissing")]);
@@ -34,6 +34,6 @@ async fn an_agent_that_may_not_use_its_lease_leads_when_it_may() {
     assert!(!agent.leads());
     scene.allow_lease();
     until("an event", async || scene.events().await.len() == 1).await;
-    scene.kubectl(&["delete", "rolebinding", "lease"]);
+    scene.forbid_lease();
     until("no leader", async || !agent.leads()).await;
 }

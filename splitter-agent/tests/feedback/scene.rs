@@ -82,16 +82,46 @@ impl Scene {
 
     pub(crate) fn allow_lease(&self) {
         self.apply(LEASE_ROLE);
+        self.wait_until_agents_may("leases.coordination.k8s.io", true);
+    }
+
+    /// Forbids it again.
+    pub(crate) fn forbid_lease(&self) {
+        self.kubectl(&["delete", "rolebinding", "lease"]);
+        self.wait_until_agents_may("leases.coordination.k8s.io", false);
     }
 
     /// Lets agents write Events and statuses.
     pub(crate) fn allow_writing(&self) {
         self.apply(WRITER_ROLE);
+        self.wait_until_agents_may("events.events.k8s.io", true);
     }
 
     /// Forbids it again.
     pub(crate) fn forbid_writing(&self) {
         self.kubectl(&["delete", "clusterrolebinding", &self.namespace]);
+        self.wait_until_agents_may("events.events.k8s.io", false);
+    }
+
+    /// Waits until the API server goes by the rules that it has stored: whether agents may create
+    /// a kind of object.
+    fn wait_until_agents_may(&self, plural: &str, may: bool) {
+        let namespace = &self.namespace;
+        let user = format!("--as=agent-of-{namespace}");
+        let question = [
+            "--namespace",
+            namespace,
+            "auth",
+            "can-i",
+            "create",
+            plural,
+            &user,
+        ];
+        let start = Instant::now();
+        // kubectl ends with an error where the answer is no.
+        while self.server.kubectl(&question, "").status.success() != may {
+            assert!(start.elapsed() < PATIENCE, "{question:?} is not {may}");
+        }
     }
 
     /// Runs kubectl in the namespace.

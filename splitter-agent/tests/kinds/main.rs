@@ -300,11 +300,7 @@ async fn its_definition_may_come_late_change_and_go() {
     server.delete(&definition(&["v1", "v2"])).await;
     let is_gone = |it: &observer::Observer| it.names("CanaryRoute").is_empty();
     observer.until("told that the route is gone", is_gone).await;
-    assert!(
-        observer
-            .metrics()
-            .contains("splitter_source_synced{kind=\"CanaryRoute\"} 1"),
-        "{}",
-        observer.metrics()
-    );
+    observer
+        .until_metric("splitter_source_synced{kind=\"CanaryRoute\"} 1")
+        .await;
 }

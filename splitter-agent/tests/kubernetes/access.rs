@@ -1,10 +1,13 @@
 //! What the account of the source may do: taken away, given back, or not all of it.
 
-use splitter_agent::objects::Kind;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
+use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
+use splitter_agent::objects::Kind;
 use testbed::fixtures::CuttableProxy;
+use tokio::time::sleep;
 
 use super::definition::{definition, split};
 use super::listing::service;
@@ -27,7 +30,12 @@ pub(crate) fn definition_rule() -> Value {
     })
 }
 
-/// Lets the agent do what the rules say, and nothing else.
+/// The zone of the agent's node.
+pub(crate) fn node_rule() -> Value {
+    json!({"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]})
+}
+
+/// Lets the agent do what the rules say, and nothing else, from when this returns.
 pub(crate) async fn allow(server: &Server, rules: &Value) {
     server
         .apply(&json!({
@@ -43,6 +51,34 @@ pub(crate) async fn allow(server: &Server, rules: &Value) {
             "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": AGENT}],
         }))
         .await;
+    // They are stored, but the API server goes by them only when its own watch has told it.
+    let mut asked = objects_rule();
+    let asked = asked.as_array_mut().expect("rules");
+    asked.extend([definition_rule(), node_rule()]);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for rule in asked {
+        let is_allowed = rules.as_array().expect("rules").contains(rule);
+        while is_agent_allowed(server, rule).await != is_allowed {
+            assert!(Instant::now() < deadline, "not in effect: {rules}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Whether the API server would let the agent do what a rule says.
+async fn is_agent_allowed(server: &Server, rule: &Value) -> bool {
+    let review = json!({
+        "metadata": {},
+        "spec": {"user": AGENT, "resourceAttributes": {
+            "group": rule["apiGroups"][0], "resource": rule["resources"][0],
+            "name": rule["resourceNames"][0], "verb": rule["verbs"][0],
+        }},
+    });
+    let review: SubjectAccessReview = serde_json::from_value(review).expect("a review");
+    let reviews: Api<SubjectAccessReview> = Api::all(server.client.clone());
+    let answer = reviews.create(&PostParams::default(), &review).await;
+    let status = answer.expect("an answer").status;
+    status.expect("a verdict").allowed
 }
 
 #[tokio::test]
@@ -67,7 +103,6 @@ async fn rights_that_are_taken_away_take_nothing_away() {
     assert_eq!(observer.names("TrafficSplit"), ["web"]);
 
     allow(&server, &json!([])).await;
-    observer.wait(Duration::from_secs(1)).await;
     // A watch that has begun is not asked again for its rights.
     proxy.cut();
     for kind in ["Service", "EndpointSlice", "TrafficSplit"] {

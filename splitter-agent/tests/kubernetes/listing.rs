@@ -85,17 +85,15 @@ async fn everything(arguments: &[&str]) -> (Server, Observer) {
 #[tokio::test]
 async fn all_that_is_there_is_told_of_before_complete() {
     let (_server, mut observer) = everything(&[]).await;
-    observer
-        .until_metric("splitter_source_synced{kind=\"TrafficSplit\"} 1")
-        .await;
-    let metrics = observer.metrics();
     for line in [
-        "splitter_objects{kind=\"Service\"} 4",
+        "splitter_source_synced{kind=\"TrafficSplit\"} 1",
         "splitter_source_synced{kind=\"EndpointSlice\"} 1",
+        "splitter_objects{kind=\"Service\"} 4",
         "splitter_watch_restarts_total{kind=\"Service\"} 0",
     ] {
-        assert!(metrics.contains(line), "no {line} in\n{metrics}");
+        observer.until_metric(line).await;
     }
+    let metrics = observer.metrics();
     assert!(!metrics.contains("watch_errors_total{"), "{metrics}");
     assert!(observer.end().await);
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use splitter_agent::objects::Object;
 use splitter_agent::source::kubernetes::OwnNode;
 
-use super::access::{allow, objects_rule};
+use super::access::{allow, node_rule, objects_rule};
 use super::definition::definition;
 use super::observer::Observer;
 use super::server::{AGENT, Server};
@@ -45,8 +45,7 @@ async fn the_own_node_is_told_of_with_no_right_but_get() {
     observer.until_complete().await;
     assert_eq!(zone(&observer), None);
 
-    let get = json!({"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]});
-    rules.as_array_mut().expect("rules").push(get);
+    rules.as_array_mut().expect("rules").push(node_rule());
     allow(&server, &rules).await;
     observer
         .until("told the zone", |it| zone(it) == Some("a"))

@@ -9,7 +9,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::common::agent::{BINARY, PATIENCE, Site, stderr, stdout, text};
-use crate::http::{start, wait_for};
+use crate::http::{start, wait_for, wait_until};
 
 fn health(arguments: &[&str]) -> Output {
     Command::new(BINARY)
@@ -51,7 +51,7 @@ fn health_prints_every_check_and_answers_with_its_exit_code() {
     while let Err(error) = fs::remove_dir(&unit) {
         assert!(begun.elapsed() < PATIENCE, "{error}");
     }
-    wait_for(server, "/readyz", 503);
+    wait_until(server, "/readyz", |answer| answer.fails("programs"));
     let output = health(&listen);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = stdout(&output);

@@ -25,6 +25,11 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{self:?}"))
     }
 
+    /// Whether it is that of a probe in which a check fails.
+    pub(crate) fn fails(&self, check: &str) -> bool {
+        self.status == 503 && self.failing().iter().any(|name| name == check)
+    }
+
     /// Names of the checks that do not pass.
     pub(crate) fn failing(&self) -> Vec<String> {
         let json = self.json();
@@ -84,13 +89,23 @@ pub(crate) fn address(agent: &mut Agent) -> SocketAddr {
 
 /// Asks until the status is the wanted one.
 pub(crate) fn wait_for(server: SocketAddr, path: &str, status: u16) -> Answer {
+    wait_until(server, path, |answer| answer.status == status)
+}
+
+/// Asks until the answer is as wanted. An agent that becomes unready says of one check after
+/// another that it fails, so wait for everything that is looked at.
+pub(crate) fn wait_until(
+    server: SocketAddr,
+    path: &str,
+    wanted: impl Fn(&Answer) -> bool,
+) -> Answer {
     let start = Instant::now();
     loop {
         let answer = get(server, path);
-        if answer.status == status {
+        if wanted(&answer) {
             return answer;
         }
-        assert!(start.elapsed() < PATIENCE, "never {status}: {answer:?}");
+        assert!(start.elapsed() < PATIENCE, "never as wanted: {answer:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
 use crate::bookstore::Bookstore;
-use crate::common::agent::{PATIENCE, traffic_split, weights};
-use crate::http::{get, start, wait_for};
+use crate::common::agent::{traffic_split, weights};
+use crate::http::{get, start, wait_for, wait_until};
 
 /// Every series, with its labels in its name.
 fn scrape(server: SocketAddr) -> BTreeMap<String, f64> {
@@ -101,16 +100,11 @@ fn a_split_has_series_from_its_first_connection_on_and_keeps_them() {
     // It is gone with its split, and so is every word of it.
     let manifest = store.site.manifests.path().join("split.yaml");
     std::fs::remove_file(manifest).expect("a manifest to remove");
-    let start = Instant::now();
-    let gone = loop {
-        let series = scrape(server);
-        // The agent counts an object out after the maps have been brought to that.
-        if series["splitter_splits"] == 0.0 {
-            break series;
-        }
-        assert!(start.elapsed() < PATIENCE, "never gone: {series:#?}");
-        std::thread::sleep(Duration::from_millis(20));
-    };
+    // The agent counts an object out after the maps have been brought to that.
+    wait_until(server, "/metrics", |answer| {
+        answer.body.contains("\nsplitter_splits 0\n")
+    });
+    let gone = scrape(server);
     assert_eq!(gone["splitter_frontends{verdict=\"split\"}"], 0.0);
     for metric in OF_SPLITS {
         assert_eq!(series_of(&gone, metric), [""; 0]);

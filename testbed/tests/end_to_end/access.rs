@@ -9,7 +9,7 @@ use testbed::fixtures::Tally;
 
 use crate::load::{BUSY, Load};
 use crate::namespace::Namespace;
-use crate::test_cluster::{SYSTEM, TestCluster, wait_for};
+use crate::test_cluster::{AGENT_SELECTOR, SYSTEM, TestCluster, wait_for};
 
 const ACCOUNT: &str = "system:serviceaccount:splitter-system:splitter-agent";
 
@@ -145,8 +145,7 @@ fn withdraw(cluster: &TestCluster) {
 
 /// Panics unless every agent is alive and ready, and the shop split by these weights.
 fn assert_works(cluster: &TestCluster, namespace: &Namespace<'_>, weights: [u64; 2]) {
-    let selector = "app.kubernetes.io/name=splitter-agent";
-    let pods = cluster.get(&["-n", SYSTEM, "get", "pods", "-l", selector]);
+    let pods = cluster.get(&["-n", SYSTEM, "get", "pods", "-l", AGENT_SELECTOR]);
     let is_ready = |pod: &Value| pod["status"]["containerStatuses"][0]["ready"] == true;
     let all = pods["items"]
         .as_array()

@@ -1,13 +1,14 @@
 //! The definition of TrafficSplits: late, gone, back, another tool's, or with other versions.
 
 use serde_json::{Value, json};
+use splitter_api::Verdict;
 use testbed::fixtures::Tally;
 use testbed::fixtures::manifests::CRD;
 
 use crate::definition::{Changed, definition, quantities, version};
 use crate::load::{BUSY, Load};
 use crate::namespace::Namespace;
-use crate::test_cluster::{SYSTEM, TestCluster, wait_for};
+use crate::test_cluster::{AGENT_SELECTOR, SYSTEM, TestCluster, wait_for};
 
 /// A shop, beside it a root `busy` for clients that ask all the time, and splits of both. Where
 /// they are not split, both lead to `v2` alone.
@@ -90,8 +91,7 @@ fn a_definition_may_come_late_and_go_and_come_back() {
     };
     let fixture = Fixture::new(&cluster, "late");
     cluster.delete_definition();
-    let selector = "app.kubernetes.io/name=splitter-agent";
-    cluster.kubectl(&["-n", SYSTEM, "delete", "pods", "-l", selector]);
+    cluster.kubectl(&["-n", SYSTEM, "delete", "pods", "-l", AGENT_SELECTOR]);
     cluster.wait_for_agents();
     let agents = cluster.agent_lives();
     fixture.assert_unsplit();
@@ -167,6 +167,9 @@ fn definitions_of_other_tools_are_worked_with_and_never_written_to() {
         ]);
         cluster.apply(&split);
         fixture.wait_for_event(written_as, "InvalidWeight");
+        // One agent has told of it.
+        let name = fixture.namespace.name();
+        cluster.wait_for_verdict(name, "shop", Verdict::PassThrough);
         fixture.assert_counts(0, 10);
         assert_never_written(&cluster, written_as);
     }

@@ -81,7 +81,7 @@ fn garbage_of_every_kind_is_told_of_and_disturbs_no_neighbour() {
             for case in &cases {
                 case.assert_outcome(&cluster, node);
             }
-            assert_generations(&cluster, node, &namespace);
+            wait_for_generations(&cluster, node, &namespace);
         }
         assert_api_server_is_left_alone(&cluster);
         // Time enough for a second agent, or a second time.
@@ -205,25 +205,28 @@ fn wait_for_findings(cluster: &TestCluster, node: &Node, cases: &[Case]) {
     }
 }
 
-/// Whatever has a generation is at that generation on the node. The agent that leads tells of
-/// every split, the others of those that connections of their node went to.
-fn assert_generations(cluster: &TestCluster, node: &Node, namespace: &Namespace<'_>) {
-    let metrics = cluster.metrics(node);
-    let leads = metrics.sum("leader", &[]) == Some(1);
-    assert_eq!(metrics.sum("splits_stale", &[]), Some(0), "{}", node.name());
+/// Waits until whatever has a generation is at that generation on the node. The agent that leads
+/// tells of every split, the others of those that connections of their node went to.
+fn wait_for_generations(cluster: &TestCluster, node: &Node, namespace: &Namespace<'_>) {
     let splits = cluster.get(&["-n", namespace.name(), "get", "trafficsplits"]);
-    for split in splits["items"].as_array().expect("splits") {
-        let metadata = &split["metadata"];
-        let name = metadata["name"].as_str().expect("a name");
-        let labels = [("destination_namespace", namespace.name()), ("split", name)];
-        for metric in ["split_generation", "split_desired_generation"] {
-            let generation = metrics.sum(metric, &labels);
-            let what = format!("{metric} of {name} on {}", node.name());
-            if leads || generation.is_some() {
-                assert_eq!(generation, metadata["generation"].as_u64(), "{what}");
+    let splits = splits["items"].as_array().expect("splits");
+    wait_for(&format!("every generation on {}", node.name()), || {
+        let metrics = cluster.metrics(node);
+        let leads = metrics.sum("leader", &[]) == Some(1);
+        let is_told = |split: &Value, metric: &str| {
+            let metadata = &split["metadata"];
+            let name = metadata["name"].as_str().expect("a name");
+            let labels = [("destination_namespace", namespace.name()), ("split", name)];
+            match metrics.sum(metric, &labels) {
+                None => !leads,
+                generation => generation == metadata["generation"].as_u64(),
             }
-        }
-    }
+        };
+        let mut both = ["split_generation", "split_desired_generation"].into_iter();
+        (metrics.sum("splits_stale", &[]) == Some(0)
+            && both.all(|metric| splits.iter().all(|split| is_told(split, metric))))
+        .then_some(())
+    });
 }
 
 /// A connection to the API server gets there, which is all that can be told without TLS.
@@ -353,6 +356,8 @@ fn the_older_of_two_splits_wins_on_every_node_until_it_goes() {
     cluster.kubectl(&["-n", "rivals", "delete", "service", "shop-v1"]);
     wait_for_condition("aardvark", "ResolvedRefs", "False", "LeafServiceMissing");
     wait_for_condition("aardvark", "Programmed", "True", "Programmed");
+    // One agent has written that.
+    cluster.wait_for_leaf("rivals", "shop", "shop-v1", LeafState::ServiceMissing);
     for node in cluster.nodes() {
         let counts = cluster.ask_from(node, &namespace.url(), 8);
         assert_eq!(counts, Tally::of([("v2", 8)]), "on {}", node.name());

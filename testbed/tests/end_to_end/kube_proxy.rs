@@ -86,9 +86,11 @@ fn assert_balanced(counts: &Tally, what: &str) {
 fn assert_as_without_splits(shop: &Namespace<'_>) {
     let cluster = shop.cluster();
     for node in cluster.nodes() {
-        // kube-proxy may hear of a Service later than the agent.
+        // kube-proxy may hear of a Service and of each pod later than the agent.
         wait_for("kube-proxy has heard of the root", || {
-            (cluster.ask_from(node, &shop.url(), 1).failed() == 0).then_some(())
+            let counts = cluster.ask_from(node, &shop.url(), 20);
+            let has_both = counts.count("v1") > 0 && counts.count("v2") > 0;
+            (counts.failed() == 0 && has_both).then_some(())
         });
         assert_balanced(&cluster.ask_from(node, &shop.url(), 60), node.name());
     }

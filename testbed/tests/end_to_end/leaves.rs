@@ -69,7 +69,10 @@ fn take_away(shop: &Namespace<'_>, address: &str, act: impl FnOnce()) {
     thread::scope(|scope| {
         let nodes = shop.cluster().nodes();
         for node in nodes {
-            assert!(is_in_maps(shop, node, endpoint), "{endpoint}");
+            // A leaf is ready with its first endpoint, and has two.
+            wait_for(&format!("{endpoint} on {}", node.name()), || {
+                is_in_maps(shop, node, endpoint).then_some(())
+            });
         }
         let gone = nodes.iter().map(|node| {
             scope.spawn(move || {
@@ -319,19 +322,25 @@ fn a_split_follows_the_services_of_its_leaves_and_its_root() {
         cluster.wait_for_leaf(shop.name(), "shop", "shop-v2", state);
         shop.assert_exact([("v1", 1)]);
     };
+    let wait_for_pod_of = |version: &str| {
+        let address = shop.pods_of(version).into_values().next();
+        let endpoints = vec![format!("{}:8080", address.expect("an address"))];
+        for node in cluster.nodes() {
+            wait_for(&format!("the pod of {version} alone"), || {
+                let leaves = cluster.endpoints_on(node, shop.name(), "shop", 80);
+                (leaves.get("shop-v2") == Some(&endpoints)).then_some(())
+            });
+        }
+    };
     let with_v2 = || {
         cluster.wait_for_leaf(shop.name(), "shop", "shop-v2", LeafState::Ready);
+        // A Service changes before the EndpointSlices that a controller makes of it.
+        wait_for_pod_of("v2");
         shop.assert_exact([("v1", 7), ("v2", 3)]);
     };
 
     shop.service("shop-v2", 80, &json!({"app": "shop", "version": "v3"}));
-    let v3 = shop.pods_of("v3").into_values().next().expect("an address");
-    for node in cluster.nodes() {
-        wait_for("the pod of the other selector alone", || {
-            let leaves = cluster.endpoints_on(node, shop.name(), "shop", 80);
-            (leaves.get("shop-v2") == Some(&vec![format!("{v3}:8080")])).then_some(())
-        });
-    }
+    wait_for_pod_of("v3");
     shop.assert_exact([("v1", 7), ("v3", 3)]);
 
     shop.service("shop-v2", 81, &v2);

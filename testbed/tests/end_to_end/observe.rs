@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::test_cluster::{Node, SYSTEM, TestCluster};
+use crate::test_cluster::{AGENT_SELECTOR, Node, SYSTEM, TestCluster};
 
 /// What an agent's `/metrics` said.
 #[derive(Debug)]
@@ -49,7 +49,8 @@ pub(crate) type Events = BTreeMap<String, BTreeMap<String, u64>>;
 impl TestCluster {
     /// What a node's agent answers over the pod network, if it says that all is well.
     pub(crate) fn ask_agent(&self, node: &Node, path: &str) -> Option<String> {
-        let pod = self.agent(node);
+        // For a moment there may be none.
+        let pod = self.try_agent(node)?;
         let url = format!("/api/v1/namespaces/{SYSTEM}/pods/{pod}:9464/proxy/{path}");
         let output = self.try_kubectl(&["get", "--raw", &url], None);
         let text = String::from_utf8(output.stdout).expect("text");
@@ -110,8 +111,7 @@ impl TestCluster {
 
     /// Which agent runs on which node, and how often it was started again.
     pub(crate) fn agent_lives(&self) -> BTreeMap<String, Value> {
-        let selector = "app.kubernetes.io/name=splitter-agent";
-        let pods = self.get(&["-n", SYSTEM, "get", "pods", "-l", selector]);
+        let pods = self.get(&["-n", SYSTEM, "get", "pods", "-l", AGENT_SELECTOR]);
         let pods = pods["items"].as_array().expect("pods").iter();
         pods.map(|pod| {
             let name = pod["metadata"]["name"].as_str().expect("a name");

@@ -23,6 +23,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 /// The namespace of the agents.
 pub(crate) const SYSTEM: &str = "splitter-system";
 
+/// The label that the agents' pods have.
+pub(crate) const AGENT_SELECTOR: &str = "app.kubernetes.io/name=splitter-agent";
+
 /// The namespace of the clients: a pod on each node in which commands are run.
 pub(crate) const CLIENTS: &str = "clients";
 
@@ -87,9 +90,9 @@ impl Drop for ClusterGuard {
     fn drop(&mut self) {
         if thread::panicking() {
             self.tell(&["get", "nodes,pods", "--all-namespaces", "-o", "wide"]);
-            let agents = "--selector=app.kubernetes.io/name=splitter-agent";
+            let agents = ["-n", SYSTEM, "logs", "-l", AGENT_SELECTOR];
             let since = ["--since=3m", "--tail=40", "--prefix"];
-            self.tell(&[&["-n", SYSTEM, "logs", agents][..], &since].concat());
+            self.tell(&[&agents[..], &since].concat());
         }
     }
 }
@@ -166,8 +169,7 @@ impl TestCluster {
         };
         cluster.wait_for_agents();
         // Where an agent runs, so do clients.
-        let selector = "app.kubernetes.io/name=splitter-agent";
-        let pods = cluster.get(&["-n", SYSTEM, "get", "pods", "-l", selector]);
+        let pods = cluster.get(&["-n", SYSTEM, "get", "pods", "-l", AGENT_SELECTOR]);
         let pods = pods["items"].as_array().expect("pods").iter();
         let names = pods.filter_map(|pod| pod["spec"]["nodeName"].as_str());
         let node = |name: &str| Node {
@@ -254,6 +256,8 @@ impl TestCluster {
             wait_for(
                 &format!("an agent that follows all on {}", node.name()),
                 || {
+                    // A DaemonSet may say that all its pods are ready when one was just deleted.
+                    self.ask_agent(node, "readyz")?;
                     let metrics = self.try_metrics(node)?;
                     let followed = metrics.values("source_synced", &[]);
                     (!followed.is_empty() && followed.iter().all(|it| *it == 1)).then_some(())
@@ -348,6 +352,12 @@ impl TestCluster {
 
     /// The name of the pod on a node that has a label.
     pub(crate) fn pod_on(&self, node: &Node, namespace: &str, selector: &str) -> String {
+        self.try_pod_on(node, namespace, selector)
+            .unwrap_or_else(|| panic!("no pod {selector} of {namespace} runs on {}", node.name()))
+    }
+
+    /// The same; `None` while none is running.
+    fn try_pod_on(&self, node: &Node, namespace: &str, selector: &str) -> Option<String> {
         let field = format!("spec.nodeName={}", node.name());
         let pods = self.get(&[
             "-n",
@@ -362,12 +372,8 @@ impl TestCluster {
         let running = |pod: &&Value| {
             pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null()
         };
-        pods["items"]
-            .as_array()
-            .and_then(|pods| pods.iter().find(running))
-            .and_then(|pod| pod["metadata"]["name"].as_str())
-            .unwrap_or_else(|| panic!("no pod {selector} of {namespace} runs on {}", node.name()))
-            .to_owned()
+        let pod = pods["items"].as_array()?.iter().find(running)?;
+        Some(pod["metadata"]["name"].as_str()?.to_owned())
     }
 
     /// The name of the pod on a node in which commands are run.
@@ -377,7 +383,12 @@ impl TestCluster {
 
     /// The name of a node's agent pod.
     pub(crate) fn agent(&self, node: &Node) -> String {
-        self.pod_on(node, SYSTEM, "app.kubernetes.io/name=splitter-agent")
+        self.pod_on(node, SYSTEM, AGENT_SELECTOR)
+    }
+
+    /// The same; `None` while none is running.
+    pub(crate) fn try_agent(&self, node: &Node) -> Option<String> {
+        self.try_pod_on(node, SYSTEM, AGENT_SELECTOR)
     }
 
     /// What a node's agent prints as JSON.
