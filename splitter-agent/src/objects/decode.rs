@@ -109,7 +109,12 @@ pub fn decode(value: Value) -> Result<Option<Object>, DecodeError> {
             return Err(failure(&Fields::new(), error));
         }
     };
-    read(&object).map_err(|error| failure(&object, error))
+    decode_fields(&object)
+}
+
+/// The same of an object that is known to be one.
+pub(crate) fn decode_fields(object: &Fields) -> Result<Option<Object>, DecodeError> {
+    read(object).map_err(|error| failure(object, error))
 }
 
 fn read(object: &Fields) -> Result<Option<Object>, FieldError> {
@@ -148,7 +153,7 @@ fn kind_of(object: &Fields) -> Result<Option<(Kind, &str)>, FieldError> {
     let mut versions: Vec<String> = kind
         .versions
         .iter()
-        .map(|version| kind.api_version_of(version))
+        .map(|version| kind.resource.api_version_of(version))
         .collect();
     versions.sort_unstable();
     Err(FieldError::new(format!(

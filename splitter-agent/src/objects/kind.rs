@@ -19,6 +19,17 @@ pub struct Resource {
     pub group: &'static str,
 }
 
+impl Resource {
+    /// A version of it as `apiVersion` has it, for example `discovery.k8s.io/v1`.
+    #[must_use]
+    pub fn api_version_of(&self, version: &str) -> String {
+        match self.group {
+            "" => version.to_owned(),
+            group => format!("{group}/{version}"),
+        }
+    }
+}
+
 /// What the agent reads objects of a kind for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -152,16 +163,8 @@ impl Kind {
     /// Its best version as `apiVersion` has it, for example `discovery.k8s.io/v1`.
     #[must_use]
     pub fn api_version(self) -> String {
-        self.api_version_of(self.0.versions.first().copied().unwrap_or_default())
-    }
-
-    /// A version of it as `apiVersion` has it.
-    #[must_use]
-    pub fn api_version_of(self, version: &str) -> String {
-        match self.0.resource.group {
-            "" => version.to_owned(),
-            group => format!("{group}/{version}"),
-        }
+        self.resource
+            .api_version_of(self.0.versions.first().copied().unwrap_or_default())
     }
 
     /// The name of its CustomResourceDefinition.

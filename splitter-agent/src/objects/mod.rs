@@ -9,6 +9,7 @@ mod decode;
 pub(crate) mod dns;
 pub(crate) mod endpoint_slice;
 mod field;
+mod ignored;
 mod kind;
 pub(crate) mod node;
 mod placement;
@@ -26,10 +27,9 @@ use serde::Serialize;
 use crate::route::RouteObject;
 
 pub use decode::{DecodeError, Metadata, decode};
-pub use endpoint_slice::{
-    AddressFamily, EndpointSlice, Ignored, SERVICE_NAME, SliceEndpoint, SlicePort,
-};
+pub use endpoint_slice::{AddressFamily, EndpointSlice, SERVICE_NAME, SliceEndpoint, SlicePort};
 pub use field::{FieldError, Fields};
+pub use ignored::Ignored;
 pub use kind::{Availability, Entry, Kind, NameRule, Purpose, Resource};
 pub use node::{Node, ZONE};
 pub use placement::{Hints, Placement, Placements};
@@ -39,7 +39,7 @@ pub use traffic_split::{Backend, ON_NO_ENDPOINTS, Refusal, RefusedSpec, SplitSpe
 pub use unknown::Unknown;
 pub use weight::{Weight, WeightError};
 
-pub(crate) use decode::reference_of;
+pub(crate) use decode::{decode_fields, reference_of};
 pub(crate) use field::{inert, shown};
 
 /// Namespace and name: what identifies an object among those of its kind.

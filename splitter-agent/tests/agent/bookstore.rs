@@ -59,12 +59,6 @@ impl Bookstore {
 
     /// Connects without pause until the result is dropped; a failure ends the process.
     pub(crate) fn hammer(&self) -> Process {
-        self.client
-            .start(|| {
-                loop {
-                    client::read_tag(VIP).expect("a connection that does not fail");
-                }
-            })
-            .unwrap()
+        self.client.start(|| client::hammer(VIP)).unwrap()
     }
 }

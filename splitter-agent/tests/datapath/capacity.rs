@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 
 use splitter_agent::datapath::{Capacity, Layout, PinDirectory, Programs, Publisher, View};
-use splitter_agent::plan::Origin;
+use splitter_agent::plan::{Frontend, FrontendPlan, Origin};
 use testbed::lab::{Lab, Process, client};
 
 use crate::common;
@@ -41,16 +41,21 @@ fn layouts(pins: &Path) -> Vec<String> {
     names
 }
 
+/// A split whose one leaf is an endpoint.
+fn only(endpoint: SocketAddr) -> [(Frontend, FrontendPlan); 1] {
+    [(root(), split(vec![leaf("v1", 1, &[endpoint])]))]
+}
+
 #[test]
 fn maps_of_another_capacity_are_filled_beside_those_at_work_and_take_their_place() {
     let mut scene = Scene::new("capacity");
     let (client, shop) = scene.pods();
     let (_server, endpoint) = serve(&shop, 80, "v1");
-    let splits = [(root(), split(vec![leaf("v1", 1, &[endpoint])]))];
+    let splits = only(endpoint);
     scene.publish(&splits);
     let vip = root().address;
     // One connection stays open, and asks again and again whom it is connected to.
-    let (_open, ()) = client
+    let (mut open, ()) = client
         .start_ready(|ready| {
             let connection = TcpStream::connect(vip).expect("a connection");
             ready.signal(&());
@@ -60,15 +65,7 @@ fn maps_of_another_capacity_are_filled_beside_those_at_work_and_take_their_place
             }
         })
         .unwrap();
-    let mut open = _open;
-    let mut hammer = client
-        .start(|| {
-            loop {
-                let answer = client::read_tag(vip).expect("a connection that is split");
-                assert_eq!(answer, "v1");
-            }
-        })
-        .unwrap();
+    let mut hammer = client.start(|| client::hammer(root().address)).unwrap();
     let wait_for_connections = |hammer: &mut Process| {
         let before = scene.verdict_count("split");
         while scene.verdict_count("split") < before + 20 {
@@ -130,20 +127,12 @@ fn maps_of_another_layout_version_give_way_without_a_connection_failing() {
     let mut scene = Scene::new("version");
     let (client, shop) = scene.pods();
     let (_server, endpoint) = serve(&shop, 80, "v1");
-    let splits = [(root(), split(vec![leaf("v1", 1, &[endpoint])]))];
+    let splits = only(endpoint);
     scene.publish(&splits);
     // Of another version by name is as good as by content: an agent looks at the name first.
     let (old, now) = (scene.pins.path().join("v1"), layout_name(1));
     fs::rename(scene.pins.path().join(&now), &old).unwrap();
-    let vip = root().address;
-    let mut hammer = client
-        .start(|| {
-            loop {
-                let answer = client::read_tag(vip).expect("a connection that is split");
-                assert_eq!(answer, "v1");
-            }
-        })
-        .unwrap();
+    let mut hammer = client.start(|| client::hammer(root().address)).unwrap();
 
     let mut programs = load(&scene.pins, small());
 
@@ -175,7 +164,7 @@ fn whoever_is_killed_while_the_capacity_changes_leaves_what_the_next_one_goes_on
     let mut scene = Scene::new("killed");
     let (client, shop) = scene.pods();
     let (_server, endpoint) = serve(&shop, 80, "v1");
-    let splits = [(root(), split(vec![leaf("v1", 1, &[endpoint])]))];
+    let splits = only(endpoint);
     scene.publish(&splits);
     let vip = root().address;
     let is_split = || {
@@ -228,7 +217,7 @@ fn maps_that_were_replaced_but_not_removed_can_be_put_to_work_again() {
     let mut scene = Scene::new("halfway");
     let (client, shop) = scene.pods();
     let (_server, endpoint) = serve(&shop, 80, "v1");
-    let splits = [(root(), split(vec![leaf("v1", 1, &[endpoint])]))];
+    let splits = only(endpoint);
     scene.publish(&splits);
     let mut programs = load(&scene.pins, larger());
     Publisher::of(&programs, 0).unwrap().publish(&plan(&splits));

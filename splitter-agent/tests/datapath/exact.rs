@@ -273,15 +273,7 @@ fn an_ipv6_split_is_exact_too() {
 /// Connects without pause, from several processes, until dropped; none may fail.
 fn hammer(client: &Pod, target: SocketAddr, processes: usize) -> Vec<Process> {
     (0..processes)
-        .map(|_| {
-            client
-                .start(move || {
-                    loop {
-                        client::read_tag(target).expect("a connection that does not fail");
-                    }
-                })
-                .unwrap()
-        })
+        .map(|_| client.start(move || client::hammer(target)).unwrap())
         .collect()
 }
 

@@ -34,6 +34,20 @@ pub fn read_tag(target: SocketAddr) -> io::Result<String> {
     }
 }
 
+/// Connects to a [`tag`](super::server::tag) server without pause, until the process is ended.
+///
+/// # Panics
+///
+/// If a connection fails, and with that the process ends: see
+/// [`Process::is_running`](super::Process::is_running).
+pub fn hammer(target: SocketAddr) -> ! {
+    loop {
+        if let Err(error) = read_tag(target) {
+            panic!("a connection to {target} failed: {error}");
+        }
+    }
+}
+
 /// What an HTTP server said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Response {

@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use testbed::cluster::Component;
 use testbed::fixtures::Tally;
 
+use crate::agents::AGENT_SELECTOR;
 use crate::load::{BUSY, Load};
 use crate::namespace::Namespace;
-use crate::test_cluster::{AGENT_SELECTOR, SYSTEM, TestCluster, wait_for};
+use crate::test_cluster::{SYSTEM, TestCluster, wait_for};
 
 const ACCOUNT: &str = "system:serviceaccount:splitter-system:splitter-agent";
 

@@ -5,10 +5,11 @@ use splitter_api::Verdict;
 use testbed::fixtures::Tally;
 use testbed::fixtures::manifests::CRD;
 
+use crate::agents::AGENT_SELECTOR;
 use crate::definition::{Changed, definition, quantities, version};
 use crate::load::{BUSY, Load};
 use crate::namespace::Namespace;
-use crate::test_cluster::{AGENT_SELECTOR, SYSTEM, TestCluster, wait_for};
+use crate::test_cluster::{SYSTEM, TestCluster, wait_for};
 
 /// A shop, beside it a root `busy` for clients that ask all the time, and splits of both. Where
 /// they are not split, both lead to `v2` alone.

@@ -1,7 +1,7 @@
 //! Other definitions of TrafficSplits than that of `deploy/crd`.
 
 use serde_json::{Value, json};
-use testbed::fixtures::manifests::{self, CRD, with};
+use testbed::fixtures::manifests::{self, CRD, Version, schema_of_others, with};
 
 use crate::test_cluster::{TestCluster, wait_for};
 
@@ -70,54 +70,28 @@ pub(crate) fn definition(versions: &[Value]) -> Value {
 /// A version as Open Service Mesh, osm-edge and the SMI SDK define it: no status, any number as
 /// a weight.
 pub(crate) fn version(name: &str, is_served: bool, is_stored: bool) -> Value {
+    version_with(name, is_served, is_stored, &json!({"type": "number"}))
+}
+
+/// The version v1alpha1 as linkerd-smi defines it.
+pub(crate) fn quantities(is_stored: bool) -> Value {
+    let weight = json!({"x-kubernetes-int-or-string": true});
+    version_with("v1alpha1", true, is_stored, &weight)
+}
+
+fn version_with(name: &str, is_served: bool, is_stored: bool, weight: &Value) -> Value {
     json!({
         "name": name, "served": is_served, "storage": is_stored,
         "additionalPrinterColumns": [{
             "name": "Service", "type": "string", "jsonPath": ".spec.service",
             "description": "The apex service of this split.",
         }],
-        "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {
-            "type": "object", "required": ["service", "backends"],
-            "properties": {
-                "service": {"description": "The apex service of this split.", "type": "string"},
-                "matches": {"type": "array", "items": {
-                    "type": "object", "required": ["kind", "name"],
-                    "properties": {
-                        "kind": {"type": "string", "enum": ["HTTPRouteGroup"]},
-                        "name": {"type": "string"},
-                    },
-                }},
-                "backends": {"type": "array", "items": {
-                    "type": "object", "required": ["service", "weight"],
-                    "properties": {
-                        "service": {"type": "string"},
-                        "weight": {"type": "number"},
-                    },
-                }},
-            },
-        }}}},
+        "schema": {"openAPIV3Schema": schema_of_others(weight)},
     })
-}
-
-/// The version v1alpha1 as linkerd-smi defines it.
-pub(crate) fn quantities(is_stored: bool) -> Value {
-    let mut version = version("v1alpha1", true, is_stored);
-    let spec = "/schema/openAPIV3Schema/properties/spec/properties";
-    let weight = format!("{spec}/backends/items/properties/weight");
-    *version.pointer_mut(&weight).expect("a weight") = json!({"x-kubernetes-int-or-string": true});
-    version
 }
 
 /// A definition that takes whatever is called a TrafficSplit.
 pub(crate) fn permissive() -> Value {
     let versions = ["v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"];
-    let version = |name: &str| {
-        json!({
-            "name": name, "served": true, "storage": name == "v1alpha4",
-            "schema": {"openAPIV3Schema": {
-                "type": "object", "x-kubernetes-preserve-unknown-fields": true,
-            }},
-        })
-    };
-    definition(&versions.map(version))
+    manifests::definition(&versions.map(Version::permissive), "v1alpha4")
 }

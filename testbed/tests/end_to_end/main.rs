@@ -3,10 +3,12 @@
 //!
 //! All tests share one cluster and take turns on it: a cluster is up in seconds, but not in no
 //! time, and some tests stop parts of it. Whatever a test changes, the next one finds as
-//! [`TestCluster::enter`](cluster::TestCluster::enter) promises.
+//! [`TestCluster::enter`](test_cluster::TestCluster::enter) promises.
 
 mod access;
+mod agents;
 mod canary;
+mod clients;
 mod crd;
 mod definition;
 mod garbage;

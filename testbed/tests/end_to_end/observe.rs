@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::test_cluster::{AGENT_SELECTOR, Node, SYSTEM, TestCluster};
+use crate::agents::AGENT_SELECTOR;
+use crate::test_cluster::{Node, SYSTEM, TestCluster, wait_for};
 
 /// What an agent's `/metrics` said.
 #[derive(Debug)]
@@ -89,6 +90,18 @@ impl TestCluster {
             }
         }
         events
+    }
+
+    /// Waits for an Event about a TrafficSplit.
+    pub(crate) fn wait_for_event(&self, namespace: &str, reason: &str) {
+        wait_for(&format!("Event {reason}"), || {
+            let events = self.get(&["-n", namespace, "get", "events.v1.events.k8s.io"]);
+            let mut events = events["items"].as_array()?.iter();
+            let is_it = |event: &Value| {
+                event["reason"] == reason && event["regarding"]["kind"] == "TrafficSplit"
+            };
+            events.any(is_it).then_some(())
+        });
     }
 
     /// The condition of a type in the status of a split: its own status and its reason.

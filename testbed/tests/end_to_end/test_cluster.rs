@@ -8,26 +8,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
-use splitter_api::{Explanation, Leaf, LeafState, Split, Status, Verdict};
+use serde_json::Value;
 use testbed::cluster::{self, Cluster, Component, NodeComponent, Options};
 use testbed::fixtures::image::Image;
-use testbed::fixtures::{Tally, read_exactly};
 use testbed::workspace;
+
+use crate::agents::AGENT_SELECTOR;
+use crate::clients::CLIENTS;
 
 /// How long anything may take that takes seconds on an idle machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The namespace of the agents.
 pub(crate) const SYSTEM: &str = "splitter-system";
-
-/// The label that the agents' pods have.
-pub(crate) const AGENT_SELECTOR: &str = "app.kubernetes.io/name=splitter-agent";
-
-/// The namespace of the clients: a pod on each node in which commands are run.
-pub(crate) const CLIENTS: &str = "clients";
 
 /// Names the kubeconfig of a cluster to run the tests on instead of one that is made for them. Not
 /// `KUBECONFIG`: nobody shall run tests on a cluster by accident.
@@ -247,47 +240,6 @@ impl TestCluster {
         self.wait_for_agents();
     }
 
-    /// Waits until every node's agent is the one that is wanted now, ready, and follows every kind
-    /// of object: one that has just reached the API server again may be ready for long before.
-    pub(crate) fn wait_for_agents(&self) {
-        let target = "daemonset/splitter-agent";
-        self.kubectl(&["-n", SYSTEM, "rollout", "status", target, "--timeout=90s"]);
-        for node in self.nodes() {
-            wait_for(
-                &format!("an agent that follows all on {}", node.name()),
-                || {
-                    // A DaemonSet may say that all its pods are ready when one was just deleted.
-                    self.ask_agent(node, "readyz")?;
-                    let metrics = self.try_metrics(node)?;
-                    let followed = metrics.values("source_synced", &[]);
-                    (!followed.is_empty() && followed.iter().all(|it| *it == 1)).then_some(())
-                },
-            );
-        }
-    }
-
-    fn start_clients(&self) {
-        self.apply(
-            &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": CLIENTS}}),
-        );
-        let labels = json!({"app": "client"});
-        self.apply(&json!({
-            "apiVersion": "apps/v1", "kind": "DaemonSet",
-            "metadata": {"name": "client", "namespace": CLIENTS},
-            "spec": {
-                "selector": {"matchLabels": labels},
-                "template": {
-                    "metadata": {"labels": labels},
-                    "spec": {"terminationGracePeriodSeconds": 1, "containers": [{
-                        "name": "client", "image": examples_image(), "args": ["idle"],
-                    }]},
-                },
-            },
-        }));
-        let target = "daemonset/client";
-        self.kubectl(&["-n", CLIENTS, "rollout", "status", target, "--timeout=90s"]);
-    }
-
     /// Runs kubectl in the workspace, and returns what it prints; panics if it fails.
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
         let output = self.try_kubectl(arguments, None);
@@ -357,7 +309,12 @@ impl TestCluster {
     }
 
     /// The same; `None` while none is running.
-    fn try_pod_on(&self, node: &Node, namespace: &str, selector: &str) -> Option<String> {
+    pub(crate) fn try_pod_on(
+        &self,
+        node: &Node,
+        namespace: &str,
+        selector: &str,
+    ) -> Option<String> {
         let field = format!("spec.nodeName={}", node.name());
         let pods = self.get(&[
             "-n",
@@ -379,144 +336,6 @@ impl TestCluster {
     /// The name of the pod on a node in which commands are run.
     pub(crate) fn client_on(&self, node: &Node) -> &str {
         &self.clients[node.name()]
-    }
-
-    /// The name of a node's agent pod.
-    pub(crate) fn agent(&self, node: &Node) -> String {
-        self.pod_on(node, SYSTEM, AGENT_SELECTOR)
-    }
-
-    /// The same; `None` while none is running.
-    pub(crate) fn try_agent(&self, node: &Node) -> Option<String> {
-        self.try_pod_on(node, SYSTEM, AGENT_SELECTOR)
-    }
-
-    /// What a node's agent prints as JSON.
-    fn agent_json<T: DeserializeOwned + Serialize>(&self, node: &Node, arguments: &[&str]) -> T {
-        let pod = self.agent(node);
-        let command = [
-            &["-n", SYSTEM, "exec", &pod, "--", "/splitter-agent"],
-            arguments,
-            &["-o", "json"],
-        ]
-        .concat();
-        // kubectl ends with an error where the command's answer is "no": programs that are not
-        // attached yet, say.
-        let output = self.try_kubectl(&command, None);
-        // Else there is no document, and standard error says why.
-        assert!(!output.stdout.is_empty(), "{command:?}: {output:?}");
-        read_exactly(&output.stdout)
-    }
-
-    /// What `status` says on a node.
-    pub(crate) fn status(&self, node: &Node) -> Status {
-        self.agent_json(node, &["status"])
-    }
-
-    /// The split of a root on a node, as `status` tells it.
-    pub(crate) fn split_on(&self, node: &Node, namespace: &str, root: &str) -> Option<Split> {
-        let mut splits = self.status(node).splits.into_iter();
-        splits.find(|split| split.namespace == namespace && split.root == root)
-    }
-
-    /// Waits until on every node the split of a root is as wanted.
-    pub(crate) fn wait_for_split(
-        &self,
-        what: &str,
-        namespace: &str,
-        root: &str,
-        wanted: impl Fn(Option<&Split>) -> bool,
-    ) {
-        for node in self.nodes() {
-            wait_for(&format!("{what} on {}", node.name()), || {
-                wanted(self.split_on(node, namespace, root).as_ref()).then_some(())
-            });
-        }
-    }
-
-    /// Waits until a split is programmed on every node: the leaves of the root have these weights,
-    /// in this order, and each that has one takes its share.
-    pub(crate) fn wait_for_weights(&self, namespace: &str, root: &str, weights: &[u64]) {
-        self.wait_for_split(&format!("weights {weights:?}"), namespace, root, |split| {
-            split.is_some_and(|split| {
-                let leaves = &split.leaves;
-                let is_programmed = |(leaf, weight): (&Leaf, &u64)| {
-                    leaf.weight == *weight && (*weight == 0 || leaf.state == LeafState::Ready)
-                };
-                leaves.len() == weights.len() && leaves.iter().zip(weights).all(is_programmed)
-            })
-        });
-    }
-
-    /// Asks an URL a number of times from a pod on a node, each time over a new connection.
-    pub(crate) fn ask_from(&self, node: &Node, url: &str, count: u64) -> Tally {
-        let pod = self.client_on(node);
-        let count = count.to_string();
-        let output = self.try_kubectl(
-            &[
-                "-n", CLIENTS, "exec", pod, "--", "/example", "get", url, "--count", &count,
-                "--json",
-            ],
-            None,
-        );
-        let text = String::from_utf8_lossy(&output.stdout);
-        let mut counts = Tally::default();
-        let mut is_whole = false;
-        for line in text.lines() {
-            let line: Value = serde_json::from_str(line).expect("lines of JSON");
-            let count = line["count"].as_u64().unwrap_or(0);
-            if let Some(identity) = line["identity"].as_str() {
-                counts.identities.insert(identity.to_owned(), count);
-            } else if let Some(error) = line["error"].as_str() {
-                counts.errors.insert(error.to_owned(), count);
-            }
-            is_whole |= line["total"].is_u64();
-        }
-        assert!(is_whole, "asking {url} from {}: {output:?}", node.name());
-        counts
-    }
-
-    /// The addresses and ports that connections to a root may be sent to on a node, by leaf, as
-    /// `explain` tells them of the root's port.
-    pub(crate) fn endpoints_on(
-        &self,
-        node: &Node,
-        namespace: &str,
-        root: &str,
-        port: u16,
-    ) -> BTreeMap<String, Vec<String>> {
-        let target = format!("{root}.{namespace}:{port}");
-        let explained: Explanation = self.agent_json(node, &["explain", &target]);
-        let frontend = explained.frontends.into_iter().next();
-        let leaves = frontend.into_iter().flat_map(|it| it.endpoints);
-        leaves.map(|leaf| (leaf.service, leaf.addresses)).collect()
-    }
-
-    /// Waits until on every node a leaf of a root is in this state.
-    pub(crate) fn wait_for_leaf(&self, namespace: &str, root: &str, leaf: &str, state: LeafState) {
-        self.wait_for_split(&format!("{leaf} {state}"), namespace, root, |split| {
-            let mut leaves = split.into_iter().flat_map(|split| &split.leaves);
-            leaves.any(|one| one.service == leaf && one.state == state)
-        });
-    }
-
-    /// Waits until on every node this is what becomes of connections to a root.
-    pub(crate) fn wait_for_verdict(&self, namespace: &str, root: &str, verdict: Verdict) {
-        self.wait_for_split(&format!("verdict {verdict}"), namespace, root, |split| {
-            split.is_some_and(|split| split.verdict == verdict)
-        });
-    }
-
-    /// Waits for an Event about a TrafficSplit.
-    pub(crate) fn wait_for_event(&self, namespace: &str, reason: &str) {
-        wait_for(&format!("Event {reason}"), || {
-            let events = self.get(&["-n", namespace, "get", "events.v1.events.k8s.io"]);
-            let mut events = events["items"].as_array()?.iter();
-            let is_it = |event: &Value| {
-                event["reason"] == reason && event["regarding"]["kind"] == "TrafficSplit"
-            };
-            events.any(is_it).then_some(())
-        });
     }
 }
 

@@ -8,10 +8,11 @@ use serde_json::Value;
 use testbed::cluster::Options;
 use testbed::fixtures::{Tally, image};
 
+use crate::clients::CLIENTS;
 use crate::documented;
 use crate::load::Load;
 use crate::node::{has_bpftool, run_on, split_of, status_on, try_run_on};
-use crate::test_cluster::{CLIENTS, Node, SYSTEM, TestCluster, wait_for};
+use crate::test_cluster::{Node, SYSTEM, TestCluster, wait_for};
 use crate::user::{self, User, hide_image, rename_image, restore_image};
 
 /// What a node has that splitter could leave behind.

@@ -13,14 +13,10 @@ pub(super) const CUSTOM_RESOURCE_DEFINITION: Resource = Resource {
 
 /// One version of a kind.
 pub(super) fn api_resource(resource: Resource, version: &str) -> ApiResource {
-    let api_version = match resource.group {
-        "" => version.to_owned(),
-        group => format!("{group}/{version}"),
-    };
     ApiResource {
         group: resource.group.to_owned(),
         version: version.to_owned(),
-        api_version,
+        api_version: resource.api_version_of(version),
         kind: resource.kind.to_owned(),
         plural: resource.plural.to_owned(),
     }

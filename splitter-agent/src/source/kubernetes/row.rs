@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::definition::Definition;
 use super::json;
-use crate::objects::{self, DecodeError, Object, ObjectName, ObjectReference, inert};
+use crate::objects::{self, DecodeError, Fields, Object, ObjectReference};
 
 /// What is made of an object.
 pub(super) trait Content: Clone + fmt::Debug + Send + 'static {
@@ -98,18 +98,20 @@ pub(super) struct Decoded(Result<Object, DecodeError>);
 
 impl Content for Decoded {
     fn read(value: Value) -> Self {
-        let name = |field: &str, otherwise: &str| {
-            let text = value.pointer(field).and_then(Value::as_str);
-            inert(text.unwrap_or(otherwise)).into_owned()
+        let fields = match value {
+            Value::Object(fields) => fields,
+            _ => Fields::new(),
         };
-        let (kind, namespace) = (name("/kind", "Object"), name("/metadata/namespace", ""));
-        let name = ObjectName::new(namespace, name("/metadata/name", "(unnamed)"));
-        Self(objects::decode(value).and_then(|object| {
-            object.ok_or_else(|| DecodeError {
-                message: format!("the API server gave a {kind}, which was not asked for"),
-                object: ObjectReference { kind, name },
-                identity: Box::default(),
-                field: "kind".into(),
+        Self(objects::decode_fields(&fields).and_then(|object| {
+            object.ok_or_else(|| {
+                let object = objects::reference_of(&fields);
+                let kind = &object.kind;
+                DecodeError {
+                    message: format!("the API server gave a {kind}, which was not asked for"),
+                    object,
+                    identity: Box::default(),
+                    field: "kind".into(),
+                }
             })
         }))
     }

@@ -9,11 +9,10 @@ use std::vec;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use kube::api::{ListParams, VersionMatch, WatchEvent, WatchParams};
-use kube::core::{ApiResource, Status};
+use kube::core::{ApiResource, DynamicObject, Status};
 use kube::{Api, Client};
 use tokio::time::{Duration, Instant};
 
-use super::definition::Definition;
 use super::list::{self, List};
 use super::row::{Content, Row};
 
@@ -255,7 +254,7 @@ impl Request {
     }
 
     fn resource_path(&self) -> String {
-        <Row<Definition> as kube::Resource>::url_path(&self.resource, None)
+        <DynamicObject as kube::Resource>::url_path(&self.resource, None)
     }
 
     fn not_older_than(&self) -> &str {

@@ -1,7 +1,7 @@
 //! Definitions of TrafficSplits: the project's, and such as other tools bring.
 
 use serde_json::{Value, json};
-use testbed::fixtures::manifests::{Version, definition};
+use testbed::fixtures::manifests::{Version, definition, schema_of_others};
 
 /// The project's own.
 pub(super) fn own() -> Value {
@@ -24,12 +24,17 @@ pub(super) fn strangers() -> Vec<(&'static str, Value)> {
         // Open Service Mesh, osm-edge, SMI SDK: any number.
         (
             "numbers",
-            with_schemas(&["v1alpha2", "v1alpha3", "v1alpha4"].map(|it| (it, schema(&number)))),
+            with_schemas(
+                &["v1alpha2", "v1alpha3", "v1alpha4"].map(|it| (it, schema_of_others(&number))),
+            ),
         ),
         // linkerd-smi: int or string in v1alpha1, beside numbers in v1alpha2.
         (
             "quantities",
-            with_schemas(&[("v1alpha2", schema(&number)), ("v1alpha1", schema(&either))]),
+            with_schemas(&[
+                ("v1alpha2", schema_of_others(&number)),
+                ("v1alpha1", schema_of_others(&either)),
+            ]),
         ),
     ]
 }
@@ -44,25 +49,4 @@ fn with_schemas(schemas: &[(&str, Value)]) -> Value {
         })
         .collect();
     definition(&versions, schemas.last().expect("versions").0)
-}
-
-/// With weights of this schema; a spec is not asked for, nor that a list has items.
-fn schema(weight: &Value) -> Value {
-    json!({"type": "object", "properties": {"spec": {
-        "type": "object", "required": ["service", "backends"],
-        "properties": {
-            "service": {"type": "string"},
-            "matches": {"type": "array", "items": {
-                "type": "object", "required": ["kind", "name"],
-                "properties": {
-                    "kind": {"type": "string", "enum": ["HTTPRouteGroup"]},
-                    "name": {"type": "string"},
-                },
-            }},
-            "backends": {"type": "array", "items": {
-                "type": "object", "required": ["service", "weight"],
-                "properties": {"service": {"type": "string"}, "weight": weight},
-            }},
-        },
-    }}})
 }
