@@ -21,6 +21,10 @@ pub const ROOT_IN_OTHER_NAMESPACE: &str = "RootInOtherNamespace";
 pub const ROOT_PROTECTED: &str = "RootProtected";
 /// An older object splits the same root.
 pub const ROOT_TAKEN: &str = "RootTaken";
+/// An older object of the same kind is about the same connections, so this one is not in force.
+pub const SUPERSEDED: &str = "Superseded";
+/// An object of a kind that takes precedence is about the same connections (GEP-1294).
+pub const CONFLICTED: &str = "Conflicted";
 /// It asks for a choice by request, which a connection does not have.
 pub const MATCHES_UNSUPPORTED: &str = "MatchesUnsupported";
 /// A field that no TrafficSplit has would restrict who or what is split.
@@ -174,6 +178,8 @@ pub const fn of_record(reason: Reason) -> Option<&'static str> {
         Reason::ObjectRefused => "ObjectRefused",
         Reason::NoLeafFamily => NO_LEAF_FAMILY,
         Reason::NotKnownYet => NOT_KNOWN_YET,
+        // Nothing is wrong, so no diagnostic says it.
+        Reason::OtherClients => "OtherClients",
     })
 }
 
@@ -203,6 +209,10 @@ pub fn text_of_record(reason: Reason) -> &'static str {
         Reason::NoLeafFamily => {
             "no leaf Service has addresses of this family, so this address behaves as without a \
              split"
+        }
+        Reason::OtherClients => {
+            "the connections of some clients only are split; for all others the root Service \
+             behaves as without a split"
         }
         Reason::NotKnownYet => {
             "the agent does not follow all kinds of objects that decide this split, so the root \

@@ -271,6 +271,25 @@ impl Clients {
             Self::Some(selector)
         }
     }
+
+    /// Which pods these are; `None` for everyone.
+    #[must_use]
+    pub const fn selector(&self) -> Option<&ClientSelector> {
+        match self {
+            Self::Everyone => None,
+            Self::Some(selector) => Some(selector),
+        }
+    }
+
+    /// Whether all the others are among them, whatever pods there are.
+    #[must_use]
+    pub fn cover(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Everyone, _) => true,
+            (Self::Some(_), Self::Everyone) => false,
+            (Self::Some(selector), Self::Some(other)) => selector.covers(other),
+        }
+    }
 }
 
 /// Pods that connect: those that meet every condition.
@@ -286,11 +305,41 @@ pub struct ClientSelector {
 }
 
 impl ClientSelector {
-    /// Whether every pod that another selector chooses is among those of this one.
+    /// Whether a pod is among them.
+    #[must_use]
+    pub fn matches(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
+        let Self {
+            namespaces,
+            labels: wanted,
+            is_consumer: _,
+        } = self;
+        namespaces
+            .as_ref()
+            .is_none_or(|namespaces| namespaces.contains(namespace))
+            && wanted
+                .iter()
+                .all(|(key, value)| labels.get(key) == Some(value))
+    }
+
+    /// Whether every pod that matches the other one matches this one.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         let has = |(key, value): (&String, &String)| other.labels.get(key) == Some(value);
         covers(&self.namespaces, &other.namespaces) && self.labels.iter().all(has)
+    }
+}
+
+/// For people, for example `namespace team-a, app=web`.
+impl fmt::Display for ClientSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        if let Some(namespaces) = &self.namespaces {
+            let names: Vec<&str> = namespaces.iter().map(String::as_str).collect();
+            parts.push(format!("namespace {}", names.join("|")));
+        }
+        let labels = self.labels.iter();
+        parts.extend(labels.map(|(key, value)| format!("{key}={value}")));
+        f.write_str(&parts.join(", "))
     }
 }
 

@@ -113,6 +113,8 @@ pub enum Reason {
     NoLeafFamily = 7,
     /// Objects that decide it are of a kind that is not followed at present.
     NotKnownYet = 8,
+    /// It is split for some clients only, and these are others.
+    OtherClients = 9,
 }
 
 /// A split: what the kernel does with connections to one frontend. Immutable once a

@@ -10,6 +10,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use splitter_common::layout::ClientScope;
+
 use super::Settings;
 use super::conflict::{self, FrontendClaims};
 use super::diagnostics::{Diagnostic, Diagnostics, Severity};
@@ -17,6 +19,7 @@ use super::index::{Index, Routes};
 use super::knowledge::Knowledge;
 use super::ledger::{Emitted, Ledger};
 use super::resolve::{self, Resolved, Waiting};
+use super::scopes::{Client, Scope, Scopes};
 use super::sorted_vec_set::SortedVecSet;
 use super::store::Store;
 use crate::objects::{Identity, Kind, Object, ObjectName, ObjectReference};
@@ -34,6 +37,7 @@ pub struct Compiler {
     /// What was wrong with each of them when it was translated.
     translations: HashMap<ObjectReference, Emitted>,
     index: Index,
+    scopes: Scopes,
     frontend_claims: FrontendClaims,
     roots: HashMap<ObjectName, Compiled>,
     pub(super) plan: Plan,
@@ -53,6 +57,10 @@ pub struct Delta {
     pub frontends: BTreeSet<Frontend>,
     /// Objects that changed, or of which something else is said than before.
     pub objects: BTreeSet<ObjectReference>,
+    /// Pods of this node that are new or in another scope than before, by uid, with their scope.
+    /// To be brought to the kernel after the frontends, since the scope may be new; then
+    /// [`Compiler::retire_scopes`] may be called.
+    pub clients: BTreeMap<String, ClientScope>,
 }
 
 /// What a root came to.
@@ -73,6 +81,7 @@ impl Compiler {
             routes: Routes::new(),
             translations: HashMap::new(),
             index: Index::default(),
+            scopes: Scopes::default(),
             frontend_claims: FrontendClaims::default(),
             roots: HashMap::new(),
             plan: Plan::default(),
@@ -120,6 +129,35 @@ impl Compiler {
         self.replace_route(&object, None);
         let affected = self.store.refuse(object);
         self.index.mark_affected(affected);
+    }
+
+    /// A pod runs on this node, or changed.
+    pub fn put_client(&mut self, uid: String, client: Client) {
+        self.scopes.put(uid, client);
+    }
+
+    /// A pod no longer runs on this node.
+    pub fn remove_client(&mut self, uid: &str) {
+        self.scopes.take(uid);
+    }
+
+    /// Whether any claim is about some clients only, so that this node's pods matter.
+    #[must_use]
+    pub fn asks_for_clients(&self) -> bool {
+        self.scopes.are_asked_for()
+    }
+
+    /// Who is in a scope of clients; `None` if there is no such scope.
+    #[must_use]
+    pub fn scope(&self, id: ClientScope) -> Option<&Scope> {
+        self.scopes.get(id)
+    }
+
+    /// Plans nothing any more for scopes that no pod is in, as of the last [`Self::compile`]. To be
+    /// called when the kernel knows the scopes of that [`Delta::clients`].
+    pub fn retire_scopes(&mut self) {
+        let roots = self.scopes.retire();
+        self.index.mark(roots);
     }
 
     /// Plans a frontend that no object asks for, and that none can take.
@@ -184,6 +222,8 @@ impl Compiler {
 
     /// Brings plan and diagnostics to what is known, and tells what that changed.
     pub fn compile(&mut self) -> Delta {
+        let rescoped = self.scopes.assign();
+        self.index.mark(rescoped);
         let mut dirty = self.index.take_dirty();
         dirty.extend(self.conflicting_roots(&dirty));
 
@@ -230,6 +270,7 @@ impl Compiler {
         Delta {
             frontends,
             objects: self.ledger.take_touched(),
+            clients: self.scopes.take_moved(),
         }
     }
 
@@ -267,7 +308,9 @@ impl Compiler {
         };
         let old = old.map(|route| route.claims).unwrap_or_default();
         let new = self.routes.get(object).map(|route| route.claims.as_slice());
-        self.index.replace(object, &old, new.unwrap_or_default());
+        let new = new.unwrap_or_default();
+        self.index.replace(object, &old, new);
+        self.scopes.replace_claims(&old, new);
     }
 
     /// Brings the frontends that these roots claim to what is known; the roots that claim any of
@@ -276,7 +319,7 @@ impl Compiler {
         let mut conflicting = BTreeSet::new();
         for root in roots {
             let claims = self.ranked_claims(root).unwrap_or_default();
-            let claimed = conflict::claimed_frontends(&self.store, root, &claims);
+            let claimed = conflict::claimed_frontends(&self.store, &self.scopes, root, &claims);
             for frontend in self.frontend_claims.update(root, claimed) {
                 conflicting.extend(self.frontend_claims.roots(&frontend));
             }
@@ -296,7 +339,8 @@ impl Compiler {
         };
         let winner = |frontend: &Frontend| self.frontend_claims.other_winner(frontend, root);
         let mut diagnostics = Diagnostics::default();
-        let resolved = resolve::resolve(&self.store, root, &claims, winner, &mut diagnostics);
+        let (store, scopes) = (&self.store, &self.scopes);
+        let resolved = resolve::resolve(store, scopes, root, &claims, winner, &mut diagnostics);
         (resolved, diagnostics.into_set())
     }
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use super::diagnostics::{Diagnostics, Severity};
 use super::resolve;
+use super::scopes::Scopes;
 use super::sorted_vec_set::SortedVecSet;
 use super::store::Store;
-use crate::objects::{ObjectName, Service};
+use crate::objects::{Kind, ObjectName, Service, ServicePort};
 use crate::plan::{Frontend, FrontendPlan, Origin, protocol_name};
 use crate::reason;
-use crate::route::Claim;
+use crate::route::{Claim, Clients};
 
 /// A claim, and the frontends that it claims.
 type Claimed = (Arc<FrontendClaim>, SortedVecSet<Frontend>);
@@ -122,27 +123,34 @@ impl FrontendClaims {
     }
 }
 
-/// Sorts the claims on one root: of those that are about a port, the first counts. It is the
-/// most senior one, and one that was refused only if there are no others.
+/// Sorts the claims on one root: of those that are about a connection, the first counts. One that
+/// was refused counts only if there are no others; a consumer's comes before one for other clients,
+/// and that before one for everyone; then the most senior one.
 pub(super) fn rank(claims: &mut [&Claim]) {
-    let refused = |claim: &Claim| claim.split.is_none();
-    claims.sort_by(|a, b| {
-        let by_verdict = refused(a).cmp(&refused(b));
-        by_verdict.then_with(|| a.by_seniority(b))
-    });
+    let rank = |claim: &Claim| {
+        let for_clients = match &claim.clients {
+            Clients::Some(selector) if selector.is_consumer => 0,
+            Clients::Some(_) => 1,
+            Clients::Everyone => 2,
+        };
+        (claim.split.is_none(), for_clients)
+    };
+    // Stable, so that the claims of one object keep its order.
+    claims.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.by_seniority(b)));
 }
 
-/// The frontends of each of these claims on a root: of two that cover a port, the first has
-/// it. Claims without any are left out.
+/// The frontends of each of these claims on a root: of two that are about the same connections,
+/// the first has them. Claims without any are left out.
 pub(super) fn claimed_frontends(
     store: &Store,
+    scopes: &Scopes,
     root: &ObjectName,
     ranked: &[&Claim],
 ) -> Vec<(FrontendClaim, SortedVecSet<Frontend>)> {
     let Ok(service) = resolve::root(store, root) else {
         return Vec::new();
     };
-    let owned = owned(service, ranked);
+    let owned = owned(scopes, service, ranked);
     let owned = ranked.iter().zip(owned);
     let owned = owned.filter(|(_, frontends)| !frontends.is_empty());
     owned
@@ -158,20 +166,75 @@ pub(super) fn claimed_frontends(
         .collect()
 }
 
-/// The frontends of each of these claims, in their order.
-pub(super) fn owned(service: &Service, ranked: &[&Claim]) -> Vec<BTreeSet<Frontend>> {
+/// The frontends of each of these claims, in their order: those for everyone, and those for the
+/// scopes of this node's clients. Where claims are about some clients only, the first of them also
+/// has the frontend of everyone else.
+pub(super) fn owned(
+    scopes: &Scopes,
+    service: &Service,
+    ranked: &[&Claim],
+) -> Vec<BTreeSet<Frontend>> {
     let mut owned = vec![BTreeSet::new(); ranked.len()];
-    for (port, frontend) in resolve::frontends_by_port(service) {
-        let owner = ranked.iter().position(|claim| claim.ports.covers(port));
+    let mut give = |owner: Option<usize>, frontend| {
         if let Some(frontends) = owner.and_then(|owner| owned.get_mut(owner)) {
             frontends.insert(frontend);
+        }
+    };
+    let selectors = ranked.iter().filter_map(|claim| claim.clients.selector());
+    let scopes: Vec<_> = scopes.with_any_of(selectors).collect();
+    for (port, frontend) in resolve::frontends_by_port(service) {
+        let is_about = |claim: &&Claim| claim.ports.covers(port);
+        let for_everyone = ranked
+            .iter()
+            .position(|claim| claim.clients == Clients::Everyone && is_about(claim));
+        let for_some = || {
+            let mut claims = ranked.iter();
+            claims.position(|claim| claim.split.is_some() && is_about(&claim))
+        };
+        give(for_everyone.or_else(for_some), frontend);
+        for (id, scope) in &scopes {
+            let for_scope = ranked.iter().position(|claim| {
+                let selector = claim.clients.selector();
+                selector.is_some_and(|selector| scope.contains(selector))
+                    && claim.split.is_some()
+                    && is_about(claim)
+            });
+            let clients = *id;
+            give(
+                for_scope,
+                Frontend {
+                    clients,
+                    ..frontend
+                },
+            );
         }
     }
     owned
 }
 
+/// The frontends of a claim that no claim before it has from all of its clients, whether this node
+/// has such clients or not.
+pub(super) fn kept(service: &Service, ranked: &[&Claim], index: usize) -> BTreeSet<Frontend> {
+    let Some((claim, before)) = ranked.get(index).zip(ranked.get(..index)) else {
+        return BTreeSet::new();
+    };
+    let is_lost = |port: &ServicePort| {
+        let mut before = before.iter();
+        before.any(|other| other.ports.covers(port) && is_before(other, claim))
+    };
+    resolve::frontends_by_port(service)
+        .filter(|(port, _)| claim.ports.covers(port) && !is_lost(port))
+        .map(|(_, frontend)| frontend)
+        .collect()
+}
+
+/// Whether every connection to a port that a claim is about is that of an earlier one.
+fn is_before(before: &Claim, claim: &Claim) -> bool {
+    before.clients.cover(&claim.clients)
+}
+
 /// Says of a claim which of its ports other claims on the root have; `false` if it has none
-/// of its own.
+/// left.
 pub(super) fn emit_losses(
     service: &Service,
     ranked: &[&Claim],
@@ -187,7 +250,10 @@ pub(super) fn emit_losses(
         if !claim.ports.covers(port) {
             continue;
         }
-        match before.iter().position(|other| other.ports.covers(port)) {
+        match before
+            .iter()
+            .position(|other| other.ports.covers(port) && is_before(other, claim))
+        {
             Some(winner) => {
                 let port = format!("{}/{}", port.port, protocol_name(port.protocol));
                 lost.entry(winner).or_default().insert(port);
@@ -199,6 +265,10 @@ pub(super) fn emit_losses(
         let Some(winner) = before.get(winner) else {
             continue;
         };
+        // Rules of one object that come after others are its author's business.
+        if winner.origin == claim.origin {
+            continue;
+        }
         let ports: Vec<String> = ports.into_iter().collect();
         let what = if claim.ports.are_all() && winner.ports.are_all() {
             format!("Service {} is", claim.root)
@@ -215,18 +285,13 @@ pub(super) fn emit_losses(
             let message = format!(
                 "{what} already split by {}, so this {} is for the other ports alone; \
                  delete one of the two, or name a port in both",
-                elder(winner),
+                winner_text(winner, claim),
                 claim.origin.kind
             );
             let (severity, reason) = (Severity::Warning, reason::PORT_TAKEN);
             diagnostics.emit(&claim.origin, severity, reason, &*claim.root_field, message);
         } else {
-            let message = format!(
-                "{what} already split by {}; delete one of the two",
-                elder(winner)
-            );
-            let (severity, reason) = (Severity::Refused, reason::ROOT_TAKEN);
-            diagnostics.emit(&claim.origin, severity, reason, &*claim.root_field, message);
+            emit_loss(claim, winner, &what, diagnostics);
         }
     }
     keeps_some
@@ -238,25 +303,47 @@ pub(super) fn emit_elder(ranked: &[&Claim], index: usize, diagnostics: &mut Diag
     let Some((claim, before)) = ranked.get(index).zip(ranked.get(..index)) else {
         return false;
     };
-    let winner = before.iter().find(|other| other.ports.cover(&claim.ports));
-    let Some(winner) = winner else {
+    let covers = |other: &&&Claim| other.ports.cover(&claim.ports) && is_before(other, claim);
+    let Some(winner) = before.iter().find(covers) else {
         return false;
     };
-    let message = format!(
-        "Service {} is already split by {}; delete one of the two",
-        claim.root,
-        elder(winner)
-    );
-    let (severity, reason) = (Severity::Refused, reason::ROOT_TAKEN);
-    diagnostics.emit(&claim.origin, severity, reason, &*claim.root_field, message);
+    if winner.origin != claim.origin {
+        let what = format!("Service {} is", claim.root);
+        emit_loss(claim, winner, &what, diagnostics);
+    }
     true
 }
 
-/// The object that a claim which comes first is from.
-fn elder(winner: &Claim) -> String {
+/// Says of a claim that another one has all of its connections.
+fn emit_loss(claim: &Claim, winner: &Claim, what: &str, diagnostics: &mut Diagnostics) {
+    let message = format!(
+        "{what} already split by {}; delete one of the two",
+        winner_text(winner, claim)
+    );
+    let is_same_kind = winner.origin.kind == claim.origin.kind;
+    let kind = Kind::from_name(claim.origin.kind);
+    let (severity, reason) = match kind {
+        _ if !is_same_kind && winner.precedence != claim.precedence => {
+            (Severity::Refused, reason::CONFLICTED)
+        }
+        Some(kind) if kind.may_be_superseded => (Severity::Inactive, reason::SUPERSEDED),
+        _ => (Severity::Refused, reason::ROOT_TAKEN),
+    };
+    diagnostics.emit(&claim.origin, severity, reason, &*claim.root_field, message);
+}
+
+/// The object that a claim which comes first is from, and why it does.
+fn winner_text(winner: &Claim, loser: &Claim) -> String {
     let origin = &winner.origin;
-    format!(
-        "{} {}/{}, which is older or, at the same age, comes first by name",
-        origin.kind, origin.namespace, origin.name
-    )
+    let object = format!("{} {}/{}", origin.kind, origin.namespace, origin.name);
+    if winner.clients != loser.clients {
+        format!("{object}, which is for these clients")
+    } else if winner.precedence == loser.precedence {
+        format!("{object}, which is older or, at the same age, comes first by name")
+    } else {
+        format!(
+            "{object}, and {}s come before {}s",
+            origin.kind, loser.origin.kind
+        )
+    }
 }

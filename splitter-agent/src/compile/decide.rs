@@ -15,6 +15,7 @@ use crate::plan::{Decision, Frontend, PlannedLeaf};
 use crate::route::{OnNoEndpoints, Split, UnreadyShare, display_weights};
 
 /// A decision.
+#[derive(Clone)]
 pub(super) enum Decided {
     Known((Decision, Vec<PlannedLeaf>)),
     /// Kinds of objects are not followed that may change it.

@@ -279,7 +279,7 @@ fn of_frontend(
                  stays, and what is not split yet passes through"
             ),
         ),
-        Reason::None | Reason::ObjectRefused => return None,
+        Reason::None | Reason::ObjectRefused | Reason::OtherClients => return None,
     };
     Some(Said {
         field: field.to_owned(),

@@ -15,8 +15,8 @@
 //!
 //! Each API that asks for splits has a translator of its own, in `translate`, to the neutral form
 //! of [`route`](crate::route). Past that no API is known: `index` tells which roots a change
-//! affects, `conflict` which of several claims has a frontend, `resolve` and `decide` what becomes
-//! of it.
+//! affects, `scopes` which clients of this node claims tell apart, `conflict` which of several
+//! claims has a frontend, `resolve` and `decide` what becomes of it.
 
 mod compiler;
 mod conflict;
@@ -31,6 +31,7 @@ mod ledger;
 mod notes;
 mod overlap;
 mod resolve;
+mod scopes;
 mod shares;
 mod slices;
 mod sorted_vec_set;
@@ -47,6 +48,7 @@ pub use compiler::{Compiler, Delta};
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
 pub use judgement::Judgement;
 pub use knowledge::{Kinds, Knowledge};
+pub use scopes::{Client, Scope};
 pub use shares::shares;
 
 /// What a cluster's administrator decides, and what is known of the node.

@@ -10,12 +10,13 @@ use super::decide::{Decided, decide};
 use super::diagnostics::{Diagnostics, Severity};
 use super::findings::Findings;
 use super::knowledge::{Kinds, Knowledge};
+use super::scopes::Scopes;
 use super::store::Store;
 use super::{notes, slices, waiting};
 use crate::objects::{Kind, ObjectName, Service, ServiceKind, ServicePort};
 use crate::plan::{Decision, Frontend, FrontendPlan};
 use crate::reason;
-use crate::route::{Claim, Split};
+use crate::route::{Claim, Clients, Split};
 
 /// What becomes of a root's frontends.
 #[derive(Debug, Default)]
@@ -54,6 +55,7 @@ impl Resolved {
 /// frontend because its claim comes before ours.
 pub(super) fn resolve<'a>(
     store: &Store,
+    scopes: &Scopes,
     name: &ObjectName,
     claims: &[&Claim],
     winner: impl Fn(&Frontend) -> Option<Winner<'a>>,
@@ -76,24 +78,22 @@ pub(super) fn resolve<'a>(
             return resolved;
         }
     };
-    let owned = conflict::owned(service, claims);
-    for (index, (claim, frontends)) in claims.iter().zip(owned).enumerate() {
-        let frontends = frontends.into_iter();
+    let owned = conflict::owned(scopes, service, claims);
+    for (index, (claim, owned)) in claims.iter().zip(owned).enumerate() {
         match &claim.split {
             Some(split) => {
                 if is_split(service, claims, index, diagnostics) {
-                    place_split(
-                        store,
+                    let place = Place {
                         claim,
                         split,
-                        frontends,
-                        &winner,
-                        diagnostics,
-                        &mut resolved,
-                    );
+                        kept: conflict::kept(service, claims, index),
+                        owned,
+                    };
+                    place_split(store, place, &winner, diagnostics, &mut resolved);
                 }
             }
             None => {
+                let frontends = owned.into_iter();
                 for frontend in frontends.filter(|frontend| winner(frontend).is_none()) {
                     place_refused(store, claim, frontend, &mut resolved);
                 }
@@ -308,21 +308,36 @@ pub(super) fn unknown_claims(store: &Store) -> Kinds {
         .collect()
 }
 
+/// A claim with a split, and where it is in force.
+struct Place<'a> {
+    claim: &'a Claim,
+    split: &'a Split,
+    /// Its frontends, as the same for everyone: what is said of the split does not depend on who
+    /// is on this node.
+    kept: BTreeSet<Frontend>,
+    /// Those that this node's clients come to.
+    owned: BTreeSet<Frontend>,
+}
+
 fn place_split<'a>(
     store: &Store,
-    claim: &Claim,
-    split: &Split,
-    frontends: impl Iterator<Item = Frontend>,
+    place: Place<'_>,
     winner: impl Fn(&Frontend) -> Option<Winner<'a>>,
     diagnostics: &mut Diagnostics,
     resolved: &mut Resolved,
 ) {
+    let Place {
+        claim,
+        split,
+        kept,
+        owned,
+    } = place;
     let Some(service) = store.service(&claim.root) else {
         return;
     };
     notes::emit_service_notes(store, claim, split, service, diagnostics);
     let mut findings = Findings::new(service);
-    for frontend in frontends {
+    for frontend in kept {
         if let Some(Winner { origin, root }) = winner(&frontend) {
             diagnostics.emit(
                 &claim.origin,
@@ -343,18 +358,33 @@ fn place_split<'a>(
             decision,
             leaves,
         };
-        match decide(store, service, split, frontend, &mut findings) {
-            Decided::Known(decided) => resolved.insert(frontend, planned(decided)),
-            Decided::Waiting {
-                kinds,
-                planned: split,
-                at_face_value,
-            } => {
-                let waiting = Waiting {
+        let decided = decide(store, service, split, frontend, &mut findings);
+        if let Decided::Waiting { kinds, .. } = &decided {
+            resolved.waits_for.extend(kinds);
+        }
+        let is_here =
+            |own: &&Frontend| own.address == frontend.address && own.protocol == frontend.protocol;
+        for own in owned.iter().filter(is_here) {
+            let is_everyone_else =
+                own.clients == ClientScope::EVERYONE && claim.clients != Clients::Everyone;
+            if is_everyone_else {
+                let others = Decision::PassThrough(Reason::OtherClients);
+                resolved.insert(*own, planned((others, Vec::new())));
+                continue;
+            }
+            match decided.clone() {
+                Decided::Known(decided) => resolved.insert(*own, planned(decided)),
+                Decided::Waiting {
                     kinds,
-                    at_face_value: planned(at_face_value),
-                };
-                resolved.wait(frontend, planned(split), waiting);
+                    planned: split,
+                    at_face_value,
+                } => {
+                    let waiting = Waiting {
+                        kinds,
+                        at_face_value: planned(at_face_value),
+                    };
+                    resolved.wait(*own, planned(split), waiting);
+                }
             }
         }
     }

@@ -26,6 +26,7 @@ pub(crate) static ENTRY: Entry = Entry {
     name_rule: NameRule::Subdomain,
     has_status: false,
     precedence: 0,
+    may_be_superseded: false,
     owns_group: false,
     definition: None,
     read: |metadata, object| EndpointSlice::read(&metadata, object).map(Object::EndpointSlice),

@@ -80,6 +80,9 @@ pub struct Entry {
     /// Of claims of different kinds on one root, those of the kind with the lower number win. 0
     /// for kinds that ask for no splits.
     pub precedence: u8,
+    /// Whether an object that loses its root to an older one of the same kind is accepted all the
+    /// same, and only not in force; otherwise it is refused.
+    pub may_be_superseded: bool,
     /// Whether the group has no other kind, so that another one in a manifest is a slip.
     pub owns_group: bool,
     /// The CustomResourceDefinition that splitter comes with, as YAML.

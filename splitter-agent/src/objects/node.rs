@@ -18,6 +18,7 @@ pub(crate) static ENTRY: Entry = Entry {
     name_rule: NameRule::Subdomain,
     has_status: false,
     precedence: 0,
+    may_be_superseded: false,
     owns_group: false,
     definition: None,
     read: |metadata, _| Node::read(metadata).map(Object::Node),

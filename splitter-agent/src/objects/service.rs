@@ -23,6 +23,7 @@ pub(crate) static ENTRY: Entry = Entry {
     name_rule: NameRule::Label,
     has_status: false,
     precedence: 0,
+    may_be_superseded: false,
     owns_group: false,
     definition: None,
     read: |metadata, object| Service::read(metadata, object).map(Object::Service),

@@ -24,6 +24,7 @@ pub(crate) static ENTRY: Entry = Entry {
     name_rule: NameRule::Subdomain,
     has_status: true,
     precedence: 30,
+    may_be_superseded: false,
     owns_group: true,
     definition: Some(include_str!("../../../deploy/crd/trafficsplits.yaml")),
     read: |metadata, object| {

@@ -6,6 +6,9 @@
 //! spec:
 //!   canaries:
 //!   - {root: web, port: 80, stable: web-1, canary: web-2, canaryPort: 8080, percent: 10}
+//!   - root: web
+//!     clients: {namespaces: [team-a], labels: {app: shop}, consumer: false}
+//!     {stable: web-1, canary: web-2, percent: 50, unready: refused}
 //! ```
 
 use serde_json::Value;
@@ -16,8 +19,8 @@ use splitter_agent::objects::{
 };
 use splitter_agent::reason;
 use splitter_agent::route::{
-    self, Claim, Clients, Context, Destinations, Leaf, OnNoEndpoints, Ports, RouteObject, Split,
-    Translate, UnreadyShare,
+    self, Claim, ClientSelector, Clients, Context, Destinations, Leaf, OnNoEndpoints, Ports,
+    RouteObject, Split, Translate, UnreadyShare,
 };
 
 pub(crate) static ENTRY: Entry = Entry {
@@ -33,10 +36,33 @@ pub(crate) static ENTRY: Entry = Entry {
     name_rule: NameRule::Subdomain,
     has_status: true,
     precedence: 30,
+    may_be_superseded: false,
     owns_group: true,
     definition: None,
     read,
 };
+
+/// The same, of a kind that takes precedence, and whose objects supersede each other.
+pub(crate) static PRIORITY_ENTRY: Entry = Entry {
+    resource: Resource {
+        kind: "PriorityRoute",
+        plural: "priorityroutes",
+        group: "priority.example.dev",
+    },
+    versions: &["v1"],
+    purpose: Purpose::Route,
+    availability: Availability::Optional,
+    is_namespaced: true,
+    name_rule: NameRule::Subdomain,
+    has_status: false,
+    precedence: 5,
+    may_be_superseded: true,
+    owns_group: true,
+    definition: None,
+    read,
+};
+
+pub(crate) const PRIORITY_ROUTE: Kind = Kind::new(&PRIORITY_ENTRY);
 
 pub(crate) const CANARY_ROUTE: Kind = Kind::new(&ENTRY);
 
@@ -52,6 +78,8 @@ struct Canary {
     canary: String,
     canary_port: Option<u16>,
     percent: u32,
+    clients: Clients,
+    unready_share: UnreadyShare,
 }
 
 fn read(metadata: Metadata<'_>, object: &Fields) -> Result<Object, FieldError> {
@@ -71,9 +99,30 @@ fn read(metadata: Metadata<'_>, object: &Fields) -> Result<Object, FieldError> {
         canary: text(&canary["canary"]),
         canary_port: port(&canary["canaryPort"]),
         percent: canary["percent"].as_u64().unwrap_or(0) as u32,
+        clients: clients(&canary["clients"]),
+        unready_share: match canary["unready"].as_str() {
+            Some("refused") => UnreadyShare::Refused,
+            _ => UnreadyShare::GivenAway(OnNoEndpoints::Refuse),
+        },
     });
     let content = CanaryRoute(canaries.collect());
     Ok(metadata.into_route(content))
+}
+
+fn clients(value: &Value) -> Clients {
+    if value.is_null() {
+        return Clients::Everyone;
+    }
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let namespaces = value["namespaces"].as_array();
+    let labels = value["labels"].as_object().into_iter().flatten();
+    Clients::Some(ClientSelector {
+        namespaces: namespaces.map(|namespaces| namespaces.iter().map(text).collect()),
+        labels: labels
+            .map(|(label, value)| (label.clone(), text(value)))
+            .collect(),
+        is_consumer: value["consumer"].as_bool().unwrap_or_default(),
+    })
 }
 
 impl Translate for CanaryRoute {
@@ -111,7 +160,7 @@ impl Translate for CanaryRoute {
                         leaf(&canary.stable, None, 100 - canary.percent),
                         leaf(&canary.canary, canary.canary_port, canary.percent),
                     ],
-                    unready_share: UnreadyShare::GivenAway(OnNoEndpoints::Refuse),
+                    unready_share: canary.unready_share,
                     destinations: Destinations::Services,
                 });
                 Claim {
@@ -121,7 +170,7 @@ impl Translate for CanaryRoute {
                     root: ObjectName::new(&*object.name.namespace, &*canary.root),
                     root_field: format!("{field}.root"),
                     ports: canary.port.map_or(Ports::ALL, Ports::one),
-                    clients: Clients::Everyone,
+                    clients: canary.clients.clone(),
                     split,
                 }
             })

@@ -2,6 +2,7 @@
 //! goes by kinds knows it.
 
 mod canary_route;
+mod clients;
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../kubernetes/observer.rs"]
@@ -33,7 +34,10 @@ const NAMESPACE: &str = "shop";
 /// Adds the kind, once for this process.
 fn add() {
     static ADDED: Once = Once::new();
-    ADDED.call_once(|| kinds::add(&[&canary_route::ENTRY]).expect("no object was read before"));
+    ADDED.call_once(|| {
+        let entries = [&canary_route::ENTRY, &canary_route::PRIORITY_ENTRY];
+        kinds::add(&entries).expect("no object was read before");
+    });
 }
 
 fn canary_route(name: &str, canaries: &Value) -> Value {
