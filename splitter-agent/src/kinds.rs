@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 
-use crate::objects::{Entry, Kind, endpoint_slice, node, service, traffic_split};
+use crate::objects::{Entry, Kind, endpoint_slice, gateway, node, service, traffic_split};
 
 impl Kind {
     /// Service (`v1`).
@@ -12,15 +12,27 @@ impl Kind {
     pub const ENDPOINT_SLICE: Self = Self::new(&endpoint_slice::ENTRY);
     /// TrafficSplit (SMI, `split.smi-spec.io`).
     pub const TRAFFIC_SPLIT: Self = Self::new(&traffic_split::ENTRY);
+    /// GRPCRoute (Gateway API, `gateway.networking.k8s.io`).
+    pub const GRPC_ROUTE: Self = Self::new(&gateway::GRPC_ROUTE);
+    /// HTTPRoute (Gateway API).
+    pub const HTTP_ROUTE: Self = Self::new(&gateway::HTTP_ROUTE);
+    /// TLSRoute (Gateway API).
+    pub const TLS_ROUTE: Self = Self::new(&gateway::TLS_ROUTE);
+    /// TCPRoute (Gateway API).
+    pub const TCP_ROUTE: Self = Self::new(&gateway::TCP_ROUTE);
     /// Node (`v1`).
     pub const NODE: Self = Self::new(&node::ENTRY);
 }
 
 /// What a split depends on comes first.
-const BUILT_IN: [Kind; 4] = [
+const BUILT_IN: &[Kind] = &[
     Kind::SERVICE,
     Kind::ENDPOINT_SLICE,
     Kind::TRAFFIC_SPLIT,
+    Kind::GRPC_ROUTE,
+    Kind::HTTP_ROUTE,
+    Kind::TLS_ROUTE,
+    Kind::TCP_ROUTE,
     Kind::NODE,
 ];
 
@@ -120,7 +132,7 @@ mod tests {
                 Purpose::Route | Purpose::Dependency => &["list", "watch"],
             };
             needed.push((format!("{kind}s"), Right::new(group, plural, &[], verbs)));
-            if kind.has_status {
+            if kind.has_status() {
                 let status = format!("{plural}/status");
                 let right = Right::new(group, &status, &[], &["patch"]);
                 needed.push((format!("status of {kind}s"), right));
@@ -130,7 +142,7 @@ mod tests {
         let names: Vec<String> = optional.clone().map(Kind::definition_name).collect();
         let kinds: Vec<String> = optional.map(|kind| format!("{kind}s")).collect();
         needed.push((
-            format!("the CRD of {}, and no other", kinds.join(" and ")),
+            format!("the CRDs of {}, and no others", listed(&kinds)),
             Right::new(
                 "apiextensions.k8s.io",
                 "customresourcedefinitions",
@@ -143,6 +155,13 @@ mod tests {
             Right::new("events.k8s.io", "events", &[], &["create", "patch"]),
         ));
         needed
+    }
+
+    fn listed(names: &[String]) -> String {
+        match names {
+            [first @ .., one, last] => [first, &[format!("{one} and {last}")]].concat().join(", "),
+            names => names.concat(),
+        }
     }
 
     #[test]

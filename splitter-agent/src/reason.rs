@@ -27,8 +27,10 @@ pub const SUPERSEDED: &str = "Superseded";
 pub const CONFLICTED: &str = "Conflicted";
 /// It asks for a choice by request, which a connection does not have.
 pub const MATCHES_UNSUPPORTED: &str = "MatchesUnsupported";
-/// A field that no TrafficSplit has would restrict who or what is split.
+/// A field that objects of the kind do not have may restrict who or what is split.
 pub const UNKNOWN_RESTRICTION: &str = "UnknownRestriction";
+/// It asks for something that a connection cannot have.
+pub const UNSUPPORTED_FIELD: &str = "UnsupportedField";
 /// There are no backends, or one cannot be read.
 pub const INVALID_BACKEND: &str = "InvalidBackend";
 /// A weight cannot be read.
@@ -56,6 +58,20 @@ pub const ROOT_PORT_MISSING: &str = "RootPortMissing";
 /// The root Service chooses no pods, and has no endpoints of its own.
 pub const ROOT_WITHOUT_ENDPOINTS: &str = "RootWithoutEndpoints";
 
+/// A parent of a route looks like a Service and is none.
+pub const INVALID_PARENT: &str = "InvalidParent";
+/// It asks for something that a connection cannot have, and says that this may be ignored.
+pub const UNSUPPORTED_IGNORED: &str = "UnsupportedIgnored";
+/// A route on a Service has hostnames, which say nothing there.
+pub const HOSTNAMES_IGNORED: &str = "HostnamesIgnored";
+/// No connection comes to a rule.
+pub const RULE_UNREACHABLE: &str = "RuleUnreachable";
+/// A backend is of a kind that has no endpoints.
+pub const INVALID_BACKEND_KIND: &str = "InvalidBackendKind";
+/// There are no backends, which means that connections are refused.
+pub const NO_BACKENDS: &str = "NoBackends";
+/// The status has entries that are not to be there any more.
+pub const STATUS_ABANDONED: &str = "StatusAbandoned";
 /// A field is not one of a TrafficSplit.
 pub const UNKNOWN_FIELD: &str = "UnknownField";
 /// An older object splits a port of the same root.
@@ -141,6 +157,7 @@ pub fn is_about_references(reason: &str) -> bool {
             | ROOT_PORT_MISSING
             | NOT_KNOWN_YET
             | INVALID_BACKEND_NAME
+            | INVALID_BACKEND_KIND
             | BACKEND_IN_OTHER_NAMESPACE
             | NO_LEAF_SERVICE
             | NO_LEAF_PORT

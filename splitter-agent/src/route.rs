@@ -84,6 +84,11 @@ pub trait Translate: fmt::Debug + Send + Sync + Any {
         diagnostics: &mut Diagnostics,
     ) -> Vec<Claim>;
 
+    /// Whether it is for splitter at all: of one that is not, nothing is said.
+    fn is_for_splitter(&self) -> bool {
+        true
+    }
+
     /// The weights for one line, for example `web-v1:90,web-v2:10`; empty if they cannot be read.
     fn weights(&self) -> String;
 
@@ -117,6 +122,8 @@ pub struct Route {
     pub claims: Vec<Claim>,
     /// The weights for one line.
     pub weights: Box<str>,
+    /// Whether it is for splitter at all.
+    pub is_for_splitter: bool,
 }
 
 impl Route {
@@ -134,6 +141,7 @@ impl Route {
             identity: object.identity.clone(),
             claims,
             weights: object.content.weights().into(),
+            is_for_splitter: object.content.is_for_splitter(),
         }
     }
 }
@@ -233,7 +241,7 @@ fn covers<T: Ord>(one: &Option<BTreeSet<T>>, other: &Option<BTreeSet<T>>) -> boo
 pub struct Split {
     /// The field that lists the leaves.
     pub leaves_field: String,
-    /// Its leaves: at least one, each once.
+    /// Its leaves, each once. None means that every connection is refused.
     pub leaves: Vec<Leaf>,
     /// What becomes of the share of a leaf without a ready endpoint.
     pub unready_share: UnreadyShare,

@@ -181,7 +181,8 @@ impl Compiler {
     pub fn diagnostics(&self, object: &ObjectReference) -> Vec<Arc<Diagnostic>> {
         let mut diagnostics: Vec<_> = self.ledger.of(object).cloned().collect();
         let is_wrong = |diagnostic: &Arc<Diagnostic>| diagnostic.severity != Severity::Note;
-        if self.routes.contains_key(object) && !diagnostics.iter().any(is_wrong) {
+        let is_ours = self.routes.get(object).is_some_and(|it| it.is_for_splitter);
+        if is_ours && !diagnostics.iter().any(is_wrong) {
             let accepted = Diagnostic::accepted(object.clone());
             diagnostics.insert(0, Arc::new(accepted));
         }

@@ -248,6 +248,8 @@ fn of_frontend(
                  EndpointSlices of addressType {family_name}"
             ),
         ),
+        // Of a list without any, the translator has told.
+        Reason::AllWeightsZero if split.leaves.is_empty() => return None,
         Reason::AllWeightsZero => (
             &split.leaves_field,
             reason::ALL_WEIGHTS_ZERO,

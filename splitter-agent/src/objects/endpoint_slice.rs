@@ -7,7 +7,7 @@ use splitter_common::layout::Protocol;
 
 use super::field::{self, FieldError, Fields, shown};
 use super::ignored::{Flaw, Flaws, Ignored};
-use super::kind::{Availability, Entry, NameRule, Purpose, Resource};
+use super::kind::{Availability, Entry, NameRule, Purpose, Resource, StatusForm};
 use super::placement::{self, Placement, Placements};
 use super::service::protocol;
 use super::{Metadata, Object, ObjectName};
@@ -24,7 +24,7 @@ pub(crate) static ENTRY: Entry = Entry {
     availability: Availability::BuiltIn,
     is_namespaced: true,
     name_rule: NameRule::Subdomain,
-    has_status: false,
+    status: StatusForm::None,
     precedence: 0,
     may_be_superseded: false,
     owns_group: false,

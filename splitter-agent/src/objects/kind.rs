@@ -50,6 +50,24 @@ pub enum Availability {
     Optional,
 }
 
+/// What splitter writes to the status of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusForm {
+    /// Nothing.
+    None,
+    /// All of it: `observedGeneration`, `weights` and `conditions`.
+    Own,
+    /// Its own entries of `parents`, one for each parent that is a Service; others write there too
+    /// (Gateway API, `RouteParentStatus`).
+    Parents {
+        /// Whether the kind is about requests, of which a connection carries many.
+        is_by_request: bool,
+    },
+    /// Its own entries of `conditions`, whose types have its prefix; others write there too
+    /// (Istio, `IstioStatus`).
+    SharedConditions,
+}
+
 /// What `metadata.name` of a kind may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameRule {
@@ -75,8 +93,8 @@ pub struct Entry {
     pub is_namespaced: bool,
     /// What names of objects may be.
     pub name_rule: NameRule,
-    /// Whether splitter writes a status, where the version has that subresource.
-    pub has_status: bool,
+    /// What splitter writes to the status, where the version has that subresource.
+    pub status: StatusForm,
     /// Of claims of different kinds on one root, those of the kind with the lower number win. 0
     /// for kinds that ask for no splits.
     pub precedence: u8,
@@ -155,6 +173,12 @@ impl Kind {
     #[must_use]
     pub const fn name(self) -> &'static str {
         self.0.resource.kind
+    }
+
+    /// Whether splitter writes a status.
+    #[must_use]
+    pub fn has_status(self) -> bool {
+        self.0.status != StatusForm::None
     }
 
     /// Whether its objects ask for splits.

@@ -5,10 +5,12 @@
 //! that cannot be done is kept with its refusal, so that its root is known when the
 //! refusal is reported.
 
+mod annotation;
 mod decode;
 pub(crate) mod dns;
 pub(crate) mod endpoint_slice;
 mod field;
+pub(crate) mod gateway;
 mod ignored;
 mod kind;
 pub(crate) mod node;
@@ -29,8 +31,12 @@ use crate::route::RouteObject;
 pub use decode::{DecodeError, Metadata, decode};
 pub use endpoint_slice::{AddressFamily, EndpointSlice, SERVICE_NAME, SliceEndpoint, SlicePort};
 pub use field::{FieldError, Fields};
+pub use gateway::{
+    CONTROLLER, GatewayRoute, Parent, ParentService, RouteBackend, Rules, Target, UNSUPPORTED,
+    Unsupported, is_service_parent,
+};
 pub use ignored::Ignored;
-pub use kind::{Availability, Entry, Kind, NameRule, Purpose, Resource};
+pub use kind::{Availability, Entry, Kind, NameRule, Purpose, Resource, StatusForm};
 pub use node::{Node, ZONE};
 pub use placement::{Hints, Placement, Placements};
 pub use service::{AppProtocol, Service, ServiceKind, ServicePort};

@@ -1,7 +1,7 @@
 //! Nodes: where clients are.
 
 use super::field::FieldError;
-use super::kind::{Availability, Entry, NameRule, Purpose, Resource};
+use super::kind::{Availability, Entry, NameRule, Purpose, Resource, StatusForm};
 use super::{Metadata, Object, ObjectName};
 
 /// The kind of Nodes.
@@ -16,7 +16,7 @@ pub(crate) static ENTRY: Entry = Entry {
     availability: Availability::BuiltIn,
     is_namespaced: false,
     name_rule: NameRule::Subdomain,
-    has_status: false,
+    status: StatusForm::None,
     precedence: 0,
     may_be_superseded: false,
     owns_group: false,

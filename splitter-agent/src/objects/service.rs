@@ -6,7 +6,7 @@ use serde_json::Value;
 use splitter_common::layout::Protocol;
 
 use super::field::{self, FieldError, Fields, shown};
-use super::kind::{Availability, Entry, NameRule, Purpose, Resource};
+use super::kind::{Availability, Entry, NameRule, Purpose, Resource, StatusForm};
 use super::{Metadata, Object, ObjectName};
 
 /// The kind of Services.
@@ -21,7 +21,7 @@ pub(crate) static ENTRY: Entry = Entry {
     availability: Availability::BuiltIn,
     is_namespaced: true,
     name_rule: NameRule::Label,
-    has_status: false,
+    status: StatusForm::None,
     precedence: 0,
     may_be_superseded: false,
     owns_group: false,

@@ -3,8 +3,9 @@
 
 use serde_json::Value;
 
+use super::annotation;
 use super::field::{self, FieldError, Fields, inert, shown};
-use super::kind::{Availability, Entry, NameRule, Purpose, Resource};
+use super::kind::{Availability, Entry, NameRule, Purpose, Resource, StatusForm};
 use super::unknown::{self, Unknown};
 use super::{Metadata, Weight, WeightError};
 use crate::reason;
@@ -22,7 +23,7 @@ pub(crate) static ENTRY: Entry = Entry {
     availability: Availability::Optional,
     is_namespaced: true,
     name_rule: NameRule::Subdomain,
-    has_status: true,
+    status: StatusForm::Own,
     precedence: 30,
     may_be_superseded: false,
     owns_group: true,
@@ -36,9 +37,6 @@ pub(crate) static ENTRY: Entry = Entry {
 /// The annotation that says what becomes of connections while no backend has a ready
 /// endpoint.
 pub const ON_NO_ENDPOINTS: &str = "splitter.dev/on-no-endpoints";
-
-/// What the keys of our annotations begin with.
-const OUR_PREFIX: &str = "splitter.dev/";
 
 /// What the agent reads of a TrafficSplit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +94,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    fn new(reason: &'static str, error: FieldError) -> Self {
+    pub(super) fn new(reason: &'static str, error: FieldError) -> Self {
         let FieldError { field, message } = error;
         Self {
             field,
@@ -115,7 +113,7 @@ impl TrafficSplit {
                 .and_then(|spec| spec.get("service"))
                 .and_then(|service| service.as_str().map(str::to_owned)),
             on_no_endpoints: metadata.annotation(ON_NO_ENDPOINTS),
-            mistaken: mistaken(metadata.fields),
+            mistaken: annotation::mistaken(metadata.fields, &[ON_NO_ENDPOINTS]),
             spec: SplitSpec::read(object, restrictions),
             unknown,
         }
@@ -138,26 +136,6 @@ impl TrafficSplit {
         }
         weights.join(",")
     }
-}
-
-/// Annotations that are almost ours: of our prefix with a name that there is not, of our name
-/// with another prefix, or written as a label.
-fn mistaken(metadata: &Fields) -> Box<[String]> {
-    let name = ON_NO_ENDPOINTS.strip_prefix(OUR_PREFIX).unwrap_or_default();
-    let keys = |field: &'static str| {
-        let fields = metadata.get(field).and_then(Value::as_object);
-        fields.into_iter().flat_map(Fields::keys)
-    };
-    let looks_ours =
-        |key: &str| key.starts_with(OUR_PREFIX) || key.rsplit('/').next() == Some(name);
-    let annotations = keys("annotations").filter(|key| looks_ours(key) && *key != ON_NO_ENDPOINTS);
-    let labels = keys("labels").filter(|key| looks_ours(key));
-    let shown = |key: &str| inert(&key.chars().take(100).collect::<String>()).into_owned();
-    annotations
-        .map(|key| format!("annotations[{}]", shown(key)))
-        .chain(labels.map(|key| format!("labels[{}]", shown(key))))
-        .take(8)
-        .collect()
 }
 
 impl SplitSpec {

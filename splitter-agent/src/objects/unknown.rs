@@ -231,7 +231,7 @@ impl Choice {
 }
 
 /// Whether a value chooses nothing.
-fn is_empty(value: &Value) -> bool {
+pub(super) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::String(text) => text.is_empty(),
@@ -243,7 +243,7 @@ fn is_empty(value: &Value) -> bool {
 
 /// The path of a field. A name that is no word is written as JSON, so that it can forge
 /// nothing in a report.
-fn below(path: &str, name: &str) -> String {
+pub(super) fn below(path: &str, name: &str) -> String {
     let is_word = !name.is_empty()
         && name.len() <= 63
         && name

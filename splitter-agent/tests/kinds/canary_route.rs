@@ -15,7 +15,7 @@ use serde_json::Value;
 use splitter_agent::compile::{Diagnostics, Severity};
 use splitter_agent::objects::{
     Availability, Entry, FieldError, Fields, Kind, Metadata, NameRule, Object, ObjectName, Purpose,
-    Resource, Weight,
+    Resource, StatusForm, Weight,
 };
 use splitter_agent::reason;
 use splitter_agent::route::{
@@ -34,7 +34,7 @@ pub(crate) static ENTRY: Entry = Entry {
     availability: Availability::Optional,
     is_namespaced: true,
     name_rule: NameRule::Subdomain,
-    has_status: true,
+    status: StatusForm::Own,
     precedence: 30,
     may_be_superseded: false,
     owns_group: true,
@@ -54,7 +54,7 @@ pub(crate) static PRIORITY_ENTRY: Entry = Entry {
     availability: Availability::Optional,
     is_namespaced: true,
     name_rule: NameRule::Subdomain,
-    has_status: false,
+    status: StatusForm::None,
     precedence: 5,
     may_be_superseded: true,
     owns_group: true,

@@ -288,8 +288,10 @@ fn what_an_agent_finds_programmed_stays_until_its_objects_are_known() {
     assert_eq!(agent.waits_for(), [Kind::TRAFFIC_SPLIT]);
     // All of it is still there, but is told of bit by bit.
     agent.tell(canary(9, 1));
-    agent.know(Kind::TRAFFIC_SPLIT, Knowledge::Followed);
-    assert_eq!(agent.programmed, found);
+    for kind in Kind::routes() {
+        agent.know(kind, Knowledge::Followed);
+        assert_eq!(agent.programmed, found);
+    }
     assert_eq!(agent.waits_for(), [Kind::SERVICE]);
     agent.tell(root());
     assert_eq!(agent.programmed, found);

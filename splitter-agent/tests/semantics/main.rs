@@ -6,6 +6,7 @@ mod cases;
 mod conflicts;
 mod endpoints;
 mod fixtures;
+mod gateway;
 mod interleavings;
 mod knowledge;
 mod locality;

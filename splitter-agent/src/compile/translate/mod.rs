@@ -1,4 +1,19 @@
 //! From each API to the neutral form of [`route`](crate::route).
 
+mod gateway;
 mod host;
 mod smi;
+
+use serde_json::Value;
+
+use crate::objects::{ObjectName, dns, shown};
+
+/// What an author wrote, for people: in quotes, not longer than a line.
+fn quoted(text: &str) -> String {
+    shown(&Value::from(text))
+}
+
+/// The Service of a namespace and name, if they can be those of one.
+fn leaf_service(namespace: &str, name: &str) -> Option<ObjectName> {
+    (dns::is_label(namespace) && dns::is_label(name)).then(|| ObjectName::new(namespace, name))
+}

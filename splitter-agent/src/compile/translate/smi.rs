@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::Value;
 use splitter_common::layout::MAX_LEAVES;
 
 use super::host::Host;
+use super::quoted;
 use crate::compile::{Diagnostics, Severity};
-use crate::objects::{Backend, ON_NO_ENDPOINTS, ObjectName, SplitSpec, TrafficSplit, inert, shown};
+use crate::objects::{Backend, ON_NO_ENDPOINTS, ObjectName, SplitSpec, TrafficSplit, inert};
 use crate::plan::Origin;
 use crate::reason;
 use crate::route::{
@@ -324,9 +324,4 @@ impl Translator<'_> {
             field,
         }
     }
-}
-
-/// What an author wrote, for people: in quotes, not longer than a line.
-fn quoted(text: &str) -> String {
-    shown(&Value::from(text))
 }

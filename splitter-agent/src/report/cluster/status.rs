@@ -112,7 +112,7 @@ impl Statuses {
         };
         for (object, state) in settled {
             self.has_begun = true;
-            if !object.known_kind().is_some_and(|kind| kind.has_status) {
+            if !object.known_kind().is_some_and(Kind::has_status) {
                 continue;
             }
             let before = self.splits.remove(object);

@@ -85,7 +85,7 @@ impl Writer {
                 settings.longest_pause,
             ),
             status_lanes: Kind::routes()
-                .filter(|kind| kind.has_status)
+                .filter(|kind| kind.has_status())
                 .map(|kind| (kind, Lane::of_statuses(kind, settings.longest_pause)))
                 .collect(),
             settings,
