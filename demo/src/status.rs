@@ -87,6 +87,7 @@ mod tests {
         };
         let split = Split {
             frontend: "10.96.0.10:14001/TCP".to_owned(),
+            clients: None,
             namespace: BOOKSTORE.namespace.to_owned(),
             root: "bookstore".to_owned(),
             kind: "TrafficSplit".to_owned(),

@@ -33,6 +33,7 @@ impl Frontend {
             port: self.address.port(),
             protocol: self.protocol,
             padding: 0,
+            clients: self.clients.0,
         }
     }
 
@@ -42,7 +43,16 @@ impl Frontend {
         Self {
             address: SocketAddr::new(address::from_bytes(key.address), key.port),
             protocol: key.protocol,
+            clients: ClientScope(key.clients),
+        }
+    }
+
+    /// The same for everyone.
+    #[must_use]
+    pub fn for_everyone(self) -> Self {
+        Self {
             clients: ClientScope::EVERYONE,
+            ..self
         }
     }
 }
@@ -70,7 +80,8 @@ pub fn protocol_name(protocol: Protocol) -> &'static str {
 /// Everything that the maps shall hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Every frontend, with what to do with connections to it.
+    /// Every frontend, with what to do with connections to it. One for some clients is looked at
+    /// only if there is one for everyone with the same address, port and protocol.
     pub frontends: BTreeMap<Frontend, FrontendPlan>,
 }
 

@@ -11,6 +11,10 @@ pub struct Split {
     /// What clients connect to, as `ADDRESS:PORT/PROTOCOL`, for example `10.96.0.10:80/TCP` or
     /// `[fd00::10]:80/TCP`.
     pub frontend: String,
+    /// Whose connections to it, for example `namespace=team-a, app=web`; null for those of everyone
+    /// for whom there is no other split.
+    #[serde(default)]
+    pub clients: Option<String>,
     /// Namespace of the root Service.
     pub namespace: String,
     /// Name of the root Service.

@@ -41,4 +41,9 @@ pub struct VerdictCounts {
     /// Split, and counted there too, but the original destination could not be stored, so that
     /// `getpeername()` shows the endpoint.
     pub original_dst_lost: u64,
+    /// Not known which pod it was that connected, though it might have mattered: treated like
+    /// everyone, and counted as what became of that too.
+    pub client_unknown: u64,
+    /// Left alone, because the pod that connected is never split.
+    pub never_split: u64,
 }

@@ -9,9 +9,10 @@
 //! pinned below a directory of that name, and two versions never share a map.
 //!
 //! ```text
-//! FRONTENDS {address, port, protocol} ─► {split, generation}
-//!                                            │
-//!                  SPLITS[split] ◄───────────┘   must carry the same key and generation
+//! FRONTENDS {address, port, protocol, clients} ─► CURRENT[..] = {split, generation}
+//!                                                                │
+//!                  SPLITS[split] ◄───────────────────────────────┘   must carry the same key
+//!                    │                                               and generation
 //!                    │  first_counter ─► COUNTERS[first_counter]            connections of the split
 //!                    │                   COUNTERS[first_counter + 1 + leaf] connections of each leaf
 //!                    └► first_leaf ─► LEAVES[..] ─► first_endpoint ─► ENDPOINTS[..]
@@ -52,6 +53,8 @@ pub struct FrontendKey {
     pub protocol: Protocol,
     /// Always 0.
     pub padding: u8,
+    /// Whose connections: a [`ClientScope`], 0 for everyone's.
+    pub clients: u32,
 }
 
 /// Whose connections an entry is about: everyone's, or those of some pods of the node.
@@ -62,13 +65,26 @@ pub struct ClientScope(pub u32);
 impl ClientScope {
     /// Everyone's.
     pub const EVERYONE: Self = Self(0);
+
+    /// Nobody's: the scope of pods whose connections are never split. No frontend has it.
+    pub const NEVER_SPLIT: Self = Self(u32::MAX);
 }
 
-/// What stands behind a [`FrontendKey`] in `FRONTENDS`: one aligned 64-bit word, read
-/// and written whole, since no BPF map updates more than that atomically.
-#[repr(C, align(8))]
+/// What stands behind a [`FrontendKey`] in `FRONTENDS`. The same for as long as the frontend
+/// is programmed: an update of a hash element is an insertion and a removal, and a reader that
+/// is past the one and not yet at the other finds neither.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct FrontendValue {
+    /// Index into `CURRENT`.
+    pub current: u32,
+}
+
+/// Which record is programmed: one aligned 64-bit word, read and written whole, since no BPF
+/// map updates more than that atomically. A store to it is what changes a split.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct CurrentRecord {
     /// Index into `SPLITS`.
     pub split: u32,
     /// Must equal the generation of that record. Hash elements are recycled while a
@@ -76,6 +92,37 @@ pub struct FrontendValue {
     /// is believed only if the record confirms it.
     pub generation: u32,
 }
+
+/// A pod of the node, keyed by the id of its cgroup in `CLIENTS`.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct ClientRecord {
+    /// Its [`ClientScope`]. In one 64-bit word with `cgroup`, read whole.
+    pub scope: u32,
+    /// The lower half of the cgroup's id, which no other cgroup has at the time: confirms that
+    /// the element was not recycled.
+    pub cgroup: u32,
+    /// How deep the cgroup is; the root of the hierarchy is 0. For whoever takes over.
+    pub level: u32,
+    /// Always 0.
+    pub padding: u32,
+}
+
+/// Most levels that pods' cgroups may be at, on one node.
+pub const MAX_POD_LEVELS: usize = 8;
+
+/// At which levels of the hierarchy pods' cgroups are: one aligned 64-bit word, read and
+/// written whole.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct PodLevels {
+    /// The deepest first, as most pods are below a group of their quality of service; 0, the
+    /// level of the root, ends the list.
+    pub levels: [u8; MAX_POD_LEVELS],
+}
+
+/// Most pods in `CLIENTS`, and most names of scopes.
+pub const MAX_CLIENTS: u32 = 16_384;
 
 /// What the kernel does with a connection to a frontend.
 #[repr(u8)]
@@ -117,17 +164,17 @@ pub enum Reason {
     OtherClients = 9,
 }
 
-/// A split: what the kernel does with connections to one frontend. Immutable once a
-/// frontend points at it.
+/// A split: what the kernel does with connections to one frontend. Immutable while a
+/// frontend points at it, but for `asks_client`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit, CheckedBitPattern)]
 pub struct SplitRecord {
     /// The frontend that this record belongs to.
     pub frontend: FrontendKey,
-    /// Generation of the record; grows by one with each that is published.
-    pub generation: u32,
     /// Seed of the shifts of the lattice's blocks.
     pub seed: u64,
+    /// Generation of the record; grows by one with each that is published.
+    pub generation: u32,
     /// W: the sum of the leaves' shares, and the length of a block in connections.
     pub size: u32,
     /// Step of the lattice, coprime to `size`.
@@ -144,8 +191,12 @@ pub struct SplitRecord {
     pub verdict: Verdict,
     /// Why it is not split.
     pub reason: Reason,
+    /// Whether to ask which pod it is that connects, and to look for a split for that pod's
+    /// scope: set in the record for everyone if there is one for others, or if a pod of the node
+    /// is never split. The one thing that may change while a frontend points at the record.
+    pub asks_client: bool,
     /// Always 0.
-    pub padding: [u8; 6],
+    pub padding: u8,
 }
 
 /// Whether a leaf can take its share, and if not, why. A leaf that cannot has no interval, and the
@@ -245,6 +296,11 @@ pub enum VerdictCounter {
     OriginalDstLost = 4,
     /// Refused with ECONNREFUSED, since the leaf that it fell to has a share and no endpoints.
     RefusedByLeaf = 5,
+    /// The pod that connected is not in `CLIENTS`, though who it is might have mattered. It was
+    /// treated like everyone; counted as what became of that too.
+    ClientUnknown = 6,
+    /// Passed through, since the pod is never split.
+    NeverSplit = 7,
 }
 
 /// Number of counters in `VERDICTS`.
@@ -252,13 +308,15 @@ pub const VERDICT_COUNTERS: usize = VerdictCounter::ALL.len();
 
 impl VerdictCounter {
     /// Every counter, in the order of the indexes.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Split,
         Self::Refused,
         Self::PassedThrough,
         Self::Inconsistent,
         Self::OriginalDstLost,
         Self::RefusedByLeaf,
+        Self::ClientUnknown,
+        Self::NeverSplit,
     ];
 }
 
@@ -313,9 +371,20 @@ pub struct LeafNames {
     pub leaf: Text<256>,
 }
 
+/// The name of a scope, keyed by it in `CLIENT_NAMES`. Never read by the kernel.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct ClientNames {
+    /// Which pods, for example `namespace=team-a, app=web`.
+    pub clients: Text<256>,
+}
+
 const _: () = {
-    assert!(size_of::<FrontendKey>() == 20);
-    assert!(size_of::<FrontendValue>() == 8);
+    assert!(size_of::<FrontendKey>() == 24);
+    assert!(size_of::<FrontendValue>() == 4);
+    assert!(size_of::<CurrentRecord>() == 8);
+    assert!(size_of::<ClientRecord>() == 16);
+    assert!(size_of::<PodLevels>() == 8);
     assert!(size_of::<SplitRecord>() == 64);
     assert!(size_of::<LeafRecord>() == 32);
     assert!(size_of::<EndpointRecord>() == 24);

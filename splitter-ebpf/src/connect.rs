@@ -1,7 +1,8 @@
 //! connect(): from the address that was dialled to an endpoint.
 //!
-//! A miss touches one bucket of `FRONTENDS` and creates nothing. A hit reads four array
-//! elements, adds to two counters, and stores the original destination on the socket.
+//! A miss touches one bucket of `FRONTENDS` and creates nothing. A hit reads five array
+//! elements, adds to two counters, and stores the original destination on the socket. Only
+//! where the split for everyone says so is asked which pod it is that connects.
 
 use core::ptr::addr_of;
 
@@ -9,13 +10,14 @@ use aya_ebpf::helpers::bpf_set_retval;
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::{debug, trace};
 use splitter_common::layout::{
-    FrontendKey, FrontendValue, LeafRecord, Protocol, SplitRecord, Verdict, VerdictCounter,
+    ClientScope, CurrentRecord, FrontendKey, LeafRecord, Protocol, SplitRecord, Verdict,
+    VerdictCounter,
 };
 use splitter_common::pick::{self, Lattice};
 
 use crate::context::{self, ALLOW, DENY, Family, Words};
-use crate::maps::{ENDPOINTS, FRONTENDS, LEAVES, SPLITS};
-use crate::{count, original_dst, settings};
+use crate::maps::{CURRENT, ENDPOINTS, FRONTENDS, LEAVES, SPLITS};
+use crate::{client, count, original_dst, settings};
 
 /// What connect() returns for a refused connection, negated as the helper wants it.
 const ECONNREFUSED: i32 = 111;
@@ -41,11 +43,12 @@ pub(crate) fn run(context: &SockAddrContext, family: Family) -> i32 {
         return ALLOW;
     }
     let address = context::address(context, family);
-    let key = FrontendKey {
+    let mut key = FrontendKey {
         address: bytemuck::cast(address),
         port: context::port(context),
         protocol: Protocol::Tcp,
         padding: 0,
+        clients: ClientScope::EVERYONE.0,
     };
     match find(&key) {
         Found::Nothing => {
@@ -53,7 +56,30 @@ pub(crate) fn run(context: &SockAddrContext, family: Family) -> i32 {
             ALLOW
         }
         Found::Inconsistent => doubt(context),
-        Found::Split(split) => follow(context, family, &key, split),
+        Found::Split(mut split) => {
+            // SAFETY: as in `read!`; read as a number, not as a bool, as in `follow`.
+            let asks = unsafe { addr_of!((*split).asks_client).cast::<u8>().read_volatile() };
+            if asks != 0 {
+                match client::scope() {
+                    Some(scope) if scope == ClientScope::NEVER_SPLIT.0 => {
+                        count::verdict(VerdictCounter::NeverSplit);
+                        original_dst::forget(context);
+                        return ALLOW;
+                    }
+                    Some(scope) if scope != ClientScope::EVERYONE.0 => {
+                        key.clients = scope;
+                        match find(&key) {
+                            Found::Nothing => {}
+                            Found::Inconsistent => return doubt(context),
+                            Found::Split(own) => split = own,
+                        }
+                    }
+                    Some(_) => {}
+                    None => count::verdict(VerdictCounter::ClientUnknown),
+                }
+            }
+            follow(context, family, &key, split)
+        }
     }
 }
 
@@ -78,9 +104,12 @@ fn find(key: &FrontendKey) -> Found {
         let Some(value) = FRONTENDS.get_ptr(key) else {
             return Found::Nothing;
         };
+        let Some(current) = CURRENT.get_ptr(read!(value, current)) else {
+            continue;
+        };
         // SAFETY: the value is 8 bytes, aligned to 8: one load takes both halves.
-        let word = unsafe { value.cast::<u64>().read_volatile() };
-        let FrontendValue { split, generation } = bytemuck::cast(word);
+        let word = unsafe { current.cast::<u64>().read_volatile() };
+        let CurrentRecord { split, generation } = bytemuck::cast(word);
         if let Some(record) = SPLITS.get_ptr(split)
             && read!(record, generation) == generation
             && same_frontend(record, key)
@@ -95,10 +124,11 @@ fn find(key: &FrontendKey) -> Found {
 #[inline(always)]
 fn same_frontend(record: *const SplitRecord, key: &FrontendKey) -> bool {
     let key = core::ptr::from_ref(key).cast::<u32>();
-    // SAFETY: both are five words long and aligned to four bytes.
+    // SAFETY: both are six words long and aligned to four bytes.
     unsafe {
         let own = addr_of!((*record).frontend).cast::<u32>();
-        (0..5).all(|word| own.add(word).read_volatile() == key.add(word).read())
+        (0..size_of::<FrontendKey>() / 4)
+            .all(|word| own.add(word).read_volatile() == key.add(word).read())
     }
 }
 

@@ -32,6 +32,8 @@
 )]
 
 #[cfg(target_arch = "bpf")]
+mod client;
+#[cfg(target_arch = "bpf")]
 mod connect;
 #[cfg(target_arch = "bpf")]
 mod context;

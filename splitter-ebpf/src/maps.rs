@@ -5,17 +5,31 @@ use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, SkStorage};
 use aya_ebpf::macros::btf_map;
 use splitter_common::layout::{
-    CounterRecord, EndpointRecord, FrontendKey, FrontendNames, FrontendValue, LeafNames,
-    LeafRecord, LeafStats, OriginalDstRecord, SplitRecord, VERDICT_COUNTERS,
+    ClientNames, ClientRecord, CounterRecord, CurrentRecord, EndpointRecord, FrontendKey,
+    FrontendNames, FrontendValue, LeafNames, LeafRecord, LeafStats, MAX_CLIENTS, OriginalDstRecord,
+    PodLevels, SplitRecord, VERDICT_COUNTERS,
 };
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
-/// What clients dial, to the split that is programmed.
+/// What clients dial, to the place in `CURRENT` that says which split is programmed.
 #[btf_map]
 pub(crate) static FRONTENDS: HashMap<FrontendKey, FrontendValue, 65_536, NO_PREALLOC> =
     HashMap::new();
+
+/// Which split is programmed for each frontend.
+#[btf_map]
+pub(crate) static CURRENT: Array<CurrentRecord, 81_920, MMAPABLE> = Array::new();
+
+/// The pods of this node, by the ids of their cgroups. Looked at only where a split says so.
+#[btf_map]
+pub(crate) static CLIENTS: HashMap<u64, ClientRecord, { MAX_CLIENTS as usize }, NO_PREALLOC> =
+    HashMap::new();
+
+/// At which levels of the hierarchy the pods' cgroups are.
+#[btf_map]
+pub(crate) static POD_LEVELS: Array<PodLevels, 1, MMAPABLE> = Array::new();
 
 /// Splits. A slot is written only while no frontend points at it.
 #[btf_map]
@@ -52,6 +66,11 @@ pub(crate) static ORIGINAL_DST: SkStorage<OriginalDstRecord> = SkStorage::new();
 /// For people: who asks for the split of a frontend.
 #[btf_map]
 pub(crate) static FRONTEND_NAMES: HashMap<FrontendKey, FrontendNames, 65_536, NO_PREALLOC> =
+    HashMap::new();
+
+/// For people: what a scope of clients stands for.
+#[btf_map]
+pub(crate) static CLIENT_NAMES: HashMap<u32, ClientNames, { MAX_CLIENTS as usize }, NO_PREALLOC> =
     HashMap::new();
 
 /// For people: what a leaf id stands for.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 use splitter_agent::plan::Frontend;
 use splitter_common::layout::{FrontendKey, LAYOUT_VERSION};
 use tempfile::TempDir;
@@ -89,8 +89,11 @@ pub(crate) struct Scrapes {
     pub(crate) bytes: usize,
 }
 
-/// The map from frontends to the programmed records: what a program looks up first.
-pub(crate) struct Frontends(HashMap<MapData, KeyBytes, u64>);
+/// The maps from frontends to the programmed records: what a program looks up first.
+pub(crate) struct Frontends {
+    indexes: HashMap<MapData, KeyBytes, u32>,
+    current: Array<MapData, u64>,
+}
 
 type KeyBytes = [u8; size_of::<FrontendKey>()];
 
@@ -168,21 +171,21 @@ impl Agent {
 
     fn frontend_count(&self) -> usize {
         match self.try_frontends() {
-            Some(frontends) => frontends.0.keys().filter(Result::is_ok).count(),
+            Some(frontends) => frontends.indexes.keys().filter(Result::is_ok).count(),
             None => 0,
         }
     }
 
     fn try_frontends(&self) -> Option<Frontends> {
-        let path = self
-            .lab
-            .pin_directory()
-            .join(format!("v{LAYOUT_VERSION}/FRONTENDS"));
-        let data = MapData::from_pin(path).ok()?;
-        HashMap::try_from(Map::HashMap(data)).ok().map(Frontends)
+        let layout = self.lab.pin_directory().join(format!("v{LAYOUT_VERSION}"));
+        let map = |name| MapData::from_pin(layout.join(name)).ok();
+        Some(Frontends {
+            indexes: HashMap::try_from(Map::HashMap(map("FRONTENDS")?)).ok()?,
+            current: Array::try_from(Map::Array(map("CURRENT")?)).ok()?,
+        })
     }
 
-    /// The map that says which record is programmed.
+    /// The maps that say which record is programmed.
     pub(crate) fn frontends(&self) -> Frontends {
         self.try_frontends().expect("a pinned map")
     }
@@ -279,7 +282,8 @@ impl Frontends {
     pub(crate) fn word(&self, frontend: &Frontend) -> u64 {
         let mut key = KeyBytes::default();
         key.copy_from_slice(bytemuck::bytes_of(&frontend.key()));
-        self.0.get(&key, 0).expect("a programmed frontend")
+        let index = self.indexes.get(&key, 0).expect("a programmed frontend");
+        self.current.get(&index, 0).expect("its record")
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) fn verdict_counts(view: &View) -> VerdictCounts {
         passed_through: count(VerdictCounter::PassedThrough),
         inconsistent: count(VerdictCounter::Inconsistent),
         original_dst_lost: count(VerdictCounter::OriginalDstLost),
+        client_unknown: count(VerdictCounter::ClientUnknown),
+        never_split: count(VerdictCounter::NeverSplit),
     }
 }
 

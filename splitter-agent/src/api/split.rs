@@ -51,7 +51,8 @@ pub(crate) fn split(frontend: Frontend, view: &FrontendView, is_attached: bool) 
     let (_, reason): (Verdict, Reason) = plan.decision.into();
     let word = reason::of_record(reason);
     Split {
-        frontend: frontend.to_string(),
+        frontend: frontend.for_everyone().to_string(),
+        clients: view.clients.clone(),
         namespace: plan.root.namespace.clone(),
         root: plan.root.name.clone(),
         kind: plan.origin.kind.to_owned(),

@@ -139,8 +139,10 @@ fn text(
 }
 
 /// What happened to connections, and to how many.
-fn counts(verdicts: &VerdictCounts) -> [(&'static str, u64); 6] {
+fn counts(verdicts: &VerdictCounts) -> [(&'static str, u64); 8] {
     [
+        ("from pods that are not known", verdicts.client_unknown),
+        ("from pods that are never split", verdicts.never_split),
         ("inconsistent", verdicts.inconsistent),
         ("original dst lost", verdicts.original_dst_lost),
         ("passed through", verdicts.passed_through),

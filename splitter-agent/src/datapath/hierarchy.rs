@@ -140,6 +140,28 @@ impl Hierarchy {
             .collect()
     }
 
+    /// How many groups are above one, the root of the hierarchy included: the level that
+    /// `bpf_get_current_ancestor_cgroup_id` takes. What is mounted may be a part of the hierarchy,
+    /// as in a node that is a container itself, and nothing below it tells how deep it is; then
+    /// the kernel is asked which groups this process is in.
+    ///
+    /// # Errors
+    ///
+    /// If it is not below what is mounted, or too deep, or the kernel does not say.
+    pub fn level_of(&self, group: &Path) -> io::Result<u8> {
+        let outside = || io::Error::other("it is not below the mounted cgroup hierarchy");
+        let below = group.strip_prefix(&self.root).map_err(|_| outside())?;
+        let above = if self.is_part() {
+            // Only the lower half of an id, which no other cgroup has at the time.
+            let root = cgroup_id(&self.root)? as u32;
+            let own = sys::programs::own_cgroups()?;
+            own.iter().position(|id| *id == root).ok_or_else(outside)?
+        } else {
+            0
+        };
+        u8::try_from(above + below.components().count()).map_err(io::Error::other)
+    }
+
     /// The path of the group with an id (the inode number of its directory).
     #[must_use]
     pub fn path_of(&self, id: u64) -> Option<PathBuf> {
@@ -280,6 +302,25 @@ mod tests {
             "/sys/fs/cgroup/kubepods"
         );
         assert_eq!(told("/sys/fs/cgroup/kubepods"), "/sys/fs/cgroup/kubepods");
+    }
+
+    #[test]
+    fn a_groups_level_is_what_the_kernel_counts() {
+        let hierarchy = Hierarchy::find().expect("a hierarchy");
+        let own = hierarchy.own_group().expect("a group of our own");
+        let group = hierarchy.root().join(own);
+        let Ok(counted) = sys::programs::own_cgroups() else {
+            // Not root.
+            return;
+        };
+        let level = hierarchy.level_of(&group).expect("a level");
+        assert_eq!(usize::from(level), counted.len() - 1);
+        assert_eq!(
+            counted.last(),
+            Some(&(cgroup_id(&group).expect("an id") as u32))
+        );
+        assert_eq!(hierarchy.level_of(hierarchy.root()).expect("a level"), 0);
+        assert!(hierarchy.level_of(Path::new("/proc")).is_err());
     }
 
     #[test]

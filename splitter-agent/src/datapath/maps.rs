@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use aya::maps::{HashMap, MapData, MapError};
 use splitter_common::layout::{
-    CounterRecord, EndpointRecord, FrontendKey, FrontendNames, LeafNames, LeafRecord, SplitRecord,
+    ClientNames, ClientRecord, CounterRecord, CurrentRecord, EndpointRecord, FrontendKey,
+    FrontendNames, LeafNames, LeafRecord, PodLevels, SplitRecord,
 };
 
 use super::load::{Layout, PinDirectory, PinError, exists, shapes};
@@ -89,6 +90,8 @@ impl MapsError {
 
 /// Bytes of a `FRONTENDS` key, as aya wants them.
 pub(crate) type KeyBytes = [u8; size_of::<FrontendKey>()];
+type ClientNamesBytes = [u8; size_of::<ClientNames>()];
+type ClientBytes = [u8; size_of::<ClientRecord>()];
 type FrontendNamesBytes = [u8; size_of::<FrontendNames>()];
 type LeafNamesBytes = [u8; size_of::<LeafNames>()];
 
@@ -111,9 +114,13 @@ pub(crate) fn is_not_found(error: &MapError) -> bool {
 /// Handles to all pinned maps.
 #[derive(Debug)]
 pub(crate) struct Maps {
-    pub(crate) frontends: HashMap<MapData, KeyBytes, u64>,
+    pub(crate) frontends: HashMap<MapData, KeyBytes, u32>,
     /// The same map, to read many at once.
-    pub(crate) frontend_list: HashList<KeyBytes, u64>,
+    pub(crate) frontend_list: HashList<KeyBytes, u32>,
+    pub(crate) current: Table<CurrentRecord>,
+    pub(crate) clients: HashMap<MapData, u64, ClientBytes>,
+    pub(crate) client_names: HashMap<MapData, u32, ClientNamesBytes>,
+    pub(crate) pod_levels: Table<PodLevels>,
     pub(crate) splits: Table<SplitRecord>,
     pub(crate) leaves: Table<LeafRecord>,
     pub(crate) endpoints: Table<EndpointRecord>,
@@ -177,6 +184,10 @@ impl Maps {
             frontend_list: HashList::new(open(pins, "FRONTENDS")?)
                 .map_err(MapsError::access("examine", "FRONTENDS"))?,
             frontends: typed(frontends, aya::maps::Map::HashMap, "FRONTENDS")?,
+            current: table(pins, "CURRENT", access)?,
+            clients: hash(pins, "CLIENTS")?,
+            client_names: hash(pins, "CLIENT_NAMES")?,
+            pod_levels: table(pins, "POD_LEVELS", access)?,
             splits: table(pins, "SPLITS", access)?,
             leaves: table(pins, "LEAVES", access)?,
             endpoints: table(pins, "ENDPOINTS", access)?,
@@ -184,16 +195,8 @@ impl Maps {
             leaf_stats: counters(pins, "LEAF_STATS")?,
             leaf_refusals: table(pins, "LEAF_REFUSALS", access)?,
             verdicts: counters(pins, "VERDICTS")?,
-            frontend_names: typed(
-                open(pins, "FRONTEND_NAMES")?,
-                aya::maps::Map::HashMap,
-                "FRONTEND_NAMES",
-            )?,
-            leaf_names: typed(
-                open(pins, "LEAF_NAMES")?,
-                aya::maps::Map::HashMap,
-                "LEAF_NAMES",
-            )?,
+            frontend_names: hash(pins, "FRONTEND_NAMES")?,
+            leaf_names: hash(pins, "LEAF_NAMES")?,
         })
     }
 }
@@ -219,6 +222,13 @@ where
     T: TryFrom<aya::maps::Map, Error = MapError>,
 {
     T::try_from(variant(data)).map_err(MapsError::access("use", name))
+}
+
+fn hash<T>(pins: &Layout, name: &'static str) -> Result<T, MapsError>
+where
+    T: TryFrom<aya::maps::Map, Error = MapError>,
+{
+    typed(open(pins, name)?, aya::maps::Map::HashMap, name)
 }
 
 fn counters(pins: &Layout, name: &'static str) -> Result<PerCpuCounters, MapsError> {

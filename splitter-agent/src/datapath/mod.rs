@@ -31,7 +31,8 @@ pub use neighbours::{Blocker, Effect, Neighbour, neighbours};
 pub use places::{Choice, Fallback};
 pub(crate) use places::{choose, outermost};
 pub use publish::{
-    Capacity, Change, FrontendError, InstalledFrontend, PublishError, PublishSummary, Publisher,
+    Capacity, Change, ClientError, FrontendError, InstalledFrontend, PodGroup, PublishError,
+    PublishSummary, Publisher,
 };
 pub use reader::{FrontendReading, LeafReading, Reader, Reading};
 pub use sys::cgroup::Mode;

@@ -4,15 +4,16 @@
 //! command; every few seconds, for ten thousand splits on each node, it is not. Between two
 //! readings little changes, so a [`Reader`] keeps the maps open and what it read:
 //!
-//! - one batch of system calls tells for all frontends which record each leads to. Records are
-//!   immutable while one leads to them, so that only those that are other ones are read again;
+//! - one batch of system calls lists all frontends, and mapped memory tells which record each leads
+//!   to. Records are immutable while one leads to them, so that only those that are other ones are
+//!   read again;
 //! - connections of a leaf since its shares were last changed are in mapped memory. Its counter over
 //!   all changes is asked for only where those have grown.
 
 use std::collections::{BTreeMap, HashMap};
 
 use aya::maps::MapInfo;
-use splitter_common::layout::{FrontendKey, FrontendValue, LeafState};
+use splitter_common::layout::{CurrentRecord, FrontendKey, LeafState};
 
 use crate::objects::{ObjectName, ObjectReference};
 use crate::plan::Decision;
@@ -20,7 +21,7 @@ use crate::plan::Decision;
 use super::load::PinDirectory;
 use super::maps::{Access, KeyBytes, Maps, MapsError};
 use super::sys::maps::Position;
-use super::view::{Entries, FrontendView, MapUse, Read, read_split, verdicts};
+use super::view::{Entries, FrontendView, MapUse, Read, confirmed, read_split, verdicts};
 
 /// Frontends that are asked for at once.
 const BATCH: usize = 4096;
@@ -99,8 +100,8 @@ pub struct LeafReading {
 
 #[derive(Debug)]
 struct Known {
-    /// What `FRONTENDS` says.
-    word: u64,
+    /// Which record it leads to.
+    current: CurrentRecord,
     frontend: FrontendReading,
     round: u64,
 }
@@ -124,7 +125,7 @@ struct Open {
     id: u32,
     round: u64,
     keys: Vec<KeyBytes>,
-    words: Vec<u64>,
+    indexes: Vec<u32>,
     reading: Reading,
 }
 
@@ -229,7 +230,7 @@ impl Open {
             maps,
             round: 0,
             keys: vec![KeyBytes::default(); BATCH],
-            words: vec![0; BATCH],
+            indexes: vec![0; BATCH],
             reading: Reading::default(),
         })
     }
@@ -241,7 +242,7 @@ impl Open {
         loop {
             let (count, next) = self.list(position)?;
             for index in 0..count {
-                self.look(self.keys[index], self.words[index]);
+                self.look(self.keys[index], self.indexes[index]);
             }
             position = next;
             if position.is_none() {
@@ -259,25 +260,24 @@ impl Open {
     fn list(&mut self, position: Option<Position>) -> Result<(usize, Option<Position>), MapsError> {
         self.maps
             .frontend_list
-            .next(position, &mut self.keys, &mut self.words)
+            .next(position, &mut self.keys, &mut self.indexes)
             .map_err(|error| MapsError::access("list", "FRONTENDS")(error.into()))
     }
 
-    /// Notes a frontend and its word.
-    fn look(&mut self, bytes: KeyBytes, word: u64) {
+    /// Notes a frontend, whose place in `CURRENT` this is.
+    fn look(&mut self, bytes: KeyBytes, index: u32) {
         let Ok(key) = bytemuck::checked::try_pod_read_unaligned::<FrontendKey>(&bytes) else {
             self.reading.inconsistent += 1;
             return;
         };
-        let is_known = self
-            .reading
-            .splits
-            .get(&bytes)
-            .is_some_and(|known| known.word == word && is_confirmed(&self.maps, &key, word));
+        let current = self.maps.current.read(index);
+        let is_known = self.reading.splits.get(&bytes).is_some_and(|known| {
+            Some(known.current) == current && confirmed(&self.maps, &key, known.current).is_some()
+        });
         if !is_known {
             let new = match read_split(&self.maps, &key, &bytes) {
-                Read::Frontend(view, word) => Some(Known {
-                    word,
+                Read::Frontend(view, current) => Some(Known {
+                    current,
                     frontend: FrontendReading::new(*view),
                     round: self.round,
                 }),
@@ -357,12 +357,4 @@ impl Open {
         }
         entries
     }
-}
-
-/// Whether the record that a word leads to is that of the frontend.
-fn is_confirmed(maps: &Maps, key: &FrontendKey, word: u64) -> bool {
-    let FrontendValue { split, generation } = bytemuck::cast(word);
-    maps.splits
-        .read(split)
-        .is_some_and(|record| record.frontend == *key && record.generation == generation)
 }

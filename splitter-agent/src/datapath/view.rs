@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use bytemuck::Zeroable;
 use splitter_common::address;
 use splitter_common::layout::{
-    FrontendKey, FrontendNames, FrontendValue, LeafNames, LeafRecord, SplitRecord, Text,
-    VerdictCounter,
+    ClientNames, ClientScope, CurrentRecord, FrontendKey, FrontendNames, LeafNames, LeafRecord,
+    SplitRecord, Text, VerdictCounter,
 };
 use splitter_common::pick::{self, Lattice};
 
@@ -52,6 +52,8 @@ pub struct FrontendView {
     pub record: SplitRecord,
     /// Connections since its shares were last changed.
     pub connections: u64,
+    /// Whose connections, by the name of the scope; `None` for everyone's.
+    pub clients: Option<String>,
     /// PerCpuCounters of its leaves, in their order.
     pub leaves: Vec<LeafCounts>,
 }
@@ -176,6 +178,7 @@ impl Entries {
     pub(super) fn map_use(self, maps: &Maps) -> BTreeMap<&'static str, MapUse> {
         [
             ("FRONTENDS", self.frontends, maps.frontend_slots),
+            ("CURRENT", self.splits, maps.current.len()),
             ("SPLITS", self.splits, maps.splits.len()),
             ("LEAVES", self.leaves, maps.leaves.len()),
             ("ENDPOINTS", self.endpoints, maps.endpoints.len()),
@@ -203,31 +206,42 @@ impl Entries {
 pub(super) enum Read {
     Gone,
     Inconsistent,
-    /// Its records, and the word of `FRONTENDS` that led there.
-    Frontend(Box<FrontendView>, u64),
+    /// Its records, and what of `CURRENT` led there.
+    Frontend(Box<FrontendView>, CurrentRecord),
 }
 
 pub(super) fn read_split(maps: &Maps, key: &FrontendKey, bytes: &KeyBytes) -> Read {
     for _ in 0..4 {
-        let Ok(word) = maps.frontends.get(bytes, 0) else {
+        let Ok(index) = maps.frontends.get(bytes, 0) else {
             return Read::Gone;
         };
-        let FrontendValue { split, generation } = bytemuck::cast(word);
-        let Some(record) = maps.splits.read(split) else {
+        let Some(current) = maps.current.read(index) else {
             continue;
         };
-        if record.frontend != *key || record.generation != generation {
+        let Some(record) = confirmed(maps, key, current) else {
             continue;
-        }
+        };
         let Some(split) = read_leaves(maps, key, bytes, record) else {
             continue;
         };
         // Nothing of it was reused meanwhile only if the frontend still points there.
-        if maps.frontends.get(bytes, 0).ok() == Some(word) {
-            return Read::Frontend(Box::new(split), word);
+        if maps.frontends.get(bytes, 0).ok() == Some(index)
+            && maps.current.read(index) == Some(current)
+        {
+            return Read::Frontend(Box::new(split), current);
         }
     }
     Read::Inconsistent
+}
+
+/// The record that is programmed, if it is that of the frontend.
+pub(super) fn confirmed(
+    maps: &Maps,
+    key: &FrontendKey,
+    current: CurrentRecord,
+) -> Option<SplitRecord> {
+    let record = maps.splits.read(current.split)?;
+    (record.frontend == *key && record.generation == current.generation).then_some(record)
 }
 
 fn read_leaves(
@@ -289,6 +303,7 @@ fn read_leaves(
             decision: Decision::of_record(record.verdict, record.reason)?,
             leaves,
         },
+        clients: clients(maps, ClientScope(key.clients)),
         connections: maps.counters.count(record.first_counter),
         leaves: counts,
         record: SplitRecord {
@@ -298,11 +313,32 @@ fn read_leaves(
     })
 }
 
+/// The name of a scope, or its number if it has none.
+fn clients(maps: &Maps, scope: ClientScope) -> Option<String> {
+    if scope == ClientScope::EVERYONE {
+        return None;
+    }
+    let name = maps.client_names.get(&scope.0, 0);
+    let name = name.map(|bytes| read_text(&bytemuck::cast::<_, ClientNames>(bytes).clients));
+    Some(name.unwrap_or_else(|_| format!("{:08x}", scope.0)))
+}
+
 fn leaf_name(maps: &Maps, leaf: &LeafRecord) -> String {
     maps.leaf_names.get(&leaf.leaf_id, 0).map_or_else(
         |_| String::new(),
         |bytes| read_text(&bytemuck::cast::<_, LeafNames>(bytes).leaf),
     )
+}
+
+/// The names of the scopes of clients.
+pub(super) fn client_names(maps: &Maps) -> Result<BTreeMap<ClientScope, String>, MapsError> {
+    let names = maps.client_names.iter().map(|entry| {
+        let (scope, bytes) = entry?;
+        let names: ClientNames = bytemuck::cast(bytes);
+        Ok((ClientScope(scope), read_text(&names.clients)))
+    });
+    let names = names.collect::<Result<_, _>>();
+    names.map_err(MapsError::access("list", "CLIENT_NAMES"))
 }
 
 pub(super) fn verdicts(maps: &Maps) -> Result<BTreeMap<&'static str, u64>, MapsError> {
@@ -325,6 +361,8 @@ pub(crate) fn verdict_counter_name(counter: VerdictCounter) -> &'static str {
         VerdictCounter::Inconsistent => "inconsistent",
         VerdictCounter::OriginalDstLost => "original_dst_lost",
         VerdictCounter::RefusedByLeaf => "refused_by_leaf",
+        VerdictCounter::ClientUnknown => "client_unknown",
+        VerdictCounter::NeverSplit => "never_split",
     }
 }
 

@@ -4,6 +4,7 @@
 mod common;
 
 mod capacity;
+mod clients;
 mod connect;
 mod exact;
 mod pins;

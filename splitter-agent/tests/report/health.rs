@@ -115,13 +115,13 @@ fn an_agent_whose_connections_are_no_longer_split_is_not_ready_but_alive() {
     // Something the agent does not see: its programs are attached, and split nothing.
     let pins = PinDirectory::new(site.lab.pin_directory());
     let map = MapData::from_pin(pins.layout_at_work().unwrap().unwrap().map("FRONTENDS")).unwrap();
-    let mut frontends: HashMap<_, [u8; 20], u64> = HashMap::try_from(Map::HashMap(map)).unwrap();
+    let mut frontends: HashMap<_, [u8; 24], u32> = HashMap::try_from(Map::HashMap(map)).unwrap();
     let frontend = Frontend {
         address: VIP,
         protocol: Protocol::Tcp,
         clients: ClientScope::EVERYONE,
     };
-    let mut key = [0; 20];
+    let mut key = [0; 24];
     key.copy_from_slice(bytemuck::bytes_of(&frontend.key()));
     frontends.remove(&key).unwrap();
 

@@ -20,6 +20,9 @@ pub(in super::super) fn text(split: &Split) -> Result<String, std::fmt::Error> {
         split.kind,
         object(split)
     )?;
+    if let Some(clients) = &split.clients {
+        writeln!(text, "  for connections from pods with {clients}")?;
+    }
     if let (Some(reason), Some(message)) = (&split.reason, &split.message) {
         writeln!(text, "  {reason}: {message}")?;
     }

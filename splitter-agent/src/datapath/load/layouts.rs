@@ -225,11 +225,20 @@ impl PinDirectory {
     }
 }
 
-/// Pins the maps that do not depend on the capacity in another directory too: the original
-/// destinations, so that getpeername() goes on to show those of open connections, and the
-/// counters of verdicts.
+/// The maps that do not depend on the capacity: the original destinations, so that
+/// getpeername() goes on to show those of open connections, the counters of verdicts, and the
+/// pods.
+const SHARED: [&str; 5] = [
+    "ORIGINAL_DST",
+    "VERDICTS",
+    "CLIENTS",
+    "CLIENT_NAMES",
+    "POD_LEVELS",
+];
+
+/// Pins the maps that do not depend on the capacity in another directory too.
 fn share(old: &Layout, new: &Layout) -> Result<(), MapsError> {
-    for name in ["ORIGINAL_DST", "VERDICTS"] {
+    for name in SHARED {
         let (from, to) = (old.map(name), new.map(name));
         if !exists(&from)? || exists(&to)? || !is_shared(old, name)? {
             continue;

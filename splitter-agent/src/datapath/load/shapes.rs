@@ -2,8 +2,9 @@
 
 use aya::maps::{MapInfo, MapType};
 use splitter_common::layout::{
-    CounterRecord, EndpointRecord, FrontendKey, FrontendNames, FrontendValue, LeafNames,
-    LeafRecord, LeafStats, OriginalDstRecord, SplitRecord, VERDICT_COUNTERS,
+    ClientNames, ClientRecord, CounterRecord, CurrentRecord, EndpointRecord, FrontendKey,
+    FrontendNames, FrontendValue, LeafNames, LeafRecord, LeafStats, MAX_CLIENTS, OriginalDstRecord,
+    PodLevels, SplitRecord, VERDICT_COUNTERS,
 };
 
 use crate::datapath::maps::MapsError;
@@ -29,7 +30,7 @@ pub(crate) struct Shape {
 }
 
 /// Every map that is pinned.
-pub(crate) fn shapes(capacity: Capacity) -> [Shape; 11] {
+pub(crate) fn shapes(capacity: Capacity) -> [Shape; 15] {
     const WORD: usize = size_of::<u32>();
     let shape = |name, kind, key_size, value_size, max_entries, flags| Shape {
         name,
@@ -69,6 +70,15 @@ pub(crate) fn shapes(capacity: Capacity) -> [Shape; 11] {
             size_of::<FrontendValue>(),
             capacity.frontend_slots(),
         ),
+        table("CURRENT", size_of::<CurrentRecord>(), capacity.current()),
+        hash(
+            "CLIENTS",
+            size_of::<u64>(),
+            size_of::<ClientRecord>(),
+            MAX_CLIENTS,
+        ),
+        hash("CLIENT_NAMES", WORD, size_of::<ClientNames>(), MAX_CLIENTS),
+        table("POD_LEVELS", size_of::<PodLevels>(), 1),
         table("SPLITS", size_of::<SplitRecord>(), capacity.splits()),
         table("LEAVES", size_of::<LeafRecord>(), capacity.leaf_slots()),
         table(

@@ -10,6 +10,8 @@ use super::summary::FrontendError;
 /// The slots of a split. Empty runs stand for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Allocation {
+    /// The frontend's place in `CURRENT`.
+    pub(crate) current: Run,
     pub(crate) split: Run,
     pub(crate) leaves: Run,
     pub(crate) endpoints: Run,
@@ -20,6 +22,7 @@ pub(crate) struct Allocation {
 /// How many slots a split needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Need {
+    pub(crate) current: u32,
     pub(crate) leaves: u32,
     pub(crate) endpoints: u32,
     pub(crate) counters: u32,
@@ -47,6 +50,7 @@ impl Owner {
 /// The slots that nothing points at.
 #[derive(Debug)]
 pub(crate) struct Free {
+    current: Slots,
     splits: Slots,
     leaves: Slots,
     endpoints: Slots,
@@ -107,6 +111,7 @@ impl Free {
     /// All slots of the maps.
     pub(crate) fn all(maps: &Maps) -> Self {
         Self {
+            current: Slots::all(maps.current.len(), reserved::CURRENT),
             splits: Slots::all(maps.splits.len(), reserved::SPLITS),
             leaves: Slots::all(maps.leaves.len(), reserved::LEAVES),
             endpoints: Slots::all(maps.endpoints.len(), reserved::ENDPOINTS),
@@ -136,6 +141,12 @@ impl Free {
                 flag,
             })
         };
+        taken.current = take(
+            &mut self.current,
+            need.current,
+            "CURRENT",
+            "--max-frontends",
+        )?;
         taken.split = take(&mut self.splits, 1, "SPLITS", "--max-frontends")?;
         taken.leaves = take(&mut self.leaves, need.leaves, "LEAVES", "--max-leaves")?;
         taken.endpoints = take(
@@ -163,7 +174,9 @@ impl Free {
             }
             is_free
         };
-        let all = claim(&mut self.splits, wanted.split, |slots| &mut slots.split)
+        let all = claim(&mut self.current, wanted.current, |slots| {
+            &mut slots.current
+        }) && claim(&mut self.splits, wanted.split, |slots| &mut slots.split)
             && claim(&mut self.leaves, wanted.leaves, |slots| &mut slots.leaves)
             && claim(&mut self.endpoints, wanted.endpoints, |slots| {
                 &mut slots.endpoints
@@ -179,6 +192,7 @@ impl Free {
 
     /// Gives slots back.
     pub(crate) fn give(&mut self, slots: Allocation) {
+        self.current.give(slots.current);
         self.splits.give(slots.split);
         self.leaves.give(slots.leaves);
         self.endpoints.give(slots.endpoints);

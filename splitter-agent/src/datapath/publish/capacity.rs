@@ -27,6 +27,7 @@ impl Default for Capacity {
 pub(crate) mod reserved {
     pub(crate) const FRONTENDS: u32 = 1;
     pub(crate) const SPLITS: u32 = 2 * FRONTENDS;
+    pub(crate) const CURRENT: u32 = SPLITS;
     pub(crate) const LEAVES: u32 = SPLITS;
     pub(crate) const ENDPOINTS: u32 = SPLITS;
     pub(crate) const COUNTERS: u32 = SPLITS + LEAVES;
@@ -36,6 +37,12 @@ impl Capacity {
     /// Elements of `FRONTENDS`.
     pub(crate) fn frontend_slots(self) -> u32 {
         self.frontends.saturating_add(reserved::FRONTENDS)
+    }
+
+    /// Slots of `CURRENT`. A frontend that comes needs a fresh slot while the one of another
+    /// that went may still be read, so there are as many more than frontends.
+    pub(crate) fn current(self) -> u32 {
+        self.splits()
     }
 
     /// Slots of `SPLITS`. An update needs a fresh slot while the old one is still in

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use splitter_common::address;
 use splitter_common::layout::{
-    EndpointRecord, FrontendNames, FrontendValue, LeafRecord, SplitRecord,
+    CurrentRecord, EndpointRecord, FrontendNames, LeafRecord, SplitRecord,
 };
 use splitter_common::pick::Lattice;
 
@@ -41,6 +41,7 @@ impl Publisher {
         }
         let leaves = u32::try_from(plan.leaves.len()).unwrap_or(u32::MAX);
         let need = Need {
+            current: u32::from(change == Change::Added),
             leaves,
             endpoints: plan.endpoint_count().try_into().unwrap_or(u32::MAX),
             counters: match change {
@@ -80,7 +81,9 @@ impl Publisher {
         slots: Allocation,
         leaf_ids: &[u32],
     ) -> Result<u32, MapsError> {
+        let asks_client = self.asks_client(frontend, plan);
         let old = self.installed.get(&frontend);
+        let current = old.map_or(slots.current, |old| old.slots.current);
         let keeps_counting = slots.counters.count == 0;
         let (counters, lattice, repeats) = match old {
             // The lattice as well as the counters: a block that has begun must end as it
@@ -115,13 +118,15 @@ impl Publisher {
                 leaf_count: slots.leaves.count,
                 verdict,
                 reason,
-                padding: [0; 6],
+                asks_client,
+                padding: 0,
             },
         );
         self.flip(
             frontend,
             plan,
-            FrontendValue {
+            current.first,
+            CurrentRecord {
                 split: slots.split.first,
                 generation,
             },
@@ -129,7 +134,11 @@ impl Publisher {
         self.generation = generation;
         let entry = Installed {
             plan: plan.clone(),
-            slots: Allocation { counters, ..slots },
+            slots: Allocation {
+                current,
+                counters,
+                ..slots
+            },
             lattice,
             repeats,
         };
@@ -138,7 +147,12 @@ impl Publisher {
         } else {
             self.own.remove(&frontend);
         }
-        if let Some(mut old) = self.installed.insert(frontend, entry) {
+        let replaced = self.installed.insert(frontend, entry);
+        if replaced.is_none() {
+            self.scope_came(frontend);
+        }
+        if let Some(mut old) = replaced {
+            old.slots.current.count = 0;
             if keeps_counting {
                 old.slots.counters.count = 0;
             }
@@ -182,34 +196,28 @@ impl Publisher {
         &mut self,
         frontend: Frontend,
         plan: &FrontendPlan,
-        value: FrontendValue,
+        current: u32,
+        record: CurrentRecord,
     ) -> Result<(), MapsError> {
         let key = key_bytes(&frontend.key());
         let old = self.installed.get(&frontend).map(|old| &old.plan);
         if old.is_none_or(|old| !same_names(old, plan)) {
             write_names(&mut self.maps, frontend, plan)?;
         }
-        let flipped = self
+        self.maps.current.replace(current, record);
+        if self.installed.contains_key(&frontend) {
+            return Ok(());
+        }
+        let inserted = self
             .maps
             .frontends
-            .insert(key, bytemuck::cast::<_, u64>(value), 0)
+            .insert(key, current, 0)
             .map_err(MapsError::access("write", "FRONTENDS"));
-        if flipped.is_err() {
-            // The names must be those of what is programmed. If this fails too, they are
-            // put right when the frontend is published next.
-            let _ = match self.installed.get(&frontend) {
-                Some(old) => {
-                    let old = old.plan.clone();
-                    write_names(&mut self.maps, frontend, &old)
-                }
-                None => self
-                    .maps
-                    .frontend_names
-                    .remove(&key)
-                    .map_err(MapsError::access("remove from", "FRONTEND_NAMES")),
-            };
+        if inserted.is_err() {
+            // The names must be those of what is programmed.
+            let _ = self.maps.frontend_names.remove(&key);
         }
-        flipped
+        inserted
     }
 
     /// Removes a frontend: connections to it are left alone.
@@ -227,6 +235,7 @@ impl Publisher {
             self.own.remove(&frontend);
             self.freed += 1;
             self.retire(&old);
+            self.scope_went(frontend);
         }
         Ok(())
     }

@@ -3,11 +3,13 @@
 //! - `publisher`: what to change, and in which order; `difference`: what needs a change;
 //!   `summary`: what was changed;
 //! - `install`: writing a frontend's records; `reclaim` and `grace`: when slots are free again;
+//! - `clients`: the pods of the node, and whether a split depends on who connects;
 //! - `recover`: taking over maps that another agent left;
 //! - `capacity`, `slots`, `allocation` and `leaf_ids`: slots and ids, taken and given back.
 
 mod allocation;
 mod capacity;
+mod clients;
 mod difference;
 mod grace;
 mod install;
@@ -19,5 +21,6 @@ mod slots;
 mod summary;
 
 pub use capacity::Capacity;
+pub use clients::{ClientError, PodGroup};
 pub use publisher::Publisher;
 pub use summary::{Change, FrontendError, InstalledFrontend, PublishError, PublishSummary};

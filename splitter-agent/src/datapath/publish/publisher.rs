@@ -13,6 +13,7 @@ use crate::datapath::view::View;
 use crate::plan::{Frontend, FrontendPlan, Plan};
 
 use super::allocation::{Allocation, Free};
+use super::clients::Clients;
 use super::difference::{loses_endpoints, same, same_shares};
 use super::grace::{GracePeriod, GracePeriods};
 use super::leaf_ids::LeafIds;
@@ -35,6 +36,7 @@ pub struct Publisher {
     pub(super) retired: RetiredSlots,
     /// Frontends of the agent's own among those installed.
     pub(super) own: BTreeSet<Frontend>,
+    pub(super) clients: Clients,
     pub(super) freed: u64,
 }
 
@@ -112,6 +114,7 @@ impl Publisher {
             pending_reclaim: VecDeque::new(),
             retired: RetiredSlots::default(),
             own: BTreeSet::new(),
+            clients: Clients::default(),
             freed: 0,
         };
         if publisher.recover()? {

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use splitter_common::layout::FrontendValue;
-
-use crate::datapath::maps::{KeyBytes, Maps, MapsError, key_bytes};
+use crate::datapath::maps::{KeyBytes, MapsError, key_bytes};
 use crate::datapath::view::{FrontendView, View};
 use crate::plan::Frontend;
 
@@ -39,6 +37,7 @@ impl Publisher {
             let _ = self.maps.frontends.remove(key);
         }
         self.remove_stale_names()?;
+        self.recover_clients()?;
         Ok(forgot)
     }
 
@@ -50,8 +49,11 @@ impl Publisher {
     /// Marks what a programmed split has as used.
     fn claim(&mut self, view: &FrontendView) -> Option<Installed> {
         let record = &view.record;
+        let key = key_bytes(&record.frontend);
+        let current = self.maps.frontends.get(&key, 0).ok()?;
         let slots = Allocation {
-            split: Run::new(record_index(&self.maps, view)?, 1),
+            current: Run::new(current, 1),
+            split: Run::new(self.maps.current.read(current)?.split, 1),
             leaves: Run::new(record.first_leaf, record.leaf_count),
             endpoints: Run::new(
                 view.leaves.first().map_or(0, |leaf| leaf.first_endpoint),
@@ -100,13 +102,4 @@ impl Publisher {
         }
         Ok(())
     }
-}
-
-/// The index of a split's record.
-fn record_index(maps: &Maps, view: &FrontendView) -> Option<u32> {
-    let word = maps
-        .frontends
-        .get(&key_bytes(&view.record.frontend), 0)
-        .ok()?;
-    Some(bytemuck::cast::<_, FrontendValue>(word).split)
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use bytemuck::{Pod, Zeroable};
 
@@ -43,6 +43,26 @@ impl Instruction {
         }
     }
 
+    /// `to = *(u32 *)(from + offset)`
+    pub(crate) const fn load(to: u8, from: u8, offset: i16) -> Self {
+        Self {
+            code: 0x61,
+            registers: from << 4 | to,
+            offset,
+            immediate: 0,
+        }
+    }
+
+    /// Calls a helper, whose number is in `enum bpf_func_id`.
+    pub(crate) const fn call(helper: i32) -> Self {
+        Self {
+            code: 0x85,
+            registers: 0,
+            offset: 0,
+            immediate: helper,
+        }
+    }
+
     /// `*(u64 *)(to + offset) = from`
     pub(crate) const fn store(to: u8, from: u8, offset: i16) -> Self {
         Self {
@@ -76,6 +96,72 @@ pub fn load_sock_addr_program(
     instructions: &[Instruction],
 ) -> io::Result<OwnedFd> {
     const BPF_PROG_TYPE_CGROUP_SOCK_ADDR: u32 = 18;
+    load(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, name, hook, 0, instructions)
+}
+
+/// The ids of the cgroups that this process is in (kernel 5.14), of each the lower half: that of
+/// the root of the whole hierarchy first, whatever of it is visible here, and its own last.
+///
+/// # Errors
+///
+/// As `bpf(2)`.
+pub(crate) fn own_cgroups() -> io::Result<Vec<u32>> {
+    const BPF_PROG_TYPE_SYSCALL: u32 = 31;
+    const BPF_F_SLEEPABLE: u32 = 1 << 4;
+    const GET_CURRENT_ANCESTOR_CGROUP_ID: i32 = 123;
+    let ancestor = [
+        Instruction::load(1, 1, 0),
+        Instruction::call(GET_CURRENT_ANCESTOR_CGROUP_ID),
+        Instruction::EXIT,
+    ];
+    let program = load(BPF_PROG_TYPE_SYSCALL, "", 0, BPF_F_SLEEPABLE, &ancestor)?;
+    let mut ids = Vec::new();
+    for level in 0..=u32::from(u8::MAX) {
+        match run(program.as_fd(), level)? {
+            // No group is that deep.
+            0 => break,
+            id => ids.push(id),
+        }
+    }
+    Ok(ids)
+}
+
+/// Runs a program on a word, in this process (`BPF_PROG_TEST_RUN`). Gives back what it returns.
+fn run(program: BorrowedFd<'_>, word: u32) -> io::Result<u32> {
+    const BPF_PROG_TEST_RUN: libc::c_long = 10;
+    #[repr(C)]
+    #[derive(Default)]
+    struct Attributes {
+        program: u32,
+        result: u32,
+        data_in_length: u32,
+        data_out_length: u32,
+        data_in: u64,
+        data_out: u64,
+        repeat: u32,
+        duration: u32,
+        context_in_length: u32,
+        context_out_length: u32,
+        context_in: u64,
+        context_out: u64,
+    }
+    let mut attributes = Attributes {
+        program: program.as_raw_fd().unsigned_abs(),
+        context_in_length: size_of::<u32>() as u32,
+        context_in: std::ptr::from_ref(&word) as u64,
+        ..Attributes::default()
+    };
+    bpf(BPF_PROG_TEST_RUN, &mut attributes)?;
+    Ok(attributes.result)
+}
+
+fn load(
+    kind: u32,
+    name: &str,
+    hook: u32,
+    flags: u32,
+    instructions: &[Instruction],
+) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Attributes {
         kind: u32,
@@ -99,7 +185,7 @@ pub fn load_sock_addr_program(
     own(bpf(
         BPF_PROG_LOAD,
         &mut Attributes {
-            kind: BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+            kind,
             count: instructions.len() as u32,
             instructions: instructions.as_ptr() as u64,
             license: c"Dual MIT/GPL".as_ptr() as u64,
@@ -107,7 +193,7 @@ pub fn load_sock_addr_program(
             log_size: 0,
             log: 0,
             kernel_version: 0,
-            flags: 0,
+            flags,
             name: object_name,
             device: 0,
             expected_attach_type: hook,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytemuck::checked::{CheckedBitPattern, try_pod_read_unaligned};
 use bytemuck::{NoUninit, Zeroable};
-use splitter_common::layout::CounterRecord;
+use splitter_common::layout::{CounterRecord, CurrentRecord, PodLevels};
 
 use super::maps::Mapping;
 
@@ -97,6 +97,26 @@ impl<T: NoUninit + Zeroable> Table<T> {
     /// Overwrites a record with zeros.
     pub(crate) fn clear(&self, index: u32) {
         self.write(index, &T::zeroed());
+    }
+}
+
+/// A record of one word, which may be changed while the kernel reads it.
+pub(crate) trait Word: bytemuck::Pod {}
+
+impl Word for CurrentRecord {}
+impl Word for PodLevels {}
+
+impl<T: Word> Table<T> {
+    /// Replaces a record: whoever reads it sees the old one or the new one, and with the new one
+    /// everything that was written before. `false` if there is no such record.
+    pub(crate) fn replace(&self, index: u32, record: T) -> bool {
+        const { assert!(size_of::<T>() == 8) };
+        let Some(word) = self.words(index) else {
+            return false;
+        };
+        // SAFETY: inside the mapping and aligned to 8; nobody of this process has a reference.
+        unsafe { AtomicU64::from_ptr(word) }.store(bytemuck::cast(record), Ordering::Release);
+        true
     }
 }
 
