@@ -123,6 +123,11 @@ impl Attachment {
         self.has_taken_over
     }
 
+    /// The groups that hold pods, by paths as they are seen here.
+    pub(super) fn places(&self) -> impl Iterator<Item = PathBuf> {
+        self.places.places.iter().map(|place| place.cgroup.clone())
+    }
+
     /// Where the programs should be now, by paths as they are seen here.
     fn choose(&self) -> Choice {
         if !self.asked.is_empty() {

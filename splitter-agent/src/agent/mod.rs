@@ -2,22 +2,25 @@
 //! the programs attached, and says what changed, once.
 
 mod attachment;
+mod clients;
 mod failures;
 mod findings;
 mod log;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::causes::with_causes;
 use crate::compile::{Compiler, Delta, Kinds, Knowledge, Settings};
-use crate::datapath::{LoadError, PinDirectory, Programs, PublishSummary, Publisher};
+use crate::datapath::{LoadError, PinDirectory, PodGroup, Programs, PublishSummary, Publisher};
 use crate::objects::{Kind, ObjectReference};
 use crate::plan::{Frontend, FrontendPlan, Plan};
 use crate::report::{AgentState, DiagnosticStore, Programmed};
 use crate::source::Change;
 
 pub use self::attachment::Attachment;
+use self::clients::Clients;
 use self::failures::{Failures, Retry};
 use self::findings::Findings;
 
@@ -38,6 +41,7 @@ pub struct Agent {
     pins: PinDirectory,
     attachment: Attachment,
     findings: Findings,
+    clients: Clients,
     state: AgentState,
     /// How much the source has told; `None` as long as nothing may be published.
     completeness: Option<Completeness>,
@@ -86,6 +90,7 @@ impl Agent {
             pins,
             attachment,
             findings: Findings::new(diagnostics),
+            clients: Clients::default(),
             state,
             completeness: None,
             is_full: false,
@@ -130,9 +135,54 @@ impl Agent {
             delta.frontends = self.everything();
             self.is_full = true;
         }
-        let summary = self.publish(&delta.frontends);
-        self.conclude(&summary, &delta, start);
+        self.publish_delta(delta, start);
         self.attach_when_filled(completeness)
+    }
+
+    /// Brings the maps to what changed: first the splits of every scope of clients, then which pod is
+    /// in which scope, and only then are the scopes that no pod is in any more given up.
+    fn publish_delta(&mut self, mut delta: Delta, start: Instant) {
+        let mut summary = self.publish(&delta.frontends);
+        self.clients.set_scopes(std::mem::take(&mut delta.clients));
+        self.clients.publish(&mut self.publisher);
+        self.compiler.retire_scopes();
+        let retired = self.compiler.compile();
+        if !retired.frontends.is_empty() {
+            summary.append(self.publish(&retired.frontends));
+            delta.frontends.extend(retired.frontends);
+        }
+        delta.objects.extend(retired.objects);
+        self.name_scopes();
+        self.conclude(&summary, &delta, start);
+    }
+
+    /// Writes who is in each scope of clients to the maps, for people.
+    fn name_scopes(&mut self) {
+        let names = self.compiler.scopes();
+        let names = names.map(|(id, scope)| (id, scope.to_string())).collect();
+        if let Err(error) = self.publisher.name_scopes(&names) {
+            let error = with_causes(&error);
+            tracing::warn!(error, "cannot write the names of clients' scopes to the maps");
+        }
+    }
+
+    /// The cgroups that hold this node's pods, as they are seen here.
+    pub fn places(&self) -> impl Iterator<Item = PathBuf> {
+        self.attachment.places()
+    }
+
+    /// These pods have cgroups on the node.
+    pub fn set_pod_groups(&mut self, groups: BTreeMap<PodGroup, String>) {
+        self.clients.set_groups(groups);
+        if self.completeness.is_some() {
+            self.clients.publish(&mut self.publisher);
+        }
+    }
+
+    /// Whether it matters who connects, so that the source shall tell of this node's pods.
+    #[must_use]
+    pub fn wants_node_pods(&self) -> bool {
+        self.compiler.asks_for_clients() || self.compiler.has_routes()
     }
 
     /// Every frontend that is planned or programmed.
@@ -213,6 +263,13 @@ impl Agent {
             Change::Known(kind, knowledge) => {
                 self.compiler.know(kind, knowledge);
                 self.knows_more |= self.state.set_knowledge(kind, knowledge);
+            }
+            Change::NodePod(pod) => self.clients.put(pod, &mut self.compiler),
+            Change::NodePodGone(uid) => self.clients.remove(&uid, &mut self.compiler),
+            Change::NodePodsKnown(is_complete) => {
+                self.clients.set_complete(is_complete);
+                self.compiler.know_clients(is_complete);
+                self.knows_more |= is_complete;
             }
             Change::Partial => {
                 self.completeness.get_or_insert(Completeness::Partial);

@@ -38,6 +38,8 @@ pub struct Compiler {
     translations: HashMap<ObjectReference, Emitted>,
     index: Index,
     scopes: Scopes,
+    /// Whether all pods of this node have been told of.
+    pub(super) are_clients_known: bool,
     frontend_claims: FrontendClaims,
     roots: HashMap<ObjectName, Compiled>,
     pub(super) plan: Plan,
@@ -82,6 +84,7 @@ impl Compiler {
             translations: HashMap::new(),
             index: Index::default(),
             scopes: Scopes::default(),
+            are_clients_known: true,
             frontend_claims: FrontendClaims::default(),
             roots: HashMap::new(),
             plan: Plan::default(),
@@ -151,6 +154,23 @@ impl Compiler {
     #[must_use]
     pub fn scope(&self, id: ClientScope) -> Option<&Scope> {
         self.scopes.get(id)
+    }
+
+    /// Every scope of clients.
+    pub fn scopes(&self) -> impl Iterator<Item = (ClientScope, &Scope)> {
+        self.scopes.all()
+    }
+
+    /// Whether any object asks for a split.
+    #[must_use]
+    pub fn has_routes(&self) -> bool {
+        !self.routes.is_empty()
+    }
+
+    /// Whether all pods of this node have been told of. As long as that is not so, what is
+    /// programmed for the clients of a scope stays.
+    pub fn know_clients(&mut self, are_known: bool) {
+        self.are_clients_known = are_known;
     }
 
     /// Plans nothing any more for scopes that no pod is in, as of the last [`Self::compile`]. To be

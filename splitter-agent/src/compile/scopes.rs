@@ -211,6 +211,11 @@ impl Scopes {
         roots
     }
 
+    /// Every scope.
+    pub(super) fn all(&self) -> impl Iterator<Item = (ClientScope, &Scope)> {
+        self.live.iter().map(|(id, live)| (*id, &live.scope))
+    }
+
     /// A scope by its id.
     pub(super) fn get(&self, id: ClientScope) -> Option<&Scope> {
         self.live.get(&id).map(|live| &live.scope)
@@ -256,7 +261,7 @@ impl Scopes {
         let mut id = ClientScope(scope.id());
         loop {
             match self.live.get_mut(&id) {
-                _ if id == ClientScope::EVERYONE => {}
+                _ if matches!(id, ClientScope::EVERYONE | ClientScope::NEVER_SPLIT) => {}
                 Some(live) if live.scope == scope => {
                     live.pods += 1;
                     return id;

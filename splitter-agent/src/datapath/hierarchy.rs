@@ -211,7 +211,7 @@ pub(crate) fn walk(group: &Path) -> impl Iterator<Item = PathBuf> + use<> {
 }
 
 /// The names of the groups right below one.
-fn names(group: &Path) -> impl Iterator<Item = String> + use<> {
+pub(super) fn names(group: &Path) -> impl Iterator<Item = String> + use<> {
     let entries = fs::read_dir(group).into_iter().flatten().flatten();
     entries
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))

@@ -14,6 +14,7 @@ mod load;
 mod maps;
 mod neighbours;
 mod places;
+mod pod_groups;
 mod publish;
 mod reader;
 mod sys;
@@ -29,6 +30,7 @@ pub use load::{
 pub use maps::MapsError;
 pub use neighbours::{Blocker, Effect, Neighbour, neighbours};
 pub use places::{Choice, Fallback};
+pub use pod_groups::PodGroups;
 pub(crate) use places::{choose, outermost};
 pub use publish::{
     Capacity, Change, ClientError, FrontendError, InstalledFrontend, PodGroup, PublishError,

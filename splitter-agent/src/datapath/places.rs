@@ -177,11 +177,18 @@ fn is_kubepods_name(name: &str) -> bool {
 /// Whether a group is called as the kubelet calls a pod's: `pod<uid>`, or
 /// `<slice>-pod<uid with underscores>.slice` with the systemd driver.
 pub(super) fn is_pod(name: &str) -> bool {
-    name.match_indices("pod").any(|(start, _)| {
+    uid_of(name).is_some()
+}
+
+/// The uid of the pod whose group is called so: that of its object, or of a static pod the digest
+/// of its manifest.
+pub(super) fn uid_of(name: &str) -> Option<String> {
+    name.match_indices("pod").find_map(|(start, _)| {
         let is_start = start == 0 || name[..start].ends_with('-');
         let uid = &name[start + "pod".len()..];
         let end = uid.find(|it: char| !it.is_ascii_hexdigit() && it != '-' && it != '_');
-        is_start && is_uid(&uid[..end.unwrap_or(uid.len())])
+        let uid = &uid[..end.unwrap_or(uid.len())];
+        (is_start && is_uid(uid)).then(|| uid.replace('_', "-"))
     })
 }
 

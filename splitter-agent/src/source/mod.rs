@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 pub use change_stream::{ChangeStream, Ended};
 
-use crate::compile::{Diagnostic, Knowledge};
+use crate::compile::{Client, Diagnostic, Knowledge};
 use crate::objects::{DecodeError, Kind, Object, ObjectReference, Objects};
 
 /// What a source of manifests knows at one moment.
@@ -23,6 +23,17 @@ pub struct Snapshot {
     /// Whether everything that exists has been read at least once. Until then absence
     /// proves nothing: what is in effect but not in `objects` must stay.
     pub complete: bool,
+}
+
+/// A pod of the agent's own node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodePod {
+    /// Its uid as its cgroup has it: of a static pod, the digest of its manifest.
+    pub uid: String,
+    /// Who it is to claims that are about some clients.
+    pub client: Client,
+    /// Whether its connections are split at all.
+    pub is_split: bool,
 }
 
 /// One thing that changed.
@@ -41,6 +52,13 @@ pub enum Change {
     /// How much is known of a kind from now on. Until a source says so, a kind is
     /// [`Knowledge::Incomplete`].
     Known(Kind, Knowledge),
+    /// A pod is on this node, or changed.
+    NodePod(NodePod),
+    /// A pod, by its uid, is no longer on this node.
+    NodePodGone(String),
+    /// Whether every pod of this node has been told of, and every change is. Until a source says
+    /// so, some may not have been.
+    NodePodsKnown(bool),
     /// From now on what has been told may be published, although not everything that exists
     /// could be read.
     Partial,

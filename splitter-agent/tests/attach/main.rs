@@ -15,4 +15,5 @@ mod foreign;
 mod neighbours;
 mod node;
 mod places;
+mod pods;
 mod takeover;

@@ -43,6 +43,7 @@ impl Observer {
         let settings = KubernetesSettings {
             jitter: Duration::ZERO,
             own_node,
+            pods_of: None,
         };
         let (changes, watch) = kubernetes::watch(client, settings);
         Self {

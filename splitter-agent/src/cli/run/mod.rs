@@ -1,5 +1,6 @@
 //! `run`: the agent itself.
 
+mod pods;
 mod reports;
 mod source;
 
@@ -26,6 +27,7 @@ use crate::report::{AgentState, DiagnosticStore, Listen, Telemetry};
 use crate::source::kubernetes::OwnNode;
 
 use super::{ClusterArgs, CommandOutcome, Common, Output};
+use pods::PodWatch;
 use reports::Reports;
 use source::SourceArgs;
 
@@ -258,6 +260,7 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
         reports.serve(telemetry)
     });
 
+    let mut pods = PodWatch::start();
     let mut has_pending_reclaim = false;
     let mut watch = tokio::time::interval(WATCH_INTERVAL);
     loop {
@@ -266,11 +269,20 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
             changes = feed.next() => {
                 let changes = changes?;
                 tokio::task::block_in_place(|| agent.apply(changes))?;
+                if let Some(watch) = feed.watch() {
+                    watch.want_node_pods(agent.wants_node_pods());
+                }
                 has_pending_reclaim = true;
             }
             () = tokio::time::sleep(RECLAIM_DELAY), if has_pending_reclaim => has_pending_reclaim = agent.reclaim(),
             _ = watch.tick() => {
-                tokio::task::block_in_place(|| agent.watch());
+                tokio::task::block_in_place(|| {
+                    agent.watch();
+                    pods.look(&mut agent);
+                });
+            }
+            () = pods.changed() => {
+                tokio::task::block_in_place(|| pods.read(&mut agent));
             }
             ended = ended(server.as_mut()) => {
                 return ended.and(Err(anyhow::anyhow!("the HTTP server ended")));

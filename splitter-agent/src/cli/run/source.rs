@@ -100,6 +100,7 @@ impl Source {
         };
         let settings = kubernetes::KubernetesSettings {
             own_node,
+            pods_of: Some(node_name.to_owned()).filter(|name| !name.is_empty()),
             ..kubernetes::KubernetesSettings::default()
         };
         let feed = ChangeStream::kubernetes(client.clone(), settings);

@@ -37,6 +37,7 @@ mod json;
 mod list;
 mod metrics;
 mod names;
+mod node_pods;
 mod optional;
 mod own_node;
 mod resource;
@@ -78,6 +79,9 @@ pub struct KubernetesSettings {
     pub jitter: Duration,
     /// The Node that the agent runs on, if it is to be told of.
     pub own_node: Option<OwnNode>,
+    /// The name of the node whose pods are to be told of while they are wanted (see
+    /// [`Watch::want_node_pods`]), if any.
+    pub pods_of: Option<String>,
 }
 
 impl Default for KubernetesSettings {
@@ -85,6 +89,7 @@ impl Default for KubernetesSettings {
         Self {
             jitter: Duration::from_secs(2),
             own_node: None,
+            pods_of: None,
         }
     }
 }
@@ -94,6 +99,7 @@ impl Default for KubernetesSettings {
 pub struct Watch {
     metrics: SourceMetrics,
     served: watch::Receiver<ServedVersions>,
+    wants_node_pods: watch::Sender<bool>,
     // Dropping it aborts the tasks.
     _tasks: JoinSet<()>,
 }
@@ -109,6 +115,15 @@ impl Watch {
     #[must_use]
     pub fn served_versions(&self) -> watch::Receiver<ServedVersions> {
         self.served.clone()
+    }
+
+    /// Whether to tell of the pods of the node. At first they are not told of.
+    pub fn want_node_pods(&self, are_wanted: bool) {
+        self.wants_node_pods.send_if_modified(|wanted| {
+            let changed = *wanted != are_wanted;
+            *wanted = are_wanted;
+            changed
+        });
     }
 }
 
@@ -133,6 +148,18 @@ pub fn watch(client: Client, settings: KubernetesSettings) -> (mpsc::Receiver<Ch
             sender.clone(),
         ));
     }
+    let wants_node_pods = watch::Sender::new(false);
+    if let Some(node) = settings.pods_of {
+        let wanted = wants_node_pods.subscribe();
+        // Before anything else is told.
+        let _ = sender.try_send(Change::NodePodsKnown(false));
+        tasks.spawn(node_pods::follow(
+            server.clone(),
+            node,
+            wanted,
+            sender.clone(),
+        ));
+    }
     let sender = ChangeSender::new(sender);
     for kind in Kind::followed() {
         let (server, sender) = (server.clone(), sender.clone());
@@ -147,6 +174,7 @@ pub fn watch(client: Client, settings: KubernetesSettings) -> (mpsc::Receiver<Ch
     let watch = Watch {
         metrics,
         served,
+        wants_node_pods,
         _tasks: tasks,
     };
     (changes, watch)
