@@ -124,7 +124,11 @@ impl Clients {
                 self.has_changed = true;
                 if self.failed.insert(group) {
                     let error = with_causes(&error);
-                    let pod = self.groups.iter().flatten().find(|(known, _)| known.id == group);
+                    let pod = self
+                        .groups
+                        .iter()
+                        .flatten()
+                        .find(|(known, _)| known.id == group);
                     let pod = pod.map(|(_, uid)| uid.as_str());
                     tracing::warn!(
                         cgroup = group,

@@ -162,7 +162,10 @@ impl Agent {
         let names = names.map(|(id, scope)| (id, scope.to_string())).collect();
         if let Err(error) = self.publisher.name_scopes(&names) {
             let error = with_causes(&error);
-            tracing::warn!(error, "cannot write the names of clients' scopes to the maps");
+            tracing::warn!(
+                error,
+                "cannot write the names of clients' scopes to the maps"
+            );
         }
     }
 

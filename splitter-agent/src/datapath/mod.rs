@@ -30,8 +30,8 @@ pub use load::{
 pub use maps::MapsError;
 pub use neighbours::{Blocker, Effect, Neighbour, neighbours};
 pub use places::{Choice, Fallback};
-pub use pod_groups::PodGroups;
 pub(crate) use places::{choose, outermost};
+pub use pod_groups::PodGroups;
 pub use publish::{
     Capacity, Change, ClientError, FrontendError, InstalledFrontend, PodGroup, PublishError,
     PublishSummary, Publisher,

@@ -34,11 +34,15 @@ impl TestCluster {
 
     /// Asks an URL a number of times from a pod on a node, each time over a new connection.
     pub(crate) fn ask_from(&self, node: &Node, url: &str, count: u64) -> Tally {
-        let pod = self.client_on(node);
+        self.ask_in(CLIENTS, self.client_on(node), url, count)
+    }
+
+    /// The same from any pod of the example's image.
+    pub(crate) fn ask_in(&self, namespace: &str, pod: &str, url: &str, count: u64) -> Tally {
         let count = count.to_string();
         let output = self.try_kubectl(
             &[
-                "-n", CLIENTS, "exec", pod, "--", "/example", "get", url, "--count", &count,
+                "-n", namespace, "exec", pod, "--", "/example", "get", url, "--count", &count,
                 "--json",
             ],
             None,
@@ -56,7 +60,7 @@ impl TestCluster {
             }
             is_whole |= line["total"].is_u64();
         }
-        assert!(is_whole, "asking {url} from {}: {output:?}", node.name());
+        assert!(is_whole, "asking {url} from {pod}: {output:?}");
         counts
     }
 }

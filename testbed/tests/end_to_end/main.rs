@@ -22,6 +22,7 @@ mod node;
 mod observe;
 mod outage;
 mod quota;
+mod routes;
 mod test_cluster;
 mod uninstall;
 mod user;

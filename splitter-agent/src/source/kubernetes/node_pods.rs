@@ -110,9 +110,7 @@ pub(super) async fn follow(
             };
             if let Some(is_followed) = is_followed {
                 server.metrics.set_synced(NODE_PODS.kind, is_followed);
-                server
-                    .metrics
-                    .set_objects(NODE_PODS.kind, pods.known.len());
+                server.metrics.set_objects(NODE_PODS.kind, pods.known.len());
             }
         }
         if pods.tell(Change::NodePodsKnown(false)).await.is_err() {
@@ -123,7 +121,10 @@ pub(super) async fn follow(
 
 /// Waits until pods are wanted, or are not; `false` if nobody can want them any more.
 async fn until(wanted: &mut watch::Receiver<bool>, are_wanted: bool) -> bool {
-    wanted.wait_for(|wanted| *wanted == are_wanted).await.is_ok()
+    wanted
+        .wait_for(|wanted| *wanted == are_wanted)
+        .await
+        .is_ok()
 }
 
 struct NodePods {
@@ -205,10 +206,7 @@ mod tests {
             "namespace": "kube-system", "name": "etcd-a", "uid": "11111111-1111-1111-1111-111111111111",
             "annotations": {"kubernetes.io/config.hash": "0123456789abcdef0123456789abcdef"},
         }));
-        assert_eq!(
-            pod.expect("a pod").uid,
-            "0123456789abcdef0123456789abcdef"
-        );
+        assert_eq!(pod.expect("a pod").uid, "0123456789abcdef0123456789abcdef");
         assert_eq!(read(json!({"namespace": "shop", "name": "web"})), None);
         assert_eq!(node_pod(&Value::Null), None);
     }
@@ -222,8 +220,12 @@ mod tests {
             read(pod).expect("a pod").is_split
         };
         assert!(is_split(json!({})));
-        assert!(is_split(json!({"annotations": {"splitter.dev/skip": "false"}})));
-        assert!(is_split(json!({"labels": {"istio.io/dataplane-mode": "none"}})));
+        assert!(is_split(
+            json!({"annotations": {"splitter.dev/skip": "false"}})
+        ));
+        assert!(is_split(
+            json!({"labels": {"istio.io/dataplane-mode": "none"}})
+        ));
         for metadata in [
             json!({"annotations": {"splitter.dev/skip": "true"}}),
             json!({"labels": {"splitter.dev/skip": "true"}}),
