@@ -3,7 +3,8 @@
 
 use std::sync::OnceLock;
 
-use crate::objects::{Entry, Kind, endpoint_slice, gateway, node, service, traffic_split};
+use crate::objects::istio::{destination_rule, virtual_service};
+use crate::objects::{Entry, Kind, endpoint_slice, gateway, node, pod, service, traffic_split};
 
 impl Kind {
     /// Service (`v1`).
@@ -20,6 +21,12 @@ impl Kind {
     pub const TLS_ROUTE: Self = Self::new(&gateway::TLS_ROUTE);
     /// TCPRoute (Gateway API).
     pub const TCP_ROUTE: Self = Self::new(&gateway::TCP_ROUTE);
+    /// Pod (`v1`).
+    pub const POD: Self = Self::new(&pod::ENTRY);
+    /// DestinationRule (Istio, `networking.istio.io`).
+    pub const DESTINATION_RULE: Self = Self::new(&destination_rule::ENTRY);
+    /// VirtualService (Istio, `networking.istio.io`).
+    pub const VIRTUAL_SERVICE: Self = Self::new(&virtual_service::ENTRY);
     /// Node (`v1`).
     pub const NODE: Self = Self::new(&node::ENTRY);
 }
@@ -28,11 +35,14 @@ impl Kind {
 const BUILT_IN: &[Kind] = &[
     Kind::SERVICE,
     Kind::ENDPOINT_SLICE,
+    Kind::POD,
+    Kind::DESTINATION_RULE,
     Kind::TRAFFIC_SPLIT,
     Kind::GRPC_ROUTE,
     Kind::HTTP_ROUTE,
     Kind::TLS_ROUTE,
     Kind::TCP_ROUTE,
+    Kind::VIRTUAL_SERVICE,
     Kind::NODE,
 ];
 
@@ -129,7 +139,7 @@ mod tests {
             let Resource { plural, group, .. } = kind.resource;
             let verbs: &[&str] = match kind.purpose {
                 Purpose::OwnNode => &["get"],
-                Purpose::Route | Purpose::Dependency => &["list", "watch"],
+                Purpose::Route | Purpose::Dependency | Purpose::OnDemand => &["list", "watch"],
             };
             needed.push((format!("{kind}s"), Right::new(group, plural, &[], verbs)));
             if kind.has_status() {

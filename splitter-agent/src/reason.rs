@@ -40,6 +40,28 @@ pub const INVALID_IN_VERSION: &str = "InvalidInVersion";
 /// There are more backends than a split can have.
 pub const TOO_MANY_BACKENDS: &str = "TooManyBackends";
 
+/// A DestinationRule asks for what cannot be done to a connection.
+pub const POLICY_UNSUPPORTED: &str = "PolicyUnsupported";
+
+/// It is bound to gateways only.
+pub const NOT_MESH_BOUND: &str = "NotMeshBound";
+/// It has no rules.
+pub const NO_RULE: &str = "NoRule";
+/// A host is not a Service of this cluster.
+pub const HOST_NOT_FOUND: &str = "HostNotFound";
+/// No DestinationRule has the subset.
+pub const SUBSET_NOT_FOUND: &str = "SubsetNotFound";
+/// Ports that declare no protocol are not split, since the rules for several protocols differ.
+pub const AMBIGUOUS_PROTOCOL: &str = "AmbiguousProtocol";
+/// Something is done almost as it is written.
+pub const APPROXIMATED: &str = "Approximated";
+/// A policy of a DestinationRule is done as it is written.
+pub const POLICY_HONOURED: &str = "PolicyHonoured";
+/// A policy of a DestinationRule is ignored.
+pub const POLICY_IGNORED: &str = "PolicyIgnored";
+/// A DestinationRule, or a subset in it, is not used.
+pub const RULE_NOT_USED: &str = "RuleNotUsed";
+
 /// The root Service does not exist.
 pub const ROOT_MISSING: &str = "RootMissing";
 /// Objects that decide it are of a kind that is not followed at present. Transient.
@@ -167,6 +189,8 @@ pub fn is_about_references(reason: &str) -> bool {
             | LEAF_PORT_MISSING
             | LEAF_FAMILY_MISSING
             | LEAF_NOT_READY
+            | HOST_NOT_FOUND
+            | SUBSET_NOT_FOUND
     )
 }
 

@@ -12,9 +12,9 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::causes::with_causes;
-use crate::compile::{Compiler, Delta, Kinds, Knowledge, Settings};
+use crate::compile::{Compiler, Delta, Kinds, Knowledge, PodNews, Settings};
 use crate::datapath::{LoadError, PinDirectory, PodGroup, Programs, PublishSummary, Publisher};
-use crate::objects::{Kind, ObjectReference};
+use crate::objects::{Kind, ObjectReference, Purpose};
 use crate::plan::{Frontend, FrontendPlan, Plan};
 use crate::report::{AgentState, DiagnosticStore, Programmed};
 use crate::source::Change;
@@ -82,6 +82,9 @@ impl Agent {
         for kind in Kind::followed() {
             compiler.know(kind, Knowledge::Incomplete);
             state.set_knowledge(kind, Knowledge::Incomplete);
+        }
+        for kind in Kind::known().filter(|kind| kind.purpose == Purpose::OnDemand) {
+            compiler.know(kind, Knowledge::Incomplete);
         }
         Self {
             compiler,
@@ -188,6 +191,12 @@ impl Agent {
         self.compiler.asks_for_clients() || self.compiler.has_routes()
     }
 
+    /// The namespaces of whose pods the labels matter.
+    #[must_use]
+    pub fn pod_namespaces(&self) -> BTreeSet<String> {
+        self.compiler.pod_namespaces().map(str::to_owned).collect()
+    }
+
     /// Every frontend that is planned or programmed.
     fn everything(&self) -> BTreeSet<Frontend> {
         let planned = self.compiler.plan().frontends.keys();
@@ -273,6 +282,10 @@ impl Agent {
                 self.clients.set_complete(is_complete);
                 self.compiler.know_clients(is_complete);
                 self.knows_more |= is_complete;
+            }
+            Change::Pods(namespace, news) => {
+                self.compiler.follow_pods(&namespace, news);
+                self.knows_more |= matches!(news, PodNews::Listed | PodNews::Followed);
             }
             Change::Partial => {
                 self.completeness.get_or_insert(Completeness::Partial);

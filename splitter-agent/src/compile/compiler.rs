@@ -22,6 +22,7 @@ use super::resolve::{self, Resolved, Waiting};
 use super::scopes::{Client, Scope, Scopes};
 use super::sorted_vec_set::SortedVecSet;
 use super::store::Store;
+use super::subsets::Subsets;
 use crate::objects::{Identity, Kind, Object, ObjectName, ObjectReference};
 use crate::plan::{Frontend, FrontendPlan, Plan};
 use crate::route::{Claim, Context, Route, RouteObject};
@@ -37,6 +38,7 @@ pub struct Compiler {
     /// What was wrong with each of them when it was translated.
     translations: HashMap<ObjectReference, Emitted>,
     index: Index,
+    subsets: Subsets,
     scopes: Scopes,
     /// Whether all pods of this node have been told of.
     pub(super) are_clients_known: bool,
@@ -65,6 +67,21 @@ pub struct Delta {
     pub clients: BTreeMap<String, ClientScope>,
 }
 
+/// What becomes known of the pods of a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodNews {
+    /// All of them are told of from here on.
+    ListBegins,
+    /// All of them were told of since: others are gone. They are followed.
+    Listed,
+    /// They are followed again, without a new list.
+    Followed,
+    /// Changes may be missed from now on.
+    Lost,
+    /// Nobody asked for them any more, so that they are not followed.
+    Forgotten,
+}
+
 /// What a root came to.
 #[derive(Debug, Default)]
 struct Compiled {
@@ -78,7 +95,12 @@ impl Compiler {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self {
-            store: Store::new(settings.node_name.clone(), settings.zone.clone()),
+            store: Store::new(
+                settings.node_name.clone(),
+                settings.zone.clone(),
+                settings.cluster_domain.clone(),
+            ),
+            subsets: Subsets::default(),
             settings,
             routes: Routes::new(),
             translations: HashMap::new(),
@@ -106,6 +128,37 @@ impl Compiler {
         }
     }
 
+    /// What becomes known of the pods of a namespace.
+    pub fn follow_pods(&mut self, namespace: &str, news: PodNews) {
+        let pods = &mut self.store.pods;
+        match news {
+            PodNews::ListBegins => pods.list_begins(namespace),
+            PodNews::Listed => {
+                pods.listed(namespace);
+                self.know_pods(namespace, Knowledge::Followed);
+            }
+            PodNews::Followed => self.know_pods(namespace, Knowledge::Followed),
+            PodNews::Lost => {
+                if pods.knowledge(namespace) == Knowledge::Followed {
+                    self.know_pods(namespace, Knowledge::Stale);
+                }
+            }
+            PodNews::Forgotten => pods.forget(namespace),
+        }
+    }
+
+    fn know_pods(&mut self, namespace: &str, knowledge: Knowledge) {
+        let before = self.store.pods.know(namespace, knowledge);
+        if knowledge > before {
+            self.index.mark(self.waiting_roots.iter().cloned());
+        }
+    }
+
+    /// The namespaces of whose pods the labels matter: a claim names a subset of a Service there.
+    pub fn pod_namespaces(&self) -> impl Iterator<Item = &str> {
+        self.subsets.namespaces()
+    }
+
     /// An object was added or changed.
     pub fn apply(&mut self, object: Object) {
         let reference = object.reference();
@@ -114,6 +167,8 @@ impl Compiler {
             Object::Service(service) => affected.extend(self.store.put_service(service)),
             Object::EndpointSlice(slice) => affected.extend(self.store.put_slice(slice)),
             Object::Node(node) => affected.extend(self.store.put_node(node)),
+            Object::Pod(pod) => self.store.put_pod(&pod),
+            Object::DestinationRule(rule) => affected.extend(self.store.put_rule(*rule)),
             Object::Route(object) => self.apply_route(&object),
         }
         self.index.mark_affected(affected);
@@ -231,6 +286,14 @@ impl Compiler {
         if let Some(route) = self.routes.get(object) {
             return Some(route.identity.clone());
         }
+        if object.is(Kind::DESTINATION_RULE) {
+            let rule = self.store.destination_rules.get(&object.name)?;
+            return Some(Identity {
+                api_version: rule.api_version.to_string(),
+                uid: rule.uid.to_string(),
+                generation: 0,
+            });
+        }
         if !object.is(Kind::ENDPOINT_SLICE) {
             return None;
         }
@@ -245,6 +308,10 @@ impl Compiler {
     pub fn compile(&mut self) -> Delta {
         let rescoped = self.scopes.assign();
         self.index.mark(rescoped);
+        let users = self
+            .subsets
+            .with_any_of(self.store.pods.take_changed(), &self.store);
+        self.index.mark_affected(users);
         let mut dirty = self.index.take_dirty();
         dirty.extend(self.conflicting_roots(&dirty));
 
@@ -332,6 +399,7 @@ impl Compiler {
         let new = new.unwrap_or_default();
         self.index.replace(object, &old, new);
         self.scopes.replace_claims(&old, new);
+        self.subsets.replace_claims(&old, new);
     }
 
     /// Brings the frontends that these roots claim to what is known; the roots that claim any of

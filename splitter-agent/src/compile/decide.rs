@@ -38,12 +38,13 @@ pub(super) fn decide(
         .iter()
         .map(|leaf| {
             let wanted = Wanted {
-                port: leaf.port_for(frontend),
+                port: store.port_of(split, leaf, frontend),
                 protocol: frontend.protocol,
                 family: AddressFamily::of(&frontend.address.ip()),
                 is_node_local: root.is_node_local,
             };
-            store.offer(leaf.service.as_ref(), wanted)
+            let filter = store.filter(split, leaf);
+            store.offer(leaf.service.as_ref(), &filter, wanted)
         })
         .collect();
     let states = states(split, &offers);
@@ -114,7 +115,7 @@ fn unknown_leaves(
     let leaves = split.leaves.iter().zip(offers).zip(states);
     leaves
         .map(|((leaf, offer), state)| {
-            let waits_for = store.waits_for(leaf.service.as_ref(), offer);
+            let waits_for = store.waits_for(split, leaf, offer);
             waits_for.filter(|_| matters(*state))
         })
         .collect()
@@ -167,7 +168,7 @@ fn no_leaf(offers: &[LeafEndpoints]) -> Option<Reason> {
     let mut best = Reason::NoLeafService;
     for offer in offers {
         match offer {
-            LeafEndpoints::Endpoints { .. } => return None,
+            LeafEndpoints::Endpoints { .. } | LeafEndpoints::NoSubset => return None,
             LeafEndpoints::NoFamily => best = Reason::NoLeafFamily,
             LeafEndpoints::NoPort if best == Reason::NoLeafService => best = Reason::NoLeafPort,
             LeafEndpoints::NoPort | LeafEndpoints::NoService => {}

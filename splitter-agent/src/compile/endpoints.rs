@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use splitter_common::layout::{LeafState, Protocol};
 
+use super::pods;
 use super::store::Store;
 use crate::objects::{
     AddressFamily, EndpointSlice, Hints, ObjectName, Service, ServiceKind, ServicePort,
@@ -24,6 +25,8 @@ pub(super) enum LeafEndpoints {
     NoPort,
     /// The Service has no addresses of the frontend's family.
     NoFamily,
+    /// Nobody says what the subset is.
+    NoSubset,
     /// Endpoints, sorted and without duplicates; perhaps none.
     Endpoints {
         /// Those that connections from here are sent to.
@@ -55,6 +58,16 @@ pub(super) struct Wanted {
     pub(super) is_node_local: bool,
 }
 
+/// Which of the endpoints of a Service are wanted.
+pub(super) enum Filter {
+    /// All.
+    None,
+    /// Those of some pods.
+    Pods(pods::Wanted),
+    /// A subset that nobody defines.
+    Unknown,
+}
+
 impl Store {
     /// Whether a Service has addresses of a family, ready or not: of its own or behind it.
     /// One of which no address is known at all may have them.
@@ -68,7 +81,12 @@ impl Store {
 
     /// What a Service has to offer to a frontend of this port and family. It is asked
     /// for its endpoints only, never for a split of its own, so that nothing can recur.
-    pub(super) fn offer(&self, service: Option<&ObjectName>, wanted: Wanted) -> LeafEndpoints {
+    pub(super) fn offer(
+        &self,
+        service: Option<&ObjectName>,
+        filter: &Filter,
+        wanted: Wanted,
+    ) -> LeafEndpoints {
         let family = wanted.family;
         let service = service
             .and_then(|name| self.service(name))
@@ -82,11 +100,17 @@ impl Store {
         if !self.has_family(service, family) {
             return LeafEndpoints::NoFamily;
         }
+        let pods = match filter {
+            Filter::None => None,
+            Filter::Pods(pods) => Some(pods),
+            Filter::Unknown => return LeafEndpoints::NoSubset,
+        };
         let behind = Behind {
             store: self,
             service,
             port,
             family,
+            pods,
         };
         let everywhere = behind.usable(|_, _| true);
         let nearer = match &self.here.node {
@@ -116,9 +140,19 @@ struct Behind<'a> {
     service: &'a Service,
     port: &'a ServicePort,
     family: AddressFamily,
+    /// What the pods of endpoints must have.
+    pods: Option<&'a pods::Wanted>,
 }
 
 impl<'a> Behind<'a> {
+    /// Whether an endpoint is one of those that are meant.
+    fn is_meant(&self, endpoint: &SliceEndpoint) -> bool {
+        self.pods.is_none_or(|wanted| {
+            let namespace = &self.service.name.namespace;
+            self.store.pods.has(namespace, endpoint.pod, wanted)
+        })
+    }
+
     /// Those of some endpoints that can be used.
     fn usable(&self, is_one: impl Fn(&EndpointSlice, &SliceEndpoint) -> bool) -> Found {
         let ready = self.endpoints(|slice, endpoint| endpoint.ready && is_one(slice, endpoint));
@@ -166,7 +200,7 @@ impl<'a> Behind<'a> {
                     .iter()
                     .map(move |endpoint| (slice, endpoint))
             })
-            .filter(|(_, endpoint)| endpoint.ready)
+            .filter(|(_, endpoint)| endpoint.ready && self.is_meant(endpoint))
             .all(|(slice, endpoint)| has_name(slice, endpoint, &|_| true));
         if !all_have_one {
             return None;
@@ -205,7 +239,7 @@ impl<'a> Behind<'a> {
             let found = slice.endpoints.iter();
             endpoints.extend(
                 found
-                    .filter(|endpoint| is_one(slice, endpoint))
+                    .filter(|endpoint| is_one(slice, endpoint) && self.is_meant(endpoint))
                     .map(|endpoint| SocketAddr::new(endpoint.address, port)),
             );
         }
@@ -233,6 +267,7 @@ impl LeafEndpoints {
             Self::NoService => LeafState::ServiceMissing,
             Self::NoPort => LeafState::PortMissing,
             Self::NoFamily => LeafState::FamilyMissing,
+            Self::NoSubset => LeafState::NoReadyEndpoints,
             Self::Endpoints { here, .. } => here.state(),
         }
     }
@@ -259,7 +294,7 @@ impl LeafEndpoints {
     /// The endpoints.
     pub(super) fn endpoints(&self) -> &[SocketAddr] {
         match self {
-            Self::NoService | Self::NoPort | Self::NoFamily => &[],
+            Self::NoService | Self::NoPort | Self::NoFamily | Self::NoSubset => &[],
             Self::Endpoints { here, .. } => &here.endpoints,
         }
     }
@@ -267,7 +302,7 @@ impl LeafEndpoints {
     /// The endpoints.
     pub(super) fn into_endpoints(self) -> Vec<SocketAddr> {
         match self {
-            Self::NoService | Self::NoPort | Self::NoFamily => Vec::new(),
+            Self::NoService | Self::NoPort | Self::NoFamily | Self::NoSubset => Vec::new(),
             Self::Endpoints { here, .. } => here.endpoints,
         }
     }

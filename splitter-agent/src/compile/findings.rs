@@ -7,7 +7,7 @@ use splitter_common::layout::{LeafState, Protocol, Reason};
 
 use super::diagnostics::{Diagnostics, Severity};
 use super::store::Store;
-use crate::objects::{AddressFamily, Service};
+use crate::objects::{AddressFamily, Service, inert};
 use crate::plan::{Frontend, protocol_name};
 use crate::reason;
 use crate::route::{Claim, Leaf, OnNoEndpoints, Split, UnreadyShare};
@@ -28,6 +28,8 @@ pub(super) enum Subject {
     Frontend(Reason),
     /// Endpoints are behind more than one leaf.
     Overlap,
+    /// The subset of a leaf, by its number, is not defined.
+    NoSubset(usize),
     /// Why a leaf does not take its share.
     Leaf {
         /// Its number.
@@ -109,6 +111,7 @@ impl Findings {
                             place.ports.text
                         ),
                     }),
+                    Subject::NoSubset(leaf) => split.leaves.get(leaf).and_then(no_subset),
                     Subject::Leaf { leaf, state, share } => split
                         .leaves
                         .get(leaf)
@@ -384,7 +387,11 @@ fn of_leaf(
         LeafState::NoReadyEndpoints => (
             reason::LEAF_NOT_READY,
             format!(
-                "Service {name} has no ready endpoint for {list}{share} until it has{}",
+                "Service {name} has no ready endpoint{} for {list}{share} until it has{}",
+                match &leaf.subset {
+                    Some(subset) => format!(" in subset {}", inert(subset)),
+                    None => String::new(),
+                },
                 bracketed(why)
             ),
         ),
@@ -397,6 +404,20 @@ fn of_leaf(
         field: leaf.field.clone(),
         reason,
         message,
+    })
+}
+
+fn no_subset(leaf: &Leaf) -> Option<Said> {
+    let service = leaf.service.as_ref()?;
+    let subset = inert(leaf.subset.as_ref()?);
+    Some(Said {
+        field: format!("{}.destination.subset", leaf.field),
+        reason: reason::SUBSET_NOT_FOUND,
+        message: format!(
+            "no DestinationRule for Service {service} has a subset {subset}, so its share of the \
+             connections is refused; write one in namespace {}",
+            service.namespace
+        ),
     })
 }
 

@@ -30,12 +30,15 @@ mod knowledge;
 mod ledger;
 mod notes;
 mod overlap;
+mod pods;
 mod resolve;
+mod rules;
 mod scopes;
 mod shares;
 mod slices;
 mod sorted_vec_set;
 mod store;
+mod subsets;
 mod translate;
 mod waiting;
 
@@ -44,7 +47,7 @@ use std::sync::Arc;
 use crate::objects::Objects;
 use crate::plan::Plan;
 
-pub use compiler::{Compiler, Delta};
+pub use compiler::{Compiler, Delta, PodNews};
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
 pub use judgement::Judgement;
 pub use knowledge::{Kinds, Knowledge};

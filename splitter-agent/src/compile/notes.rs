@@ -138,6 +138,12 @@ pub(super) fn note(
             LeafState::ServiceMissing | LeafState::PortMissing | LeafState::FamilyMissing => {
                 String::new()
             }
+            LeafState::NoReadyEndpoints if offers.get(leaf) == Some(&LeafEndpoints::NoSubset) => {
+                let subject = Subject::NoSubset(leaf);
+                let why = String::new();
+                findings.add(Finding { subject, why }, frontend);
+                continue;
+            }
             LeafState::NoReadyEndpoints => {
                 let why = why_not_ready(store, split, leaf, frontend).unwrap_or_default();
                 if whole.is_some() {
@@ -192,8 +198,15 @@ fn overlap(split: &Split, offers: &[LeafEndpoints], states: &[LeafState]) -> Opt
 fn why_not_ready(store: &Store, split: &Split, leaf: usize, frontend: Frontend) -> Option<String> {
     let leaf = split.leaves.get(leaf)?;
     let service = store.service(leaf.service.as_ref()?)?;
-    let port = service.port(leaf.port_for(frontend), frontend.protocol)?;
+    let port = service.port(store.port_of(split, leaf, frontend), frontend.protocol)?;
     let family = AddressFamily::of(&frontend.address.ip());
+    if let Some(subset) = &leaf.subset
+        && store.has_ready(split, leaf, port, family)
+    {
+        return Some(format!(
+            "no pod with the labels of subset {subset} is one of its ready endpoints"
+        ));
+    }
     Some(slices::why_none_is_ready(store, service, port, family))
 }
 

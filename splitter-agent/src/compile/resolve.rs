@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use splitter_common::layout::{ClientScope, Reason};
+use splitter_common::layout::{ClientScope, Protocol, Reason};
 
 use super::conflict::{self, Winner};
 use super::decide::{Decided, decide};
@@ -12,8 +12,8 @@ use super::findings::Findings;
 use super::knowledge::{Kinds, Knowledge};
 use super::scopes::Scopes;
 use super::store::Store;
-use super::{notes, slices, waiting};
-use crate::objects::{Kind, ObjectName, Service, ServiceKind, ServicePort};
+use super::{notes, rules, slices, waiting};
+use crate::objects::{AppProtocol, Kind, ObjectName, Service, ServiceKind, ServicePort};
 use crate::plan::{Decision, Frontend, FrontendPlan};
 use crate::reason;
 use crate::route::{Claim, Clients, Split};
@@ -62,6 +62,7 @@ pub(super) fn resolve<'a>(
     diagnostics: &mut Diagnostics,
 ) -> Resolved {
     slices::judge(store, claims, diagnostics);
+    rules::judge(store, claims, diagnostics);
     let mut resolved = Resolved::default();
     let service = match root(store, name) {
         Ok(service) => service,
@@ -128,6 +129,27 @@ fn is_split(
         diagnostics.emit(&claim.origin, severity, reason, &*claim.root_field, message);
         return false;
     }
+    if let Some(protocols) = &claim.ports.protocols
+        && !is_about_any_port(service, claims, claim)
+    {
+        // Said once, of the first of an object's claims.
+        let is_first = |other: &&&Claim| other.origin == claim.origin;
+        if claims
+            .iter()
+            .find(is_first)
+            .is_some_and(|first| std::ptr::eq(*first, *claim))
+        {
+            let message = format!(
+                "Service {} has no port where {} is spoken, as its ports declare by appProtocol or name; \
+                 write rules for what is spoken there, or correct the ports",
+                claim.root,
+                spoken(protocols)
+            );
+            let (severity, reason) = (Severity::Inactive, reason::ROOT_PORT_MISSING);
+            diagnostics.emit(&claim.origin, severity, reason, &*claim.root_field, message);
+        }
+        return false;
+    }
     let of_service: BTreeSet<u16> = service.ports.iter().map(|port| port.port).collect();
     if let Some(ports) = &claim.ports.numbers
         && let Some(missing) = ports.iter().find(|port| !of_service.contains(port))
@@ -151,6 +173,32 @@ fn is_split(
         }
     }
     conflict::emit_losses(service, claims, index, diagnostics)
+}
+
+/// Whether any claim of the object that a claim is from is about a port of the root.
+fn is_about_any_port(service: &Service, claims: &[&Claim], claim: &Claim) -> bool {
+    let of_object = claims.iter().filter(|other| other.origin == claim.origin);
+    let mut ports = of_object.flat_map(|claim| {
+        let ports = service.ports.iter();
+        ports.filter(|port| claim.ports.covers(port))
+    });
+    ports.next().is_some()
+        || claim.ports.numbers.as_ref().is_some_and(|numbers| {
+            // That the number is missing says more.
+            let mut ports = service.ports.iter();
+            !ports.any(|port| numbers.contains(&port.port))
+        })
+}
+
+/// What is spoken, for people.
+fn spoken(protocols: &BTreeSet<AppProtocol>) -> &'static str {
+    if protocols.contains(&AppProtocol::Http) {
+        "HTTP"
+    } else if protocols.contains(&AppProtocol::Tls) {
+        "TLS"
+    } else {
+        "TCP other than HTTP and TLS"
+    }
 }
 
 /// A port of a Service for people.
@@ -319,6 +367,42 @@ struct Place<'a> {
     owned: BTreeSet<Frontend>,
 }
 
+/// Whether a policy for a leaf asks for what cannot be done to its connections; says so.
+fn is_impossible(
+    store: &Store,
+    claim: &Claim,
+    split: &Split,
+    frontends: &BTreeSet<Frontend>,
+    diagnostics: &mut Diagnostics,
+) -> bool {
+    // One that comes before it may not have been told of.
+    if store.knowledge(Kind::DESTINATION_RULE) == Knowledge::Incomplete {
+        return false;
+    }
+    let ports: BTreeSet<Frontend> = frontends
+        .iter()
+        .filter(|frontend| frontend.protocol == Protocol::Tcp)
+        .copied()
+        .collect();
+    let mut is_impossible = false;
+    for leaf in split.leaves.iter().filter(|leaf| !leaf.weight.is_zero()) {
+        let mut found = ports.iter().filter_map(|frontend| {
+            store.impossible(split, leaf, store.port_of(split, leaf, *frontend))
+        });
+        if let Some((impossible, rule)) = found.next() {
+            is_impossible = true;
+            let message = format!(
+                "{} of DestinationRule {} {}; remove it there, or this destination here",
+                impossible.field, rule.name, impossible.what
+            );
+            let (severity, reason) = (Severity::Refused, reason::POLICY_UNSUPPORTED);
+            let field = format!("{}.destination", leaf.field);
+            diagnostics.emit(&claim.origin, severity, reason, field, message);
+        }
+    }
+    is_impossible
+}
+
 fn place_split<'a>(
     store: &Store,
     place: Place<'_>,
@@ -335,6 +419,12 @@ fn place_split<'a>(
     let Some(service) = store.service(&claim.root) else {
         return;
     };
+    if is_impossible(store, claim, split, &kept, diagnostics) {
+        for frontend in owned.into_iter().filter(|own| winner(own).is_none()) {
+            place_refused(store, claim, frontend, resolved);
+        }
+        return;
+    }
     notes::emit_service_notes(store, claim, split, service, diagnostics);
     let mut findings = Findings::new(service);
     for frontend in kept {

@@ -1,13 +1,18 @@
 //! What is known of the cluster, laid out as the resolver asks for it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::endpoints::LeafEndpoints;
 use super::knowledge::{Knowledge, KnownKinds};
-use crate::objects::{EndpointSlice, Kind, Node, ObjectName, ObjectReference, Service};
+use super::pods::Pods;
+use super::rules::{Chosen, DestinationRules};
+use crate::objects::{
+    DestinationRule, EndpointSlice, Kind, Node, ObjectName, ObjectReference, Pod, Service,
+};
+use crate::route::{Destinations, Leaf, Split};
 
 /// Services and EndpointSlices, by what they are asked for.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Store {
     services: HashMap<ObjectName, Service>,
     /// By Service.
@@ -20,6 +25,9 @@ pub(super) struct Store {
     kinds: KnownKinds,
     /// Objects of kinds that are not followed of whose deletion the source told nevertheless.
     gone: BTreeSet<ObjectReference>,
+    pub(super) destination_rules: DestinationRules,
+    pub(super) pods: Pods,
+    pub(super) cluster_domain: String,
     pub(super) here: Here,
 }
 
@@ -93,7 +101,7 @@ impl Slices {
 
 impl Store {
     /// A store of what is known to a node.
-    pub(super) fn new(node: Option<String>, zone: Option<String>) -> Self {
+    pub(super) fn new(node: Option<String>, zone: Option<String>, cluster_domain: String) -> Self {
         let here = Here {
             node,
             configured_zone: zone,
@@ -101,6 +109,7 @@ impl Store {
         };
         Self {
             here,
+            cluster_domain,
             ..Self::default()
         }
     }
@@ -155,18 +164,58 @@ impl Store {
         self.gone.contains(&object) || self.refused.contains(&object)
     }
 
+    /// How much is known of the pods of a namespace.
+    pub(super) fn pods_known(&self, namespace: &str) -> Knowledge {
+        self.knowledge(Kind::POD)
+            .max(self.pods.knowledge(namespace))
+    }
+
     /// The kind of which an object that was not heard of, or changed since, could turn what a
-    /// Service has to offer into endpoints, or into other endpoints.
+    /// leaf has to offer into endpoints, or into other endpoints.
     pub(super) fn waits_for(
         &self,
-        name: Option<&ObjectName>,
+        split: &Split,
+        leaf: &Leaf,
         offer: &LeafEndpoints,
     ) -> Option<Kind> {
+        let service = leaf.service.as_ref()?;
+        let waits_for = self.service_waits_for(Some(service), offer);
+        if waits_for == Some(Kind::SERVICE) || split.destinations == Destinations::Services {
+            return waits_for;
+        }
+        let rules = self.knowledge(Kind::DESTINATION_RULE);
+        if rules == Knowledge::Incomplete {
+            return Some(Kind::DESTINATION_RULE);
+        }
+        let pods = match self.chosen(split, leaf) {
+            Chosen::All | Chosen::Unknown => Knowledge::Followed,
+            Chosen::Labelled(_) => self.pods_known(&service.namespace),
+        };
+        if pods == Knowledge::Incomplete {
+            return Some(Kind::POD);
+        }
+        if waits_for.is_some() {
+            return waits_for;
+        }
+        // Those that are known are enough; if there are none, there may be some by now.
+        let is_empty = leaf.subset.is_some() && offer.endpoints().is_empty();
+        if is_empty && rules != Knowledge::Followed {
+            Some(Kind::DESTINATION_RULE)
+        } else if is_empty && pods != Knowledge::Followed && self.has_usable_endpoints(service) {
+            Some(Kind::POD)
+        } else {
+            None
+        }
+    }
+
+    /// The same for all of a Service.
+    fn service_waits_for(&self, name: Option<&ObjectName>, offer: &LeafEndpoints) -> Option<Kind> {
         // What can never be the name of a Service waits for none.
         let name = name?;
         let unfollowed = |kind| (!self.kinds.is_followed(kind)).then_some(kind);
         match offer {
             LeafEndpoints::NoService | LeafEndpoints::NoPort => unfollowed(Kind::SERVICE),
+            LeafEndpoints::NoSubset => None,
             // Once all slices were told of, those that are known are enough.
             LeafEndpoints::Endpoints { .. }
                 if !offer.endpoints().is_empty()
@@ -228,6 +277,21 @@ impl Store {
         }
     }
 
+    pub(super) fn put_rule(&mut self, rule: DestinationRule) -> Vec<Affected> {
+        self.destination_rules.put(rule, &self.cluster_domain)
+    }
+
+    /// Takes note of a pod; [`Pods::take_changed`] tells what that affects.
+    pub(super) fn put_pod(&mut self, pod: &Pod) {
+        self.pods.put(pod);
+    }
+
+    /// Whether any of these pods is an endpoint of a Service.
+    pub(super) fn has_any_of(&self, service: &ObjectName, pods: &HashSet<u64>) -> bool {
+        let mut endpoints = self.slices(service).flat_map(|slice| &slice.endpoints);
+        endpoints.any(|endpoint| pods.contains(&endpoint.pod))
+    }
+
     pub(super) fn put_slice(&mut self, slice: EndpointSlice) -> Vec<Affected> {
         if self.slice(&slice.name) == Some(&slice) {
             return Vec::new();
@@ -278,10 +342,17 @@ impl Store {
             affected.extend(service.map(|service| Affected::UsersOf(service.name)));
         } else if kind == Some(Kind::ENDPOINT_SLICE) {
             affected.extend(self.remove_slice(&object.name));
+        } else if kind == Some(Kind::POD) {
+            self.pods.remove(&object.name.namespace, &object.name.name);
+        } else if kind == Some(Kind::DESTINATION_RULE) {
+            let domain = &self.cluster_domain;
+            affected.extend(self.destination_rules.remove(&object.name, domain));
         } else if kind == Some(Kind::NODE) && self.here.is_named(&object.name.name) {
             affected.extend(self.set_own_zone(None));
         }
-        if kind.is_some_and(|kind| !self.kinds.is_followed(kind)) {
+        // Of pods it is not known whether their absence matters, and there are many.
+        let matters = |kind: Kind| kind != Kind::POD && !self.kinds.is_followed(kind);
+        if kind.is_some_and(matters) {
             self.gone.insert(object.clone());
             if kind == Some(Kind::SERVICE) {
                 affected.push(Affected::UsersOf(object.name.clone()));

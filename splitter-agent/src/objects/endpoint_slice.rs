@@ -10,7 +10,7 @@ use super::ignored::{Flaw, Flaws, Ignored};
 use super::kind::{Availability, Entry, NameRule, Purpose, Resource, StatusForm};
 use super::placement::{self, Placement, Placements};
 use super::service::protocol;
-use super::{Metadata, Object, ObjectName};
+use super::{Metadata, Object, ObjectName, pod_key};
 
 /// The kind of EndpointSlices.
 pub(crate) static ENTRY: Entry = Entry {
@@ -101,6 +101,9 @@ pub struct SliceEndpoint {
     pub terminating: bool,
     /// Where it is, to be looked up in [`EndpointSlice::placements`].
     pub placement: Placement,
+    /// What stands for its Pod: a hash of the uid, or of the name where there is no uid; 0 if it
+    /// names none.
+    pub pod: u64,
 }
 
 impl AddressFamily {
@@ -225,6 +228,7 @@ impl Reader<'_> {
         let serving = condition("serving")?.unwrap_or(ready);
         let terminating = condition("terminating")?.unwrap_or(false);
         let placement = self.placements.read(fields)?;
+        let pod = pod(fields);
         for (place, value) in field::list(fields, "addresses")?.iter().enumerate() {
             match address(value, self.family) {
                 Ok(address) => self.endpoints.push(SliceEndpoint {
@@ -233,6 +237,7 @@ impl Reader<'_> {
                     serving,
                     terminating,
                     placement,
+                    pod,
                 }),
                 Err(flaw) => self.flaws.note(flaw, value, || {
                     format!("endpoints[{index}].addresses[{place}]")
@@ -240,6 +245,19 @@ impl Reader<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// The Pod of an endpoint. Whatever else stands there is none.
+fn pod(endpoint: &Fields) -> u64 {
+    let target = endpoint.get("targetRef").and_then(Value::as_object);
+    let text = |name: &str| {
+        let text = target?.get(name)?.as_str()?;
+        (!text.is_empty()).then_some(text)
+    };
+    match text("kind") {
+        Some("Pod") => text("uid").or_else(|| text("name")).map_or(0, pod_key),
+        _ => 0,
     }
 }
 
@@ -362,7 +380,7 @@ mod tests {
             .collect();
         assert_eq!(ready, [false, false, true]);
         assert_eq!(slice.without_address, 2);
-        assert!(size_of::<SliceEndpoint>() <= 24);
+        assert!(size_of::<SliceEndpoint>() <= 32);
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub enum Purpose {
     Route,
     /// Splits depend on them. All are followed.
     Dependency,
+    /// Some splits depend on some of them. They are followed in the namespaces where one does.
+    OnDemand,
     /// Only the one of the agent's own node is asked for.
     OwnNode,
 }
@@ -133,6 +135,11 @@ impl Kind {
 
     /// The kinds of which all objects are followed.
     pub fn followed() -> impl Iterator<Item = Self> + Clone {
+        Self::all().filter(|kind| matches!(kind.purpose, Purpose::Route | Purpose::Dependency))
+    }
+
+    /// The kinds of which it matters how much is known.
+    pub fn known() -> impl Iterator<Item = Self> + Clone {
         Self::all().filter(|kind| kind.purpose != Purpose::OwnNode)
     }
 
@@ -285,7 +292,7 @@ mod tests {
         for (api_version, name) in [
             ("example.io/v1", "TrafficSplit"),
             ("serving.knative.dev/v1", "Service"),
-            ("v1", "Pod"),
+            ("v1", "ConfigMap"),
             ("split.smi-spec.io", "Split"),
         ] {
             assert_eq!(Kind::meant_by(api_version, name), None, "{api_version}");

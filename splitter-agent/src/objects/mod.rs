@@ -12,9 +12,11 @@ pub(crate) mod endpoint_slice;
 mod field;
 pub(crate) mod gateway;
 mod ignored;
+pub(crate) mod istio;
 mod kind;
 pub(crate) mod node;
 mod placement;
+pub(crate) mod pod;
 pub(crate) mod service;
 mod timestamp;
 pub(crate) mod traffic_split;
@@ -23,6 +25,7 @@ mod weight;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::Serialize;
 
@@ -36,9 +39,12 @@ pub use gateway::{
     Unsupported, is_service_parent,
 };
 pub use ignored::Ignored;
+pub use istio::destination_rule::{DestinationRule, Fate, Impossible, Policy, PolicyNote, Subset};
+pub use istio::virtual_service::VirtualService;
 pub use kind::{Availability, Entry, Kind, NameRule, Purpose, Resource, StatusForm};
 pub use node::{Node, ZONE};
 pub use placement::{Hints, Placement, Placements};
+pub use pod::Pod;
 pub use service::{AppProtocol, Service, ServiceKind, ServicePort};
 pub use timestamp::Timestamp;
 pub use traffic_split::{Backend, ON_NO_ENDPOINTS, Refusal, RefusedSpec, SplitSpec, TrafficSplit};
@@ -125,6 +131,15 @@ pub struct Identity {
     pub generation: i64,
 }
 
+/// What stands for the uid or the name of a Pod where there are many: 64 bits of a hash, never 0.
+/// Uids are random, and names are compared within one namespace.
+#[must_use]
+pub(crate) fn pod_key(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish().max(1)
+}
+
 /// An object that the agent keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
@@ -134,6 +149,10 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     /// A Node (`v1`).
     Node(Node),
+    /// A Pod (`v1`).
+    Pod(Pod),
+    /// A DestinationRule (Istio).
+    DestinationRule(Box<DestinationRule>),
     /// An object that asks for splits, of any API.
     Route(RouteObject),
 }
@@ -146,6 +165,8 @@ impl Object {
             Self::Service(_) => Kind::SERVICE,
             Self::EndpointSlice(_) => Kind::ENDPOINT_SLICE,
             Self::Node(_) => Kind::NODE,
+            Self::Pod(_) => Kind::POD,
+            Self::DestinationRule(_) => Kind::DESTINATION_RULE,
             Self::Route(object) => object.kind,
         }
     }
@@ -157,6 +178,8 @@ impl Object {
             Self::Service(object) => &object.name,
             Self::EndpointSlice(object) => &object.name,
             Self::Node(object) => &object.name,
+            Self::Pod(object) => &object.name,
+            Self::DestinationRule(object) => &object.name,
             Self::Route(object) => &object.name,
         }
     }
@@ -177,6 +200,10 @@ pub struct Objects {
     pub endpoint_slices: BTreeMap<ObjectName, EndpointSlice>,
     /// Nodes.
     pub nodes: BTreeMap<ObjectName, Node>,
+    /// Pods.
+    pub pods: BTreeMap<ObjectName, Pod>,
+    /// DestinationRules.
+    pub destination_rules: BTreeMap<ObjectName, DestinationRule>,
     /// Objects that ask for splits.
     pub routes: BTreeMap<ObjectReference, RouteObject>,
     /// Objects that exist but cannot be read, as their authors have been told. Whoever
@@ -201,6 +228,10 @@ impl Objects {
             self.endpoint_slices.contains_key(name)
         } else if object.is(Kind::NODE) {
             self.nodes.contains_key(name)
+        } else if object.is(Kind::POD) {
+            self.pods.contains_key(name)
+        } else if object.is(Kind::DESTINATION_RULE) {
+            self.destination_rules.contains_key(name)
         } else {
             self.routes.contains_key(object)
         }
@@ -211,11 +242,15 @@ impl Objects {
         let services = self.services.values().cloned();
         let slices = self.endpoint_slices.values().cloned();
         let nodes = self.nodes.values().cloned();
+        let pods = self.pods.values().cloned();
+        let rules = self.destination_rules.values().cloned().map(Box::new);
         let routes = self.routes.values().cloned();
         services
             .map(Object::Service)
             .chain(slices.map(Object::EndpointSlice))
             .chain(nodes.map(Object::Node))
+            .chain(pods.map(Object::Pod))
+            .chain(rules.map(Object::DestinationRule))
             .chain(routes.map(Object::Route))
     }
 
@@ -228,6 +263,10 @@ impl Objects {
             self.endpoint_slices.remove(name).is_some()
         } else if object.is(Kind::NODE) {
             self.nodes.remove(name).is_some()
+        } else if object.is(Kind::POD) {
+            self.pods.remove(name).is_some()
+        } else if object.is(Kind::DESTINATION_RULE) {
+            self.destination_rules.remove(name).is_some()
         } else {
             self.routes.remove(object).is_some()
         }
@@ -243,6 +282,11 @@ impl Objects {
                 .insert(name, object)
                 .map(Object::EndpointSlice),
             Object::Node(object) => self.nodes.insert(name, object).map(Object::Node),
+            Object::Pod(object) => self.pods.insert(name, object).map(Object::Pod),
+            Object::DestinationRule(object) => self
+                .destination_rules
+                .insert(name, *object)
+                .map(|object| Object::DestinationRule(Box::new(object))),
             Object::Route(object) => self
                 .routes
                 .insert(object.reference(), object)

@@ -1,5 +1,6 @@
 //! One interface for all sources.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use kube::Client;
@@ -64,6 +65,14 @@ impl ChangeStream {
         match &self.0 {
             Kind::Manifests { .. } => None,
             Kind::Kubernetes { watch, .. } => Some(watch),
+        }
+    }
+
+    /// Asks for the pods of these namespaces, and of no others. A directory of manifests tells of all
+    /// that it has.
+    pub fn ask_for_pods(&self, namespaces: BTreeSet<String>) {
+        if let Some(watch) = self.watch() {
+            watch.ask_for_pods(namespaces);
         }
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 pub use change_stream::{ChangeStream, Ended};
 
-use crate::compile::{Client, Diagnostic, Knowledge};
+use crate::compile::{Client, Diagnostic, Knowledge, PodNews};
 use crate::objects::{DecodeError, Kind, Object, ObjectReference, Objects};
 
 /// What a source of manifests knows at one moment.
@@ -49,6 +49,8 @@ pub enum Change {
     Deleted(ObjectReference),
     /// All problems with what could not be read; replaces the earlier ones.
     Problems(Vec<Diagnostic>),
+    /// What becomes known of the pods of a namespace, which are told of as any other object.
+    Pods(String, PodNews),
     /// How much is known of a kind from now on. Until a source says so, a kind is
     /// [`Knowledge::Incomplete`].
     Known(Kind, Knowledge),

@@ -23,7 +23,7 @@ impl Agent {
     /// One that has been told of nothing.
     pub(crate) fn new() -> Self {
         let mut compiler = Compiler::new(Settings::default());
-        for kind in Kind::followed() {
+        for kind in Kind::known() {
             compiler.know(kind, Knowledge::Incomplete);
         }
         Self {
@@ -37,7 +37,7 @@ impl Agent {
     pub(crate) fn following(objects: impl IntoIterator<Item = Value>) -> Self {
         let mut agent = Self::new();
         agent.put(objects);
-        for kind in Kind::followed() {
+        for kind in Kind::known() {
             agent.compiler.know(kind, Knowledge::Followed);
         }
         agent.publish();
@@ -45,7 +45,7 @@ impl Agent {
     }
 
     /// The next one on the same node: it finds what is programmed, and knows nothing.
-    fn successor(self) -> Self {
+    pub(crate) fn successor(self) -> Self {
         Self {
             programmed: self.programmed,
             ..Self::new()
@@ -117,8 +117,12 @@ impl Agent {
         leaf.endpoints.iter().map(ToString::to_string).collect()
     }
 
-    fn waits_for(&self) -> Vec<Kind> {
-        let judgement = self.compiler.judge(&frontend(VIP), self.at(VIP));
+    pub(crate) fn waits_for(&self) -> Vec<Kind> {
+        self.waits_for_at(VIP)
+    }
+
+    pub(crate) fn waits_for_at(&self, address: &str) -> Vec<Kind> {
+        let judgement = self.compiler.judge(&frontend(address), self.at(address));
         judgement.waits_for.into_iter().collect()
     }
 

@@ -2,6 +2,7 @@
 
 mod gateway;
 mod host;
+pub(super) mod istio;
 mod smi;
 
 use serde_json::Value;

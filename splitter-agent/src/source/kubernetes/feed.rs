@@ -114,13 +114,24 @@ enum Link {
     Between(Instant),
 }
 
+/// Which objects of a kind are followed, and how much of each.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Selection {
+    /// A field selector; `None` for all.
+    pub(super) fields: Option<String>,
+    /// Their namespace; `None` for all.
+    pub(super) namespace: Option<String>,
+    /// Whether only their metadata is asked for.
+    pub(super) is_metadata: bool,
+}
+
 /// Everything that happens to one kind of objects.
 pub(super) struct Feed<C> {
     server: Server,
     /// What the metrics call the kind.
     kind: &'static str,
     resource: ApiResource,
-    fields: Option<String>,
+    selection: Selection,
     steps: Option<BoxStream<'static, Result<Step<C>, steps::Error>>>,
     link: Link,
     streaming: bool,
@@ -149,19 +160,19 @@ struct Failing {
 }
 
 impl<C: Content> Feed<C> {
-    /// All objects of a kind, or those that a field selector chooses.
+    /// Some or all objects of a kind.
     pub(super) fn new(
         server: Server,
         resource: Resource,
         version: &str,
-        fields: Option<String>,
+        selection: Selection,
     ) -> Self {
         let not_before = Instant::now() + up_to(server.jitter);
         Self {
             server,
             kind: resource.kind,
             resource: api_resource(resource, version),
-            fields,
+            selection,
             steps: None,
             link: Link::Down,
             streaming: false,
@@ -226,7 +237,7 @@ impl<C: Content> Feed<C> {
         steps::steps(Request {
             client: self.server.client.clone(),
             resource: self.resource.clone(),
-            fields: self.fields.clone(),
+            selection: self.selection.clone(),
             streaming: self.streaming,
             not_older_than: self.version.clone(),
         })

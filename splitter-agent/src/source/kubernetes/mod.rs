@@ -13,7 +13,8 @@
 //! - One object that cannot be read never affects another.
 //! - It keeps the names of objects, not the objects: those are read into what the agent
 //!   keeps as they come over the wire, one at a time where the server can stream lists.
-//! - It costs a server little: one watch per kind, no question that was answered with "no"
+//! - It costs a server little: one watch per kind (and of pods one for each namespace where their
+//!   labels matter), no question that was answered with "no"
 //!   repeated more often than twice a minute, and a random delay before the first list.
 //!
 //! Optional kinds, such as TrafficSplits, need a definition, which may come late, change and go. It is
@@ -40,11 +41,13 @@ mod names;
 mod node_pods;
 mod optional;
 mod own_node;
+mod pods;
 mod resource;
 mod row;
 mod steps;
 mod tracker;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kube::Client;
@@ -59,7 +62,7 @@ pub use own_node::OwnNode;
 
 use super::Change;
 use crate::objects::{Availability, Kind};
-use feed::{Feed, Server};
+use feed::{Feed, Selection, Server};
 use row::Decoded;
 use tracker::{ChangeSender, Tracker};
 
@@ -100,6 +103,8 @@ pub struct Watch {
     metrics: SourceMetrics,
     served: watch::Receiver<ServedVersions>,
     wants_node_pods: watch::Sender<bool>,
+    /// The namespaces of which pods are asked for.
+    pods: watch::Sender<pods::Namespaces>,
     // Dropping it aborts the tasks.
     _tasks: JoinSet<()>,
 }
@@ -123,6 +128,15 @@ impl Watch {
             let changed = *wanted != are_wanted;
             *wanted = are_wanted;
             changed
+        });
+    }
+
+    /// Asks for the pods of these namespaces, and of no others.
+    pub fn ask_for_pods(&self, namespaces: BTreeSet<String>) {
+        self.pods.send_if_modified(|asked| {
+            let is_other = *asked != namespaces;
+            *asked = namespaces;
+            is_other
         });
     }
 }
@@ -160,6 +174,8 @@ pub fn watch(client: Client, settings: KubernetesSettings) -> (mpsc::Receiver<Ch
             sender.clone(),
         ));
     }
+    let (asked, receiver) = watch::channel(pods::Namespaces::new());
+    tasks.spawn(pods::follow(server.clone(), receiver, sender.clone()));
     let sender = ChangeSender::new(sender);
     for kind in Kind::followed() {
         let (server, sender) = (server.clone(), sender.clone());
@@ -175,6 +191,7 @@ pub fn watch(client: Client, settings: KubernetesSettings) -> (mpsc::Receiver<Ch
         metrics,
         served,
         wants_node_pods,
+        pods: asked,
         _tasks: tasks,
     };
     (changes, watch)
@@ -184,7 +201,7 @@ pub fn watch(client: Client, settings: KubernetesSettings) -> (mpsc::Receiver<Ch
 async fn follow(server: Server, kind: Kind, sender: ChangeSender) {
     let mut tracker = Tracker::new(kind, sender, server.metrics.clone());
     let version = kind.versions.first().copied().unwrap_or_default();
-    let mut feed = Feed::<Decoded>::new(server, kind.resource, version, None);
+    let mut feed = Feed::<Decoded>::new(server, kind.resource, version, Selection::default());
     loop {
         let result = match feed.next().await {
             Ok(told) => tracker.apply(told).await,

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::info;
 
 use super::failure::WatchFailure;
-use super::feed::{Feed, FeedEvent, Server};
+use super::feed::{Feed, FeedEvent, Selection, Server};
 use super::row::Content;
 use crate::compile::Client;
 use crate::objects::Resource;
@@ -93,8 +93,12 @@ pub(super) async fn follow(
         }
         info!(node, "following the pods of this node");
         server.metrics.begin(NODE_PODS.kind);
-        let selector = Some(format!("spec.nodeName={node}"));
-        let mut feed = Feed::<Read>::new(server.clone(), NODE_PODS, "v1", selector);
+        let selection = Selection {
+            fields: Some(format!("spec.nodeName={node}")),
+            is_metadata: true,
+            ..Selection::default()
+        };
+        let mut feed = Feed::<Read>::new(server.clone(), NODE_PODS, "v1", selection);
         loop {
             let told = tokio::select! {
                 told = feed.next() => told,

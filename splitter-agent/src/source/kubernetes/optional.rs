@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::definition::{Definition, ServedVersion, best, selector};
 use super::discovery::Discovery;
 use super::failure::WatchFailure;
-use super::feed::{Feed, FeedEvent, Server};
+use super::feed::{Feed, FeedEvent, Selection, Server};
 use super::resource::CUSTOM_RESOURCE_DEFINITION;
 use super::row::Decoded;
 use super::tracker::{ChangeSender, Closed, Tracker};
@@ -163,7 +163,7 @@ impl Objects {
                 self.server.clone(),
                 self.kind.resource,
                 &version.version,
-                None,
+                Selection::default(),
             ),
         });
         self.tracker.lost().await
@@ -201,7 +201,15 @@ impl Definitions {
         server.metrics.begin(resource.kind);
         server.metrics.set_definition_synced(kind, false);
         Self::Watched(Box::new(Watched {
-            feed: Feed::new(server.clone(), resource, "v1", Some(selector(kind))),
+            feed: Feed::new(
+                server.clone(),
+                resource,
+                "v1",
+                Selection {
+                    fields: Some(selector(kind)),
+                    ..Selection::default()
+                },
+            ),
             server,
             kind,
             found: false,

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::definition::Definition;
 use super::json;
-use crate::objects::{self, DecodeError, Fields, Object, ObjectReference};
+use crate::objects::{self, DecodeError, Fields, Object, ObjectReference, Pod};
 
 /// What is made of an object.
 pub(super) trait Content: Clone + fmt::Debug + Send + 'static {
@@ -129,6 +129,24 @@ impl Decoded {
     /// The object itself.
     pub(super) fn into_object(self) -> Result<Object, DecodeError> {
         self.0
+    }
+}
+
+/// A Pod of which only the metadata was given; `None` if it has no name.
+#[derive(Clone, Debug)]
+pub(super) struct PodMetadata(Option<Pod>);
+
+impl PodMetadata {
+    /// The Pod itself.
+    pub(super) fn into_pod(self) -> Option<Pod> {
+        self.0
+    }
+}
+
+impl Content for PodMetadata {
+    fn read(value: Value) -> Self {
+        let metadata = value.get("metadata").and_then(Value::as_object);
+        Self(metadata.and_then(Pod::of_metadata))
     }
 }
 

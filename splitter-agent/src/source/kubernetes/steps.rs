@@ -8,11 +8,12 @@ use std::vec;
 
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use kube::Client;
 use kube::api::{ListParams, VersionMatch, WatchEvent, WatchParams};
 use kube::core::{ApiResource, DynamicObject, Status};
-use kube::{Api, Client};
 use tokio::time::{Duration, Instant};
 
+use super::feed::Selection;
 use super::list::{self, List};
 use super::row::{Content, Row};
 
@@ -71,8 +72,8 @@ pub(super) enum Error {
 pub(super) struct Request {
     pub(super) client: Client,
     pub(super) resource: ApiResource,
-    /// A field selector, for some of the objects.
-    pub(super) fields: Option<String>,
+    /// Which objects, and how much of each.
+    pub(super) selection: Selection,
     /// Whether the list is streamed.
     pub(super) streaming: bool,
     /// The resource version that the list must not be older than, if something is known already.
@@ -228,14 +229,18 @@ impl Request {
     /// since its cache has no pages; kube-rs leaves the version out then.
     async fn list<C: Content>(&self) -> kube::Result<List<C>> {
         let parameters = ListParams {
-            field_selector: self.fields.clone(),
+            field_selector: self.selection.fields.clone(),
             resource_version: Some(self.not_older_than().to_owned()),
             version_match: Some(VersionMatch::NotOlderThan),
             ..ListParams::default()
         };
-        let request = kube::core::Request::new(self.resource_path())
-            .list(&parameters)
-            .map_err(kube::Error::BuildRequest)?;
+        let request = kube::core::Request::new(self.resource_path());
+        let request = if self.selection.is_metadata {
+            request.list_metadata(&parameters)
+        } else {
+            request.list(&parameters)
+        };
+        let request = request.map_err(kube::Error::BuildRequest)?;
         let text = self.client.request_text(request).await?;
         list::read(&text, &self.resource).map_err(kube::Error::SerdeError)
     }
@@ -243,18 +248,27 @@ impl Request {
     /// A watch from a version, or a streamed list.
     async fn watch<C: Content>(&self, from: Option<&str>) -> kube::Result<Events<C>> {
         let parameters = WatchParams {
-            field_selector: self.fields.clone(),
+            field_selector: self.selection.fields.clone(),
             send_initial_events: from.is_none(),
             ..WatchParams::default()
         };
         let version = from.unwrap_or_else(|| self.not_older_than());
-        let api = Api::<Row<C>>::all_with(self.client.clone(), &self.resource);
-        let events = api.watch(&parameters, version).await?;
+        let request = kube::core::Request::new(self.resource_path());
+        let request = if self.selection.is_metadata {
+            request.watch_metadata(&parameters, version)
+        } else {
+            request.watch(&parameters, version)
+        };
+        let request = request.map_err(kube::Error::BuildRequest)?;
+        let events = self.client.request_events::<Row<C>>(request).await?;
         Ok(events.boxed())
     }
 
     fn resource_path(&self) -> String {
-        <DynamicObject as kube::Resource>::url_path(&self.resource, None)
+        <DynamicObject as kube::Resource>::url_path(
+            &self.resource,
+            self.selection.namespace.as_deref(),
+        )
     }
 
     fn not_older_than(&self) -> &str {

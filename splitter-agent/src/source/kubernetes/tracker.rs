@@ -204,6 +204,15 @@ mod tests {
         serde_json::from_str(&json).unwrap()
     }
 
+    /// Follows every kind but these.
+    async fn follow_others(kinds: &[Kind], sender: &ChangeSender) {
+        for kind in Kind::followed().filter(|kind| !kinds.contains(kind)) {
+            tracker(kind, sender).followed().await.unwrap();
+        }
+    }
+
+    const THREE: [Kind; 3] = [Kind::SERVICE, Kind::ENDPOINT_SLICE, Kind::TRAFFIC_SPLIT];
+
     fn told(changes: &mut mpsc::Receiver<Change>) -> Vec<String> {
         let mut told = Vec::new();
         while let Ok(change) = changes.try_recv() {
@@ -265,6 +274,8 @@ mod tests {
     async fn complete_is_told_once_after_the_last_kind() {
         let (sender, mut changes) = mpsc::channel(100);
         let sender = ChangeSender::new(sender);
+        follow_others(&THREE, &sender).await;
+        told(&mut changes);
         let mut services = tracker(Kind::SERVICE, &sender);
         let mut slices = tracker(Kind::ENDPOINT_SLICE, &sender);
         let mut splits = tracker(Kind::TRAFFIC_SPLIT, &sender);
@@ -286,6 +297,8 @@ mod tests {
     async fn partial_is_told_when_nothing_more_can_be_said_of_any_kind() {
         let (sender, mut changes) = mpsc::channel(100);
         let sender = ChangeSender::new(sender);
+        follow_others(&THREE, &sender).await;
+        told(&mut changes);
         let mut services = tracker(Kind::SERVICE, &sender);
         let mut slices = tracker(Kind::ENDPOINT_SLICE, &sender);
         let mut splits = tracker(Kind::TRAFFIC_SPLIT, &sender);

@@ -34,6 +34,20 @@ pub fn changes(old: &Snapshot, new: &Snapshot) -> Vec<Change> {
         &mut changes,
     );
     difference(
+        &before.pods,
+        &after.pods,
+        named(Kind::POD),
+        Object::Pod,
+        &mut changes,
+    );
+    difference(
+        &before.destination_rules,
+        &after.destination_rules,
+        named(Kind::DESTINATION_RULE),
+        |rule| Object::DestinationRule(Box::new(rule)),
+        &mut changes,
+    );
+    difference(
         &before.routes,
         &after.routes,
         ObjectReference::clone,
@@ -56,7 +70,7 @@ pub fn changes(old: &Snapshot, new: &Snapshot) -> Vec<Change> {
     } else {
         (Knowledge::Stale, Change::Partial)
     };
-    changes.extend(Kind::followed().map(|kind| Change::Known(kind, knowledge)));
+    changes.extend(Kind::known().map(|kind| Change::Known(kind, knowledge)));
     changes.push(extent);
     changes
 }

@@ -1,0 +1,164 @@
+//! From the destinations of a rule to leaves.
+
+use splitter_common::layout::MAX_LEAVES;
+
+use super::super::quoted;
+use super::{Translator, host};
+use crate::compile::{Diagnostics, Severity};
+use crate::objects::istio::virtual_service::{Destination, Rule};
+use crate::objects::{ObjectName, Weight, inert};
+use crate::reason;
+use crate::route::Leaf;
+
+/// What a destination is: the Service, or else the host as it is written; subset and port.
+type Target = (Result<ObjectName, String>, Option<String>, Option<u16>);
+
+impl Translator<'_> {
+    /// The leaves in the order of the destinations, each once; `None` if there are too many, after
+    /// saying so.
+    pub(super) fn leaves(&self, rule: &Rule, diagnostics: &mut Diagnostics) -> Option<Vec<Leaf>> {
+        let mut leaves: Vec<Leaf> = Vec::with_capacity(rule.route.len());
+        let mut targets: Vec<Target> = Vec::with_capacity(rule.route.len());
+        for destination in &rule.route {
+            let target = self.target(destination);
+            if let Err(error) = &self.service_of(destination) {
+                self.emit(
+                    diagnostics,
+                    Severity::Warning,
+                    reason::HOST_NOT_FOUND,
+                    format!("{}.destination.host", destination.field),
+                    format!(
+                        "{} {error} (its share of the connections is refused)",
+                        quoted(&destination.host)
+                    ),
+                );
+            }
+            let weight = weight(rule, destination);
+            let known = targets.iter().position(|known| *known == target);
+            if let Some(leaf) = known.and_then(|known| leaves.get_mut(known)) {
+                leaf.weight = leaf.weight.plus(weight);
+                self.emit(
+                    diagnostics,
+                    Severity::Warning,
+                    reason::DUPLICATE_BACKEND,
+                    format!("{}.destination", destination.field),
+                    format!(
+                        "is {} again, as {} is, so their weights are added up; write one destination \
+                         with the sum",
+                        quoted(&leaf.name),
+                        leaf.field
+                    ),
+                );
+                continue;
+            }
+            let mut name = self.name(&target);
+            if leaves.iter().any(|leaf| leaf.name == name) {
+                // Only the port tells them apart.
+                name += &target.2.map_or_else(String::new, |port| format!(":{port}"));
+            }
+            leaves.push(Leaf {
+                name,
+                service: target.0.clone().ok(),
+                port: target.2,
+                subset: target.1.clone(),
+                weight,
+                field: destination.field.clone(),
+            });
+            targets.push(target);
+        }
+        if leaves.len() > MAX_LEAVES as usize {
+            let field = format!("{}.route", rule.field);
+            let message = format!(
+                "has {} different destinations, and a split can have {MAX_LEAVES}; remove some",
+                leaves.len()
+            );
+            self.refuse(diagnostics, reason::TOO_MANY_BACKENDS, field, message);
+            return None;
+        }
+        Some(leaves)
+    }
+
+    fn service_of(&self, destination: &Destination) -> Result<ObjectName, host::NoService> {
+        let namespace = &self.origin.namespace;
+        host::service(&destination.host, namespace, self.cluster_domain)
+    }
+
+    fn target(&self, destination: &Destination) -> Target {
+        let service = self.service_of(destination);
+        let service = service.map_err(|_| destination.host.to_ascii_lowercase());
+        (service, destination.subset.clone(), destination.port)
+    }
+
+    /// A name for reports: `reviews/v1`, or `reviews.prod/v1` for another namespace.
+    fn name(&self, (service, subset, _): &Target) -> String {
+        let mut name = match service {
+            Ok(service) if service.namespace == self.origin.namespace => service.name.clone(),
+            Ok(service) => format!("{}.{}", service.name, service.namespace),
+            // Not a name, but reports show it as one.
+            Err(host) => inert(host).into_owned(),
+        };
+        if let Some(subset) = subset {
+            name += "/";
+            name += &inert(subset);
+        }
+        name
+    }
+}
+
+/// One that is alone gets everything, whatever its weight.
+fn weight(rule: &Rule, destination: &Destination) -> Weight {
+    if rule.route.len() == 1 {
+        Weight::whole(100)
+    } else {
+        Weight::whole(destination.weight)
+    }
+}
+
+/// Whether two rules send the same shares of connections to the same destinations.
+pub(super) fn is_same(translator: &Translator<'_>, one: &Rule, other: &Rule) -> bool {
+    let shares = |rule: &Rule| {
+        let mut shares: Vec<(Target, u128)> = Vec::with_capacity(rule.route.len());
+        for destination in &rule.route {
+            let target = translator.target(destination);
+            let weight = weight(rule, destination).nanos();
+            match shares.iter_mut().find(|(known, _)| *known == target) {
+                Some((_, sum)) => *sum += weight,
+                None => shares.push((target, weight)),
+            }
+        }
+        shares.retain(|(_, weight)| *weight > 0);
+        shares.sort();
+        normalised(shares)
+    };
+    let goes_on = |rule: &Rule| !rule.route.is_empty() && rule.delegate.is_none();
+    goes_on(one) && goes_on(other) && shares(one) == shares(other)
+}
+
+/// Leaves in a form in which equal splits are equal.
+pub(super) fn normal(leaves: &[Leaf]) -> Vec<(Target, u128)> {
+    let leaves = leaves.iter().filter(|leaf| !leaf.weight.is_zero());
+    let mut shares: Vec<(Target, u128)> = leaves
+        .map(|leaf| {
+            let service = leaf.service.clone().ok_or_else(|| leaf.name.clone());
+            let target = (service, leaf.subset.clone(), leaf.port);
+            (target, leaf.weight.nanos())
+        })
+        .collect();
+    shares.sort();
+    normalised(shares)
+}
+
+/// The same ratios in the smallest numbers.
+fn normalised<T>(mut shares: Vec<(T, u128)>) -> Vec<(T, u128)> {
+    let divisor = shares.iter().fold(0, |divisor, (_, weight)| {
+        let (mut one, mut other) = (divisor, *weight);
+        while other != 0 {
+            (one, other) = (other, one % other);
+        }
+        one
+    });
+    if divisor > 0 {
+        shares.iter_mut().for_each(|(_, weight)| *weight /= divisor);
+    }
+    shares
+}
