@@ -2,7 +2,8 @@
 //! it, with and without them.
 //!
 //! Three clients dial the same listener: one without programs, one whose programs
-//! store no original destination, and one whose programs do. All cases take turns, round by
+//! store no original destination, and one whose programs do. The latter two have a scope of
+//! clients: some frontends have a split for it, some for another one. All cases take turns, round by
 //! round, and what is printed is the median of the rounds: so what else the machine does
 //! falls on all of them alike, and ratios are taken within a round.
 //!
@@ -14,6 +15,7 @@ mod common;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,11 +25,16 @@ use common::{decided, frontend, leaf, plan, root, small, split};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use splitter_agent::datapath::{
-    EbpfLogLevel, LoadSettings, PROGRAMS, PinDirectory, Programs, Publisher, Refusal,
+    EbpfLogLevel, Hierarchy, LoadSettings, PROGRAMS, PinDirectory, PodGroup, Programs, Publisher,
+    Refusal,
 };
-use splitter_agent::plan::Decision;
-use splitter_common::layout::Reason;
+use splitter_agent::plan::{Decision, Frontend};
+use splitter_common::layout::{ClientScope, Reason};
 use testbed::lab::{Lab, Pod, Process};
+
+/// The scope of the clients, and one that they do not have.
+const OWN: ClientScope = ClientScope(1);
+const OTHER: ClientScope = ClientScope(2);
 
 /// The port that the listener has.
 const LISTENER: u16 = 80;
@@ -98,7 +105,16 @@ impl Client {
             .expect("programs that can be attached");
         let mut publisher = Publisher::open(&pins, 0).expect("maps to publish to");
         let to = |endpoint| split(vec![leaf("v1", 9, &[endpoint]), leaf("v2", 1, &[endpoint])]);
+        let scoped = |address: SocketAddr, clients| Frontend {
+            clients,
+            ..frontend(&address.to_string())
+        };
+        let everyone = ClientScope::EVERYONE;
         let report = publisher.publish(&plan(&[
+            (scoped(targets.own, everyone), to(targets.endpoint)),
+            (scoped(targets.own, OWN), to(targets.endpoint)),
+            (scoped(targets.others, everyone), to(targets.endpoint)),
+            (scoped(targets.others, OTHER), to(targets.endpoint)),
             (root(), to(targets.endpoint)),
             (
                 frontend(&targets.vip_ipv6.to_string()),
@@ -110,6 +126,13 @@ impl Client {
             ),
         ]));
         assert!(report.failed.is_empty(), "{:?}", report.failed);
+        let cgroup = client.pod.cgroup();
+        let hierarchy = Hierarchy::find().expect("a hierarchy");
+        let group = PodGroup {
+            id: fs::metadata(cgroup).expect("a cgroup").ino(),
+            level: hierarchy.level_of(cgroup).expect("its level"),
+        };
+        publisher.set_client(group, OWN).expect("a pod that fits");
         publisher.synchronize();
         client.programs = Some(programs);
         client
@@ -139,6 +162,10 @@ struct Targets {
     vip: SocketAddr,
     vip_ipv6: SocketAddr,
     refused: SocketAddr,
+    /// Has a split for the client's scope beside that for everyone.
+    own: SocketAddr,
+    /// Has a split for another scope beside that for everyone.
+    others: SocketAddr,
 }
 
 /// The lab with its three clients.
@@ -166,6 +193,8 @@ impl Site {
             vip: root().address,
             vip_ipv6: frontend("[fd96::10]:14001").address,
             refused: frontend("10.96.0.11:14001").address,
+            own: frontend("10.96.0.12:14001").address,
+            others: frontend("10.96.0.13:14001").address,
         };
         Self {
             without: Client::new(&lab, "without"),
@@ -341,6 +370,18 @@ fn print_runs(site: &mut Site, effort: Effort) {
             Call::Connect(targets.vip),
         ),
         (
+            "connect4 hit, asks",
+            "connect4",
+            false,
+            Call::Connect(targets.others),
+        ),
+        (
+            "connect4 hit, own split",
+            "connect4",
+            false,
+            Call::Connect(targets.own),
+        ),
+        (
             "connect4 refuse",
             "connect4",
             false,
@@ -435,6 +476,7 @@ fn print_calls(site: &Site, effort: Effort) {
                 connect("miss, original dst", &site.named, targets.endpoint),
                 connect("hit", &site.plain, targets.vip),
                 connect("hit, original dst", &site.named, targets.vip),
+                connect("own split, original dst", &site.named, targets.own),
             ],
         ),
         (

@@ -189,7 +189,7 @@ pub(super) fn owned(
             .position(|claim| claim.clients == Clients::Everyone && is_about(claim));
         let for_some = || {
             let mut claims = ranked.iter();
-            claims.position(|claim| claim.split.is_some() && is_about(&claim))
+            claims.position(|claim| claim.split.is_some() && is_about(claim))
         };
         give(for_everyone.or_else(for_some), frontend);
         for (id, scope) in &scopes {

@@ -8,6 +8,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
+};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 use splitter_agent::datapath::{
     Capacity, ClientError, Hierarchy, PodGroup, Programs, Publisher, View,
 };
@@ -273,6 +277,49 @@ fn a_pod_is_told_by_its_own_group_wherever_its_containers_are() {
         assert_eq!(answer_in(&pod, &group, vip), expected, "{group:?}");
     }
     assert_eq!(shop.scene.verdict_count("client_unknown"), 2);
+}
+
+/// As in a node that is a container itself: what is mounted is a part of the hierarchy, and no path
+/// there tells how deep it is.
+#[test]
+fn a_group_is_as_deep_as_it_is_where_only_a_part_of_the_hierarchy_is_mounted() {
+    let scene = Scene::new("part");
+    let node = scene.lab.pod("node").unwrap();
+    let outside = group(&subgroup(&subgroup(node.cgroup(), "kubepods"), "pod"));
+    let directory = tempfile::tempdir().unwrap();
+    let inside = node
+        .run(|| {
+            // SAFETY: the flag that is unsafe, that of file descriptors, is not among them.
+            unsafe { unshare_unsafe(UnshareFlags::NEWCGROUP | UnshareFlags::NEWNS) }
+                .expect("namespaces");
+            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+            mount_change("/", private).expect("mounts of our own");
+            // Nothing else is mounted that would show more.
+            for mount in fs::read_to_string("/proc/self/mountinfo").unwrap().lines() {
+                let Some((fields, kind)) = mount.split_once(" - ") else {
+                    continue;
+                };
+                if kind.starts_with("cgroup2 ") {
+                    let point = fields.split(' ').nth(4).expect("a mount point");
+                    unmount(point, UnmountFlags::DETACH).expect("a mount less");
+                }
+            }
+            mount(
+                "none",
+                directory.path(),
+                "cgroup2",
+                MountFlags::empty(),
+                None,
+            )
+            .expect("a part of the hierarchy");
+            let hierarchy = Hierarchy::find().expect("a hierarchy");
+            assert_eq!(hierarchy.root(), directory.path());
+            let pod = directory.path().join("kubepods/pod");
+            let id = fs::metadata(&pod).expect("the pod's group").ino();
+            (id, hierarchy.level_of(&pod).expect("a level"))
+        })
+        .unwrap();
+    assert_eq!(inside, (outside.id, outside.level));
 }
 
 #[test]

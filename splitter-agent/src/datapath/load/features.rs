@@ -36,6 +36,8 @@ pub enum Feature {
     GetpeernameHooks,
     /// `bpf_sk_storage_get` in these programs.
     SocketStorage,
+    /// `bpf_get_current_ancestor_cgroup_id` in these programs.
+    CgroupOfClient,
     /// `BPF_ATOMIC` with `BPF_FETCH`.
     FetchingAtomics,
     /// `BPF_LINK_CREATE` and `BPF_LINK_UPDATE`.
@@ -43,12 +45,13 @@ pub enum Feature {
 }
 
 impl Feature {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::TypedMaps,
         Self::MappedArrays,
         Self::ConnectHooks,
         Self::GetpeernameHooks,
         Self::SocketStorage,
+        Self::CgroupOfClient,
         Self::FetchingAtomics,
         Self::Links,
     ];
@@ -68,6 +71,10 @@ impl Feature {
             }
             Self::SocketStorage => {
                 "storage in sockets for programs on connect() (bpf_sk_storage_get)"
+            }
+            Self::CgroupOfClient => {
+                "the cgroup of who connects (bpf_get_current_ancestor_cgroup_id in programs on \
+                 connect(), Linux 5.7)"
             }
             Self::FetchingAtomics => "atomic operations that fetch (BPF_FETCH, Linux 5.12)",
             Self::Links => "links to cgroups whose program can be replaced (Linux 5.7)",
@@ -94,6 +101,7 @@ impl Feature {
                 load(INET4_GETPEERNAME, &ALLOW).and_then(|()| load(INET6_GETPEERNAME, &ALLOW))
             }
             Self::SocketStorage => helper(BpfHelper::BPF_FUNC_sk_storage_get),
+            Self::CgroupOfClient => helper(BpfHelper::BPF_FUNC_get_current_ancestor_cgroup_id),
             Self::FetchingAtomics => load(INET4_CONNECT, &FETCHING_ADD),
             Self::Links => has_cgroup_links(INET4_CONNECT),
         }
