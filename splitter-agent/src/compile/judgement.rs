@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use splitter_common::layout::{LeafState, Reason};
+use splitter_common::layout::{ClientScope, LeafState, Reason};
 
 use super::compiler::Compiler;
 use super::knowledge::Kinds;
@@ -98,15 +98,21 @@ impl Compiler {
         let root = &old.root;
         let is_root_known =
             self.store.service(root).is_some() || self.store.is_settled(Kind::SERVICE, root);
-        let has_frontend = resolve::root(&self.store, root)
-            .is_ok_and(|service| resolve::frontends(service).any(|own| own == *frontend));
+        let has_frontend = resolve::root(&self.store, root).is_ok_and(|service| {
+            resolve::frontends(service).any(|own| own == frontend.for_everyone())
+        });
         if is_root_known && !has_frontend {
             return None;
         }
         match self.asks(frontend, old) {
             Asks::No => None,
             Asks::Unknown(kind) => Some(kind),
-            Asks::Yes => (!is_root_known).then_some(Kind::SERVICE),
+            Asks::Yes if !is_root_known => Some(Kind::SERVICE),
+            // Pods that were there before the agent are in the scope still.
+            Asks::Yes => {
+                let is_for_some = frontend.clients != ClientScope::EVERYONE;
+                (is_for_some && !self.are_clients_known).then_some(Kind::POD)
+            }
         }
     }
 

@@ -194,6 +194,42 @@ fn a_pod_that_changes_its_labels_has_its_new_split_before_the_old_one_goes() {
 }
 
 #[test]
+fn what_is_programmed_for_a_scope_stays_until_the_pods_of_the_node_are_known() {
+    let mut before = Node::new();
+    before.apply(canary_route("one", &json!([web(10, &namespace("team-a"))])));
+    before.put("a", client("team-a", &[]));
+    before.compile();
+    let programmed = before.compiler.plan().clone();
+    let scope = before.scopes["a"];
+
+    let mut after = Node::new();
+    after.compiler.know_clients(false);
+    after.apply(canary_route("one", &json!([web(10, &namespace("team-a"))])));
+    after.compile();
+    let (frontend, plan) = programmed
+        .frontends
+        .iter()
+        .find(|(frontend, _)| frontend.clients == scope)
+        .expect("a frontend for the scope");
+    let judgement = after.compiler.judge(frontend, Some(plan));
+    assert_eq!(judgement.split.as_deref(), Some(plan));
+    assert_eq!(judgement.waits_for, [Kind::POD].into());
+    after.put("a", client("team-a", &[]));
+    after.compiler.know_clients(true);
+    after.compile();
+    assert_eq!(after.scopes["a"], scope);
+    assert_eq!(
+        after.compiler.judge(frontend, Some(plan)).split.as_deref(),
+        Some(plan)
+    );
+    after.compiler.remove_client("a");
+    after.compile();
+    after.compiler.retire_scopes();
+    after.compile();
+    assert_eq!(after.compiler.judge(frontend, Some(plan)).split, None);
+}
+
+#[test]
 fn what_is_said_of_an_object_does_not_depend_on_the_pods_of_the_node() {
     let route = || canary_route("one", &json!([web(10, &namespace("team-a"))]));
     let said = |pods: &[&str]| {
