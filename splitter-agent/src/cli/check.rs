@@ -7,7 +7,7 @@ use anyhow::bail;
 use clap::Args;
 
 use crate::judge::{Verdict, judge};
-use crate::objects::ObjectName;
+use crate::objects::{Kind, ObjectName};
 use crate::source::manifests;
 
 use super::{ClusterArgs, CommandOutcome, Common, print};
@@ -17,8 +17,9 @@ const MOST_NAMES: usize = 3;
 
 /// Judge manifests without touching anything; exit 1 if something is refused.
 ///
-/// Says what the agent would say, and what the API server would with the TrafficSplit CRD of
-/// this project, in the version that each TrafficSplit is written in.
+/// Says what the agent would say of TrafficSplits (SMI) and of routes of the Gateway API; and what
+/// the API server would with the TrafficSplit CRD of this project, in the version that each
+/// TrafficSplit is written in.
 ///
 /// What the files do not contain does not exist for this command: give it the Services that a
 /// split names as well, or it says that they are missing. Only what a cluster adds by itself is
@@ -27,13 +28,13 @@ const MOST_NAMES: usize = 3;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes: 0, nothing is refused; 1, something is, or with --strict there is a warning or a
-split that waits for something; 3, there is no TrafficSplit to judge, or a file cannot be found.
+split that waits for something; 3, nothing asks for a split, or a file cannot be found.
 
 Examples:
   splitter-agent check canary.yaml services.yaml
   splitter-agent check manifests/ -o json
   kustomize build production | splitter-agent check --strict -
-  kubectl get services,endpointslices,trafficsplits -o yaml | splitter-agent check -")]
+  kubectl get services,endpointslices,httproutes -o yaml | splitter-agent check -")]
 pub(super) struct CheckArgs {
     /// Files, directories of files, or - for standard input.
     #[arg(required = true, value_name = "FILE")]
@@ -62,9 +63,11 @@ pub(super) fn run(args: &CheckArgs, common: &Common) -> anyhow::Result<CommandOu
         {
             bail!("there is nothing to judge: the input has no objects; give manifests");
         }
+        let kinds: Vec<&str> = Kind::routes().map(Kind::name).collect();
         bail!(
-            "there is nothing to judge: the input has no TrafficSplit of group \
-             split.smi-spec.io; give one, with the Services that it names"
+            "there is nothing to judge: the input has no object that asks splitter for a split ({}); \
+             give one, with the Services that it names",
+            kinds.join(", ")
         );
     }
     if args.strict && !verdict.is_clean() {

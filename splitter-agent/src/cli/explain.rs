@@ -129,7 +129,7 @@ fn diagnose(directory: PathBuf, args: &ExplainArgs) -> anyhow::Result<Vec<Diagno
 }
 
 /// Whether the root that an object writes is the target: as a Service of its own namespace, or of
-/// the one that it writes (which is then refused, and that is worth saying).
+/// the one that it writes (which a TrafficSplit is then refused for, and that is worth saying).
 fn names(service: &str, namespace: &str, target: &Target) -> bool {
     let Target::Service {
         namespace: target_namespace,
@@ -197,8 +197,8 @@ fn text(
         if args.manifests.is_none() {
             writeln!(
                 text,
-                "What is wrong with a TrafficSplit that should split it, `kubectl describe \
-                 trafficsplit` tells on a cluster, and --manifests DIR without one."
+                "What is wrong with an object that should split it, `kubectl describe` of the object \
+                 tells on a cluster, and --manifests DIR without one."
             )?;
         }
     }

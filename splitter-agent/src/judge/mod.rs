@@ -17,15 +17,17 @@ pub use completion::Assumed;
 use crate::compile::{Diagnostic, Settings, Severity, compile};
 use crate::objects::{DecodeError, Object, ObjectReference, Objects, decode};
 use crate::reason;
+use crate::route::RouteObject;
 use crate::source::manifests::{Reading, UnreadKind, WrittenRoute};
 
 /// What can be said of a leaf whatever becomes of its split.
-const OF_LEAVES: [&str; 7] = [
+const OF_LEAVES: [&str; 8] = [
     reason::LEAF_SERVICE_MISSING,
     reason::LEAF_PORT_MISSING,
     reason::NO_LEAF_SERVICE,
     reason::NO_LEAF_PORT,
     reason::INVALID_BACKEND_NAME,
+    reason::INVALID_BACKEND_KIND,
     reason::BACKEND_IN_OTHER_NAMESPACE,
     reason::DUPLICATE_BACKEND,
 ];
@@ -35,7 +37,7 @@ const OF_LEAVES: [&str; 7] = [
 pub struct Verdict {
     /// Whether anything is refused.
     pub refused: bool,
-    /// How many objects asked for splits, readable or not.
+    /// How many objects asked splitter for splits, readable or not.
     pub splits: usize,
     /// Everything that is said, by object.
     pub diagnostics: Vec<Diagnostic>,
@@ -101,11 +103,18 @@ pub fn judge(reading: &Reading, settings: &Settings) -> Verdict {
     diagnostics.retain(|diagnostic| {
         diagnostic.severity != Severity::Accepted || !faulty.contains(&diagnostic.object)
     });
+    // Routes for others are theirs to judge.
+    let is_for_others = |route: &&RouteObject| {
+        let object = route.reference();
+        !route.content.is_for_splitter() && !diagnostics.iter().any(|it| it.object == object)
+    };
+    let for_others = reading.snapshot.objects.routes.values();
+    let for_others = for_others.filter(is_for_others).count();
     Verdict {
         refused: diagnostics
             .iter()
             .any(|diagnostic| diagnostic.severity == Severity::Refused),
-        splits: reading.routes.len(),
+        splits: reading.routes.len().saturating_sub(for_others),
         diagnostics: diagnostics.into_iter().collect(),
         assumed,
         not_read: unread(&reading.unread),

@@ -4,5 +4,6 @@
 mod election;
 mod events;
 mod roles;
+mod routes;
 mod scene;
 mod status;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::events::v1::Event;
@@ -13,16 +13,55 @@ use kube::{Api, Client};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use splitter_agent::compile::{Diagnostic, Severity};
-use splitter_agent::objects::{Identity, Kind, ObjectName, ObjectReference};
+use splitter_agent::kinds;
+use splitter_agent::objects::{
+    Availability, Entry, FieldError, Identity, Kind, NameRule, ObjectName, ObjectReference,
+    Purpose, Resource, StatusForm,
+};
 use splitter_agent::report::cluster::{
     self, Metrics, Pace, ReportSettings, ServedVersion, ServedVersions,
 };
 use splitter_agent::report::{DiagnosticStore, Producer};
 use splitter_agent::source::kubernetes;
+use testbed::fixtures::definitions::ForeignKind;
 use testbed::fixtures::manifests::{Version, definition};
 use testbed::fixtures::{ApiServer, CuttableProxy};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+
+use super::routes;
+
+/// A kind whose conditions others write to, as those of Istio.
+pub(crate) const SHARED: Kind = Kind::new(&SHARED_ENTRY);
+
+static SHARED_ENTRY: Entry = Entry {
+    resource: Resource {
+        kind: "Shared",
+        plural: "shareds",
+        group: "example.dev",
+    },
+    versions: &["v1"],
+    purpose: Purpose::Route,
+    availability: Availability::Optional,
+    is_namespaced: true,
+    name_rule: NameRule::Subdomain,
+    status: StatusForm::SharedConditions,
+    precedence: 40,
+    may_be_superseded: false,
+    owns_group: true,
+    definition: None,
+    read: |_, _| Err(FieldError::new("is never read")),
+};
+
+fn shared_definition() -> serde_json::Value {
+    let kind = ForeignKind {
+        group: "example.dev",
+        kind: "Shared",
+        plural: "shareds",
+        versions: &["v1"],
+    };
+    kind.definition()
+}
 
 /// How long anything may take that takes a few seconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -54,6 +93,8 @@ pub(crate) struct Agent {
 
 impl Scene {
     pub(crate) async fn new(name: &str) -> Self {
+        static ADDED: Once = Once::new();
+        ADDED.call_once(|| kinds::add(&[&SHARED_ENTRY]).expect("no kind was used before"));
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let namespace = format!("{name}-{number}");
@@ -68,6 +109,8 @@ impl Scene {
             namespace,
         };
         scene.server.apply(&crd());
+        scene.server.apply(&routes::definition().to_string());
+        scene.server.apply(&shared_definition().to_string());
         scene.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: NAMESPACE}\n");
         scene.allow_lease();
         scene.allow_writing();
@@ -150,16 +193,31 @@ impl Scene {
         (self.agent_with(client, identity, WITHOUT_STATUS), proxy)
     }
 
+    /// Starts an agent's feedback that is no quicker than by default.
+    pub(crate) fn agent_of_pace(&self, identity: &str) -> Agent {
+        self.start(
+            self.agent.clone(),
+            identity,
+            WITHOUT_STATUS,
+            Pace::default(),
+        )
+    }
+
     fn agent_with(&self, client: Client, identity: &str, version: &str) -> Agent {
-        let mut settings = ReportSettings::new(self.namespace.as_str(), identity);
-        settings.lease_duration = Duration::from_secs(6);
-        settings.longest_pause = Duration::from_secs(2);
-        settings.pace = Pace {
+        let pace = Pace {
             settle: SETTLE,
             patience: SETTLE,
             repeat: Duration::from_secs(5),
             ..Pace::default()
         };
+        self.start(client, identity, version, pace)
+    }
+
+    fn start(&self, client: Client, identity: &str, version: &str, pace: Pace) -> Agent {
+        let mut settings = ReportSettings::new(self.namespace.as_str(), identity);
+        settings.lease_duration = Duration::from_secs(6);
+        settings.longest_pause = Duration::from_secs(2);
+        settings.pace = pace;
         let store = DiagnosticStore::default();
         let metrics = Metrics::default();
         let mut registry = Registry::default();
@@ -168,7 +226,16 @@ impl Scene {
             version: version.to_owned(),
             has_status: version == WITH_STATUS,
         };
-        let (served, is_served) = watch::channel([(Kind::TRAFFIC_SPLIT, version)].into());
+        let v1 = || ServedVersion {
+            version: "v1".to_owned(),
+            has_status: true,
+        };
+        let versions = [
+            (Kind::TRAFFIC_SPLIT, version),
+            (Kind::HTTP_ROUTE, v1()),
+            (SHARED, v1()),
+        ];
+        let (served, is_served) = watch::channel(versions.into());
         let (stop, is_stopped) = oneshot::channel();
         let task = tokio::spawn(cluster::run(
             client,
@@ -193,6 +260,13 @@ impl Scene {
     pub(crate) fn splits(&self, version: &str) -> Api<DynamicObject> {
         let kind = GroupVersionKind::gvk("split.smi-spec.io", version, "TrafficSplit");
         let resource = ApiResource::from_gvk_with_plural(&kind, "trafficsplits");
+        Api::namespaced_with(self.admin.clone(), &self.namespace, &resource)
+    }
+
+    /// Objects of a kind whose conditions others write to.
+    pub(crate) fn shared(&self) -> Api<DynamicObject> {
+        let kind = GroupVersionKind::gvk("example.dev", "v1", "Shared");
+        let resource = ApiResource::from_gvk_with_plural(&kind, "shareds");
         Api::namespaced_with(self.admin.clone(), &self.namespace, &resource)
     }
 
@@ -308,27 +382,40 @@ pub(crate) struct Split {
 impl Split {
     /// Says these things about it to agents.
     pub(crate) fn say(&self, agents: &[&Agent], said: &[(Severity, &'static str)]) {
-        let diagnostics: BTreeSet<Diagnostic> = said
-            .iter()
-            .map(|(severity, reason)| Diagnostic {
-                object: self.object.clone(),
-                severity: *severity,
-                reason,
-                field: "spec.service".to_owned(),
-                message: format!("said to be {reason}"),
-            })
-            .collect();
-        let identity = Identity {
-            uid: self.uid.clone(),
-            api_version: format!("split.smi-spec.io/{WITHOUT_STATUS}"),
-            generation: self.generation,
-        };
         for agent in agents {
-            let mut edit = agent.store.edit();
-            edit.describe(&self.object, identity.clone(), Box::default());
-            edit.set(Producer::Compiler, &self.object, diagnostics.clone());
-            let _: Vec<_> = edit.commit();
+            Self::say_all(std::slice::from_ref(self), agent, said);
         }
+    }
+
+    /// Says these things about many at once.
+    pub(crate) fn say_all(splits: &[Self], agent: &Agent, said: &[(Severity, &'static str)]) {
+        let mut edit = agent.store.edit();
+        for split in splits {
+            let diagnostics: BTreeSet<Diagnostic> = said
+                .iter()
+                .map(|(severity, reason)| Diagnostic {
+                    object: split.object.clone(),
+                    severity: *severity,
+                    reason,
+                    field: "spec.service".to_owned(),
+                    message: format!("said to be {reason}"),
+                })
+                .collect();
+            let kind = split.object.known_kind().expect("a kind");
+            let api_version = if kind == Kind::TRAFFIC_SPLIT {
+                format!("split.smi-spec.io/{WITHOUT_STATUS}")
+            } else {
+                kind.api_version()
+            };
+            let identity = Identity {
+                uid: split.uid.clone(),
+                api_version,
+                generation: split.generation,
+            };
+            edit.describe(&split.object, identity, Box::default());
+            edit.set(Producer::Compiler, &split.object, diagnostics);
+        }
+        let _: Vec<_> = edit.commit();
     }
 }
 
@@ -369,6 +456,8 @@ metadata: {name: NAMESPACE}
 rules:
 - {apiGroups: [events.k8s.io], resources: [events], verbs: [create, patch]}
 - {apiGroups: [split.smi-spec.io], resources: [trafficsplits/status], verbs: [patch]}
+- {apiGroups: [gateway.networking.k8s.io], resources: [httproutes/status], verbs: [patch]}
+- {apiGroups: [example.dev], resources: [shareds/status], verbs: [patch]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding

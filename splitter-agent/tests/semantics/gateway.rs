@@ -1,6 +1,7 @@
 //! Routes of the Gateway API that have Services as parents.
 
 mod backends;
+mod conflicts;
 mod fuzz;
 mod parents;
 mod rules;

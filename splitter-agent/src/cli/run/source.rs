@@ -20,7 +20,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 #[derive(Debug, Args)]
 pub(super) struct SourceArgs {
     /// Directory of Kubernetes manifests to watch, in place of the Kubernetes API: Services,
-    /// EndpointSlices and TrafficSplits in YAML or JSON, in any number of files and
+    /// EndpointSlices and what asks for splits, in YAML or JSON, in any number of files and
     /// subdirectories.
     #[arg(long, env = "SPLITTER_MANIFESTS", value_name = "DIR")]
     manifests: Option<PathBuf>,
@@ -35,7 +35,7 @@ pub(super) struct SourceArgs {
     )]
     kubeconfig: Option<PathBuf>,
 
-    /// Namespace of the Lease by which one agent is elected to write Events for all.
+    /// Namespace of the Lease by which one agent is elected to write Events and statuses for all.
     #[arg(
         long,
         env = "POD_NAMESPACE",

@@ -10,7 +10,7 @@ use crate::plan::FrontendPlan;
 #[derive(Debug, Args)]
 pub(super) struct SelectionArgs {
     /// Show splits of this namespace, or the one of this name; the name is that of the
-    /// TrafficSplit or of its root Service [default: all].
+    /// object that asks for the split or of its root Service [default: all].
     #[arg(value_name = "NAMESPACE[/NAME]", value_parser = Path::parse)]
     path: Option<Path>,
 

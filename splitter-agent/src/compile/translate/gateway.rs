@@ -61,7 +61,7 @@ impl Translate for GatewayRoute {
 
     fn written_roots(&self) -> Vec<&str> {
         let services = self.parents.iter().filter_map(|it| it.service.as_ref());
-        services.map(|service| service.name.as_str()).collect()
+        services.map(|service| service.host.as_str()).collect()
     }
 
     fn without_refusals(&self) -> Option<Arc<dyn Translate>> {

@@ -30,6 +30,8 @@ pub struct ParentService {
     pub namespace: Option<String>,
     /// Its name.
     pub name: String,
+    /// Both, as a client of the route's namespace would call it.
+    pub host: String,
 }
 
 /// The fields of a parentRef.
@@ -129,7 +131,14 @@ impl Parent {
             refuse(reason::INVALID_ROOT, error.below("name"));
         }
         let service = match (name, namespace) {
-            (Some(Ok(name)), Ok(namespace)) => Some(ParentService { namespace, name }),
+            (Some(Ok(name)), Ok(namespace)) => Some(ParentService {
+                host: match &namespace {
+                    Some(namespace) => format!("{name}.{namespace}"),
+                    None => name.clone(),
+                },
+                namespace,
+                name,
+            }),
             _ => None,
         };
         let section_name = match field::text(fields, "sectionName") {

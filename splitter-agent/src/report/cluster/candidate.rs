@@ -188,7 +188,7 @@ impl Candidate {
             tracing::info!(
                 lease = self.name,
                 identity = self.identity,
-                "this agent is the leader: it writes Events for the cluster"
+                "this agent is the leader: it writes Events and statuses for the cluster"
             );
         }
         self.metrics.leader.set(1);

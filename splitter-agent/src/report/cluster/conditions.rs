@@ -97,13 +97,6 @@ fn holds_without<'a>(
     let is_unknown = faults
         .iter()
         .all(|fault| fault.reason == reason::NOT_KNOWN_YET);
-    let messages: Vec<String> = faults
-        .iter()
-        .map(|Diagnostic { field, message, .. }| match field.as_str() {
-            "" => message.clone(),
-            field => format!("{field}: {message}"),
-        })
-        .collect();
     Condition {
         name,
         status: if is_unknown {
@@ -112,8 +105,19 @@ fn holds_without<'a>(
             Truth::False
         },
         reason: worst.reason,
-        message: messages.join("; "),
+        message: text(&faults),
     }
+}
+
+/// What is said, for people, in one text.
+pub(super) fn text(said: &[&Diagnostic]) -> String {
+    let messages = said
+        .iter()
+        .map(|Diagnostic { field, message, .. }| match field.as_str() {
+            "" => message.clone(),
+            field => format!("{field}: {message}"),
+        });
+    messages.collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

@@ -39,6 +39,13 @@ pub struct Pace {
     pub per_second: f64,
     /// Most writes at once.
     pub burst: u32,
+    /// How long an object of a new generation must stand still before its status is written:
+    /// tools wait for that with every step of a rollout.
+    pub prompt: Duration,
+    /// Most requests for statuses per second in the long run.
+    pub statuses_per_second: f64,
+    /// Most requests for statuses at once.
+    pub statuses_burst: u32,
 }
 
 impl Default for Pace {
@@ -50,6 +57,9 @@ impl Default for Pace {
             refresh: Duration::from_secs(30 * 60),
             per_second: 10.0,
             burst: 50,
+            prompt: Duration::from_millis(200),
+            statuses_per_second: 50.0,
+            statuses_burst: 200,
         }
     }
 }

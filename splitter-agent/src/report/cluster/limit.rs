@@ -24,6 +24,11 @@ impl TokenBucket {
 
     /// Takes a token, if there is one.
     pub(super) fn take(&mut self, now: Instant) -> bool {
+        self.take_spare(now, 0.0)
+    }
+
+    /// Takes a token, if more than this part of a burst is left for others.
+    pub(super) fn take_spare(&mut self, now: Instant, reserve: f64) -> bool {
         let passed = self
             .at
             .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
@@ -32,7 +37,7 @@ impl TokenBucket {
             .per_second
             .mul_add(passed.as_secs_f64(), self.tokens)
             .min(self.burst);
-        let taken = self.tokens >= 1.0;
+        let taken = self.tokens >= self.burst.mul_add(reserve, 1.0);
         if taken {
             self.tokens -= 1.0;
         }

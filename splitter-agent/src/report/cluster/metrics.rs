@@ -45,7 +45,7 @@ impl Metrics {
         );
         registry.register(
             "statuses_written",
-            "Statuses of TrafficSplits written by this agent as the leader",
+            "Statuses of objects written by this agent as the leader",
             self.statuses_written.clone(),
         );
         registry.register(
@@ -55,7 +55,7 @@ impl Metrics {
         );
         registry.register(
             "leader",
-            "1 if this agent writes Events for the whole cluster, else 0",
+            "1 if this agent writes Events and statuses for the whole cluster, else 0",
             self.leader.clone(),
         );
     }

@@ -12,10 +12,12 @@ mod findings;
 mod lanes;
 mod limit;
 mod metrics;
+mod parents;
 mod request;
 #[cfg(test)]
 mod sample;
 mod settle;
+mod shared;
 mod status;
 mod writer;
 

@@ -6,7 +6,7 @@ use crate::compile::{Diagnostic, Severity};
 use crate::objects::{Kind, ObjectName, ObjectReference};
 use crate::report::ObjectDiagnostics;
 
-/// How a TrafficSplit stands of which these things are said.
+/// How an object stands of which these things are said.
 pub(super) fn state(
     name: &str,
     generation: i64,

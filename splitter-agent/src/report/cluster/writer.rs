@@ -19,9 +19,10 @@ use super::limit::{Backoff, Jitter};
 use super::metrics::{Metrics, WriteFailure};
 use super::request::{Meaning, RequestError, send};
 use super::settle::Settler;
-use super::status::{self, Status, Statuses};
+use super::shared::{self, Document};
+use super::status::{self, Content, Known, Status, StatusOutcome, Statuses};
 use super::{REPORTER, ReportSettings, ServedVersions};
-use crate::objects::{Kind, ObjectName};
+use crate::objects::{Kind, ObjectName, StatusForm};
 use crate::report::{DiagnosticStore, Subscriber};
 
 /// How often the leader looks for what is due.
@@ -121,10 +122,10 @@ impl Writer {
     /// Takes note of what is found about objects, and of an election.
     fn look(&mut self) {
         let now = Instant::now();
-        self.settler.observe(self.diagnostics.drain(), now);
-        let settled = self.settler.settle(now);
-        self.statuses.note(&settled, now);
-        self.reconciler.note(settled, now);
+        let states = self.diagnostics.drain();
+        self.statuses.note(states.iter().cloned(), now);
+        self.settler.observe(states, now);
+        self.reconciler.note(self.settler.settle(now), now);
         let leads = self.is_leader();
         if leads && !self.leads {
             self.reconciler.lead(now);
@@ -265,7 +266,14 @@ impl Writer {
         }
     }
 
+    /// Writes statuses, for a while: what is read is written at once, and Events wait meanwhile.
     async fn write_statuses(&mut self) {
+        let end = Instant::now() + TICK * 2;
+        while Instant::now() < end && self.write_some_statuses().await {}
+    }
+
+    /// Takes the next steps; whether there were any.
+    async fn write_some_statuses(&mut self) -> bool {
         let served: ServedVersions = self.served.borrow().clone();
         let now = Instant::now();
         let lanes = &self.status_lanes;
@@ -273,10 +281,11 @@ impl Writer {
             served.get(&kind).is_some_and(|served| served.has_status)
                 && lanes.get(&kind).is_some_and(|lane| !lane.rests(now))
         });
+        let has_actions = !actions.is_empty();
         for action in actions {
             let left = self.left();
             if left.is_zero() {
-                return;
+                return false;
             }
             let Some(kind) = action.object.known_kind() else {
                 continue;
@@ -294,7 +303,7 @@ impl Writer {
             };
             match answer {
                 Ok(outcome) => {
-                    if action.write.is_some() && outcome != status::StatusOutcome::Stale {
+                    if outcome == StatusOutcome::Written {
                         tracing::debug!(object = %action.object, "wrote a status");
                         self.metrics.statuses_written.inc();
                     }
@@ -308,14 +317,15 @@ impl Writer {
                         .inc();
                     if error.meaning() == Meaning::Rejected {
                         tracing::warn!(object = %action.object, %error, "the API server rejected the status");
-                        self.statuses
-                            .done(&action, status::StatusOutcome::Stale, Instant::now());
+                        let outcome = StatusOutcome::Stale;
+                        self.statuses.done(&action, outcome, Instant::now());
                         continue;
                     }
                     lane.fail(&error, Instant::now(), &mut self.jitter);
                 }
             }
         }
+        has_actions
     }
 
     async fn write_status(
@@ -323,54 +333,64 @@ impl Writer {
         resource: &ApiResource,
         action: &status::Action,
         left: Duration,
-    ) -> Result<status::StatusOutcome, RequestError> {
+    ) -> Result<StatusOutcome, RequestError> {
         let ObjectName { namespace, name } = &action.object.name;
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), namespace, resource);
+        let merge = PatchParams {
+            field_manager: Some(REPORTER.to_owned()),
+            ..PatchParams::default()
+        };
         // An object of the same name that is another has another uid, which is a conflict.
-        let metadata = json!({ "name": name, "uid": action.uid });
+        let uid = &action.uid;
         let answer = match &action.write {
-            Some(status) => {
-                let patch = json!({
+            Some(Content::Own(status)) => {
+                let patch = Patch::Apply(json!({
                     "apiVersion": resource.api_version,
                     "kind": resource.kind,
-                    "metadata": metadata,
+                    "metadata": { "name": name, "uid": uid },
                     "status": status,
-                });
+                }));
                 let parameters = PatchParams::apply(REPORTER).force();
-                send(
-                    api.patch_status(name, &parameters, &Patch::Apply(&patch)),
-                    left,
-                )
-                .await
+                send(api.patch_status(name, &parameters, &patch), left).await
+            }
+            Some(Content::Shared(replacement)) => {
+                // With the version that was read, so that nothing of others is lost.
+                let patch = Patch::Merge(json!({
+                    "metadata": { "uid": uid, "resourceVersion": replacement.resource_version },
+                    "status": { replacement.field: replacement.entries },
+                }));
+                send(api.patch_status(name, &merge, &patch), left).await
             }
             None => {
                 // Changes nothing and is answered with the object. It needs no permission
                 // but the one to write.
-                let patch = json!({ "metadata": { "uid": action.uid } });
-                let parameters = PatchParams::default();
-                send(
-                    api.patch_status(name, &parameters, &Patch::Merge(&patch)),
-                    left,
-                )
-                .await
+                let patch = Patch::Merge(json!({ "metadata": { "uid": uid } }));
+                send(api.patch_status(name, &merge, &patch), left).await
             }
         };
-        match answer {
-            Ok(object) => Ok(status::StatusOutcome::Known(match &action.write {
-                Some(status) => status.clone(),
-                None => read(&object),
-            })),
-            Err(error) => match error.meaning() {
-                Meaning::Conflict | Meaning::NotFound => Ok(status::StatusOutcome::Stale),
+        match (answer, &action.write) {
+            (Ok(_), Some(_)) => Ok(StatusOutcome::Written),
+            (Ok(object), None) => Ok(StatusOutcome::Read(read(&object, action.form))),
+            (Err(error), write) => match (error.meaning(), write) {
+                (Meaning::Conflict, Some(Content::Shared(_))) => Ok(StatusOutcome::Outdated),
+                (Meaning::Conflict | Meaning::NotFound, _) => Ok(StatusOutcome::Stale),
                 _ => Err(error),
             },
         }
     }
 }
 
+/// What an object has as its status.
+fn read(object: &DynamicObject, form: StatusForm) -> Known {
+    if shared::is_shared(form) {
+        return Known::Shared(Box::new(Document::read(object, form)));
+    }
+    Known::Own(read_own(object))
+}
+
 /// The status of an object; an empty one if it is none that we could have written.
-fn read(object: &DynamicObject) -> Status {
+fn read_own(object: &DynamicObject) -> Status {
     object
         .data
         .get("status")

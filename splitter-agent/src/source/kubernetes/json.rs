@@ -1,6 +1,6 @@
 //! JSON of other people, read so that none of it can be too deep.
 //!
-//! Anybody who may create a TrafficSplit can nest lists in it some thousand deep where
+//! Anybody who may create an object can nest lists in it some thousand deep where
 //! its schema keeps unknown fields. A parser that gives up at a depth gives up on the
 //! whole list or watch that the object stands in, so that one object would blind every
 //! agent. Here what is too deep reads as `null`, and is skipped without recursion.

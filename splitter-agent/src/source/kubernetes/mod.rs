@@ -17,7 +17,7 @@
 //!   labels matter), no question that was answered with "no"
 //!   repeated more often than twice a minute, and a random delay before the first list.
 //!
-//! Optional kinds, such as TrafficSplits, need a definition, which may come late, change and go. It is
+//! Optional kinds, such as those of SMI and the Gateway API, need a definition, which may come late, change and go. It is
 //! watched, too, or asked for where that is not allowed; [`Watch::served_versions`] tells of it.
 //!
 //! ```text
