@@ -47,10 +47,11 @@ const BUILT_IN: &[Kind] = &[
 ];
 
 static ADDED: OnceLock<Vec<Kind>> = OnceLock::new();
+static LEFT_OUT: OnceLock<Vec<&'static str>> = OnceLock::new();
 
-/// The kinds are in use already, so that no more can be added.
+/// The kinds are in use already, so that no more can be added or left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("kinds can only be added before any object is read, and once")]
+#[error("kinds can only be added or left out before any object is read, and once")]
 pub struct InUse;
 
 /// Adds kinds of the program that uses this library. Possible once, before any object is read: what
@@ -64,10 +65,22 @@ pub fn add(entries: &[&'static Entry]) -> Result<(), InUse> {
     ADDED.set(kinds).map_err(|_| InUse)
 }
 
+/// Leaves out every kind of these groups, as if there were none of it. Possible once, before any
+/// object is read.
+///
+/// # Errors
+///
+/// If kinds are in use already.
+pub fn leave_out(groups: Vec<&'static str>) -> Result<(), InUse> {
+    LEFT_OUT.set(groups).map_err(|_| InUse)
+}
+
 /// Every kind that is read.
 pub(crate) fn all() -> impl Iterator<Item = Kind> + Clone {
     let added = ADDED.get_or_init(Vec::new);
-    BUILT_IN.iter().chain(added).copied()
+    let left_out = LEFT_OUT.get_or_init(Vec::new);
+    let all = BUILT_IN.iter().chain(added).copied();
+    all.filter(|kind| left_out.is_empty() || !left_out.contains(&kind.resource.group))
 }
 
 #[cfg(test)]

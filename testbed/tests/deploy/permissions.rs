@@ -1,6 +1,7 @@
 //! That the API server takes every manifest, and what it lets the agent do.
 
 use testbed::fixtures::ApiServer;
+use testbed::fixtures::definitions::GATEWAY_ROUTES;
 
 use super::kustomization::Kustomization;
 
@@ -121,6 +122,10 @@ fn the_agent_may_do_what_it_does_and_nothing_more() {
         server.succeed(&["apply", "--filename", &path], "");
     }
 
+    for kind in GATEWAY_ROUTES {
+        server.apply(&kind.definition().to_string());
+        server.wait_for(&["get", kind.plural]);
+    }
     let may = |verb: &str, resource: &str, place: &[&str]| {
         let mut arguments = vec!["auth", "can-i", verb, resource, "--as", AGENT];
         arguments.extend([
@@ -140,6 +145,29 @@ fn the_agent_may_do_what_it_does_and_nothing_more() {
     }
     for (verb, resource, place) in FORBIDDEN {
         assert!(!may(verb, resource, place), "may {verb} {resource}");
+    }
+    for kind in GATEWAY_ROUTES {
+        let name = kind.definition_name();
+        let crd = format!("crd/{name}");
+        let status = ["--subresource=status", "--namespace=default"];
+        for (verb, resource, place) in [
+            ("list", &name, &["--all-namespaces"][..]),
+            ("watch", &name, &["--all-namespaces"]),
+            ("patch", &name, &status),
+            ("get", &crd, &[]),
+            ("list", &crd, &[]),
+            ("watch", &crd, &[]),
+        ] {
+            assert!(may(verb, resource, place), "may not {verb} {resource}");
+        }
+        for (verb, resource, place) in [
+            ("patch", &name, &["--namespace=default"][..]),
+            ("update", &name, &["--namespace=default"]),
+            ("update", &name, &status),
+            ("patch", &crd, &[]),
+        ] {
+            assert!(!may(verb, resource, place), "may {verb} {resource}");
+        }
     }
     server.succeed(&["delete", "-k", "deploy/", "--wait=false"], "");
 }

@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::kinds;
+use crate::objects::Kind;
 use crate::report::{DiagnosticStore, cluster};
 use crate::source::ChangeStream;
 use crate::source::kubernetes::{self, OwnNode};
@@ -16,9 +18,43 @@ use crate::source::kubernetes::{self, OwnNode};
 /// How long handing over the Lease may take when the agent ends.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// An API in which people ask for splits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Api {
+    /// Service Mesh Interface.
+    Smi,
+    /// Istio.
+    Istio,
+    /// The Gateway API.
+    Gateway,
+}
+
+impl Api {
+    /// The group of its kinds.
+    fn group(self) -> &'static str {
+        let kind = match self {
+            Self::Smi => Kind::TRAFFIC_SPLIT,
+            Self::Istio => Kind::VIRTUAL_SERVICE,
+            Self::Gateway => Kind::HTTP_ROUTE,
+        };
+        kind.resource.group
+    }
+}
+
 /// Where objects come from.
 #[derive(Debug, Args)]
 pub(super) struct SourceArgs {
+    /// The APIs whose objects are read; those of others are as if they were not there, and what was
+    /// split for them ends.
+    #[arg(
+        long,
+        env = "SPLITTER_APIS",
+        value_enum,
+        value_delimiter = ',',
+        default_values_t = Api::value_variants().iter().copied()
+    )]
+    apis: Vec<Api>,
+
     /// Directory of Kubernetes manifests to watch, in place of the Kubernetes API: Services,
     /// EndpointSlices and what asks for splits, in YAML or JSON, in any number of files and
     /// subdirectories.
@@ -67,6 +103,9 @@ pub(super) struct Feedback {
 
 impl SourceArgs {
     pub(super) async fn connect(&self) -> anyhow::Result<Source> {
+        let left_out = Api::value_variants().iter();
+        let left_out = left_out.filter(|api| !self.apis.contains(api));
+        kinds::leave_out(left_out.map(|api| api.group()).collect())?;
         Ok(match &self.manifests {
             Some(directory) => Source::Manifests(ChangeStream::manifests(directory)?),
             None => Source::Kubernetes {
