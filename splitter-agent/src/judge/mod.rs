@@ -43,7 +43,7 @@ pub struct Verdict {
     pub diagnostics: Vec<Diagnostic>,
     /// What was taken to be there although the manifests do not have it.
     pub assumed: Assumed,
-    /// The kinds that were given and not read.
+    /// The kinds that were given and not read, or not for splitter.
     pub not_read: Vec<Unread>,
 }
 
@@ -109,15 +109,24 @@ pub fn judge(reading: &Reading, settings: &Settings) -> Verdict {
         !route.content.is_for_splitter() && !diagnostics.iter().any(|it| it.object == object)
     };
     let for_others = reading.snapshot.objects.routes.values();
-    let for_others = for_others.filter(is_for_others).count();
+    let mut not_read = reading.unread.clone();
+    let mut splits = reading.routes.len();
+    for route in for_others.filter(is_for_others) {
+        let kind = UnreadKind {
+            kind: route.kind.name().to_owned(),
+            api_version: route.identity.api_version.clone(),
+        };
+        *not_read.entry(kind).or_default() += 1;
+        splits = splits.saturating_sub(1);
+    }
     Verdict {
         refused: diagnostics
             .iter()
             .any(|diagnostic| diagnostic.severity == Severity::Refused),
-        splits: reading.routes.len().saturating_sub(for_others),
+        splits,
         diagnostics: diagnostics.into_iter().collect(),
         assumed,
-        not_read: unread(&reading.unread),
+        not_read: unread(&not_read),
     }
 }
 

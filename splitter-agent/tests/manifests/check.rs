@@ -240,7 +240,7 @@ fn kinds_that_are_not_read_are_named() {
     assert_eq!(checked.code, Some(3));
     assert!(checked.text.contains("not read: 1 HTTPRoute"));
     assert!(
-        checked.error.contains("no TrafficSplit"),
+        checked.error.contains("no object that asks"),
         "{}",
         checked.error
     );
@@ -316,7 +316,7 @@ fn a_kind_of_another_group_is_not_judged_and_a_slip_is_told() {
             let checked = run(&[&other], arguments);
             assert_eq!(checked.code, Some(3), "{api_version}: {}", checked.text);
             assert!(
-                checked.error.contains("no TrafficSplit"),
+                checked.error.contains("no object that asks"),
                 "{}",
                 checked.error
             );
@@ -479,4 +479,58 @@ fn a_split_of_any_size_is_judged_in_seconds_and_in_a_few_lines() {
         assert!(is_counted || says == "TooManyBackends", "{}", checked.text);
         println!("{says}: {took:?}, {lines} lines");
     }
+}
+
+/// Case: GATEWAY-PARENT-OTHER, GATEWAY-PARENT-GROUP
+#[test]
+fn routes_of_the_gateway_api_are_judged_if_they_are_for_services() {
+    let [web, v1, v2] = shop();
+    let route = |parent: &str, rule: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n\
+             metadata: {{name: canary, namespace: shop}}\n\
+             spec:\n  parentRefs: [{parent}]\n  rules:\n  - {{backendRefs: [{{name: web-v1, port: 80}}, \
+             {{name: web-v2, port: 80}}]{rule}}}\n"
+        )
+    };
+    let service = "{group: \"\", kind: Service, name: web}";
+    let judged = |route: String, strict: bool| {
+        let arguments: &[&str] = if strict { &["--strict"] } else { &[] };
+        run(&[&web, &v1, &v2, &route], arguments)
+    };
+    let good = judged(route(service, ""), true);
+    assert_eq!(good.code, Some(0), "{}", good.text);
+    assert!(good.text.contains("HTTPRoute shop/canary: accepted"));
+
+    let timeouts = ", timeouts: {request: 2ms}";
+    let refused = judged(route(service, timeouts), false);
+    assert_eq!(refused.code, Some(1));
+    let field =
+        "HTTPRoute shop/canary: refused (UnsupportedField): spec.rules[0].timeouts.request: ";
+    assert!(refused.text.contains(field), "{}", refused.text);
+
+    // Its backends are judged although it is refused.
+    let missing = route(service, timeouts).replace("web-v2", "web-v3");
+    let missing = judged(missing, false);
+    assert!(
+        missing.text.contains("Service shop/web-v3 does not exist"),
+        "{}",
+        missing.text
+    );
+
+    let slip = judged(route("{kind: Service, name: web}", ""), false);
+    assert_eq!(slip.code, Some(0), "{}", slip.text);
+    assert!(
+        slip.text
+            .contains("(InvalidParent): spec.parentRefs[0].group: is missing")
+    );
+    assert_eq!(
+        judged(route("{kind: Service, name: web}", ""), true).code,
+        Some(1)
+    );
+
+    let others = judged(route("{name: gate}", timeouts), false);
+    assert_eq!(others.code, Some(3));
+    let unread = "not read: 1 HTTPRoute (gateway.networking.k8s.io/v1)";
+    assert!(others.text.contains(unread), "{}", others.text);
 }
