@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::sync::watch::Receiver;
 
 /// For how long something is waited for that must happen; far longer than it takes.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 /// For how long it is observed that something does not happen.
 pub(crate) const SHORT: Duration = Duration::from_millis(60);
 
