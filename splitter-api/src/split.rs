@@ -58,7 +58,7 @@ impl Split {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Leaf {
     /// Name of the leaf: that of its Service, and what else tells it from the other leaves of the
-    /// root, as in `web`, `web.other-namespace`, `web:8080` and `web@subset`.
+    /// root, as in `web`, `web.other-namespace`, `web:8080` and `web/subset`.
     pub service: String,
     /// Its weight as configured, times the power of ten that makes all weights of the split whole.
     pub weight: u64,
