@@ -39,8 +39,9 @@ pub(crate) fn scope() -> Option<u32> {
     None
 }
 
-/// The scope of the pod whose cgroup this is; `None` if it is not a pod's.
-#[inline(always)]
+/// The scope of the pod whose cgroup this is; `None` if it is not a pod's. A function of its
+/// own, since it would be there for each level.
+#[inline(never)]
 fn scope_of(id: u64) -> Option<u32> {
     for _ in 0..ATTEMPTS {
         if let Some(record) = CLIENTS.get_ptr(&id) {

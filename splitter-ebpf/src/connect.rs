@@ -22,10 +22,10 @@ use crate::{client, count, original_dst, settings};
 /// What connect() returns for a refused connection, negated as the helper wants it.
 const ECONNREFUSED: i32 = 111;
 
-/// How often a lookup is repeated when the record does not confirm it. A repeat is
-/// needed only if an update recycled the element between the lookup and the read of
-/// its value, so two in a row are next to impossible.
-const ATTEMPTS: u32 = 4;
+/// How often a frontend is looked up if the record does not confirm it. The second time is
+/// needed only if the frontend was removed, and its element recycled for another one, between
+/// the lookup and the read of its value; to meet that twice in a row is next to impossible.
+const ATTEMPTS: u32 = 2;
 
 /// Reads one field of a record in a map. The agent may write other slots at any time,
 /// so nothing is assumed about memory that was not read this way.
