@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
-use splitter_agent::objects::Kind;
+use splitter_agent::objects::{Availability, Kind};
 use testbed::fixtures::CuttableProxy;
 use tokio::time::sleep;
 
@@ -24,9 +24,11 @@ pub(crate) fn objects_rule() -> Value {
 }
 
 pub(crate) fn definition_rule() -> Value {
+    let optional = Kind::all().filter(|kind| kind.availability == Availability::Optional);
+    let names: Vec<String> = optional.map(Kind::definition_name).collect();
     json!({
         "apiGroups": ["apiextensions.k8s.io"], "resources": ["customresourcedefinitions"],
-        "resourceNames": ["trafficsplits.split.smi-spec.io"], "verbs": ["list", "watch"],
+        "resourceNames": names, "verbs": ["list", "watch"],
     })
 }
 

@@ -1,7 +1,7 @@
 //! What is there at first, and what happens to it.
 
 use serde_json::{Value, json};
-use splitter_agent::objects::Object;
+use splitter_agent::objects::{Availability, Kind, Object};
 use testbed::fixtures::manifests::{self, endpoint_slice};
 
 use super::audit::Audit;
@@ -125,10 +125,18 @@ async fn a_server_that_cannot_stream_lists_gives_whole_ones_from_its_cache() {
     let (server, observer) = everything(&arguments).await;
     let metrics = observer.metrics();
     assert!(metrics.contains("code=\"422\""), "{metrics}");
-    // That was found out once. Every kind that asked before it was has one such failure.
+    // That was found out once. Every kind that asked before it was has one such failure; the
+    // definition of each optional kind is asked for by itself.
+    let optional = Kind::all().filter(|kind| kind.availability == Availability::Optional);
+    let definitions = optional.count();
     let refused = metrics.lines().filter(|line| line.contains("code=\"422\""));
     for line in refused {
-        assert!(line.ends_with(" 1"), "{metrics}");
+        let count = line.rsplit(' ').next().and_then(|count| count.parse().ok());
+        let most = match line.contains("CustomResourceDefinition") {
+            true => definitions,
+            false => 1,
+        };
+        assert!(count.is_some_and(|count: usize| count <= most), "{metrics}");
     }
     for plural in ["services", "endpointslices", "trafficsplits"] {
         let uris = audit.uris(plural);

@@ -211,8 +211,13 @@ impl Statuses {
         let mut unconfirmed = due.split_off(unconfirmed).into_iter().peekable();
         let mut changed = due.into_iter().peekable();
         let mut actions = Vec::new();
+        let mut has_spare = true;
         while actions.len() < BATCH {
-            let next = self.turns.next(&mut changed, &mut unconfirmed);
+            let next = if has_spare {
+                self.turns.next(&mut changed, &mut unconfirmed)
+            } else {
+                changed.next().map(|entry| (Lane::Changed, entry))
+            };
             let Some((lane, (object, form, entry))) = next else {
                 break;
             };
@@ -227,7 +232,11 @@ impl Statuses {
                 Lane::Unconfirmed => 0.5,
             };
             if !self.bucket.take_spare(now, reserve) {
-                break;
+                if lane == Lane::Changed {
+                    break;
+                }
+                has_spare = false;
+                continue;
             }
             self.turns.took(lane);
             actions.push(Action {
