@@ -47,9 +47,10 @@ pub enum Tier {
 
 /// The test programs of each tier beside those in libraries and binaries, which are `Unit`; by the
 /// package and the name.
-const TESTS: [(Tier, &str, &str); 16] = [
+const TESTS: [(Tier, &str, &str); 17] = [
     (Tier::Unit, "splitter-agent", "apis"),
     (Tier::Unit, "splitter-agent", "manifests"),
+    (Tier::Unit, "splitter-agent", "memory"),
     (Tier::Unit, "splitter-agent", "semantics"),
     (Tier::Unit, "splitter-common", "pick"),
     (Tier::Lab, "splitter-agent", "agent"),

@@ -51,6 +51,7 @@ pub use compiler::{Compiler, Delta, PodNews};
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
 pub use judgement::Judgement;
 pub use knowledge::{Kinds, Knowledge};
+pub(crate) use rules::service_of as destination_service;
 pub use scopes::{Client, Scope};
 pub use shares::shares;
 

@@ -127,7 +127,8 @@ impl DestinationRules {
     }
 }
 
-fn service_of(rule: &DestinationRule, cluster_domain: &str) -> Option<ObjectName> {
+/// The Service that a rule is about, if it is about one.
+pub(crate) fn service_of(rule: &DestinationRule, cluster_domain: &str) -> Option<ObjectName> {
     host::service(&rule.host, &rule.name.namespace, cluster_domain).ok()
 }
 

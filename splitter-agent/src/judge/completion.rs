@@ -1,13 +1,13 @@
 //! What a cluster adds to manifests: cluster IPs of Services, and their EndpointSlices.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::written;
-use crate::compile::{Diagnostics, Settings};
+use crate::compile::{Diagnostics, Settings, destination_service};
 use crate::objects::{
     AddressFamily, Kind, Object, ObjectName, ObjectReference, Objects, SERVICE_NAME, Service,
     ServiceKind,
@@ -65,8 +65,16 @@ pub(super) fn complete(objects: &mut Objects, settings: &Settings) -> Assumed {
         if families.is_empty() || assumed.cluster_ips.contains(&service.name) {
             families.extend([AddressFamily::Ipv4, AddressFamily::Ipv6]);
         }
+        let subsets = subsets(objects, &service.name, settings);
+        for (number, labels) in subsets.iter().enumerate() {
+            if let Some(pod) = written(pod(&service, number, labels)) {
+                objects.insert(pod);
+            }
+        }
         for family in families {
-            if let Some(slice) = written(slice(&service, family, addresses.next(family))) {
+            let number = subsets.len().max(1);
+            let addresses: Vec<IpAddr> = (0..number).map(|_| addresses.next(family)).collect();
+            if let Some(slice) = written(slice(&service, family, &addresses)) {
                 objects.insert(slice);
             }
         }
@@ -142,8 +150,45 @@ fn has_refused_slice(objects: &Objects, namespace: &str) -> bool {
     })
 }
 
-/// An EndpointSlice as the cluster's controller makes it, with one ready endpoint.
-fn slice(service: &Service, family: AddressFamily, address: IpAddr) -> Value {
+/// The labels of the subsets of a Service, each once.
+fn subsets(
+    objects: &Objects,
+    service: &ObjectName,
+    settings: &Settings,
+) -> BTreeSet<BTreeMap<String, String>> {
+    let rules = objects.destination_rules.values();
+    let rules = rules.filter(|rule| {
+        destination_service(rule, &settings.cluster_domain).as_ref() == Some(service)
+    });
+    let subsets = rules.flat_map(|rule| &rule.subsets);
+    subsets.map(|subset| subset.labels.clone()).collect()
+}
+
+/// A Pod of a subset of a Service.
+fn pod(service: &Service, number: usize, labels: &BTreeMap<String, String>) -> Value {
+    let name = pod_name(service, number);
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": service.name.namespace, "labels": labels},
+    })
+}
+
+fn pod_name(service: &Service, number: usize) -> String {
+    format!("{}-assumed-{number}", service.name.name)
+}
+
+/// An EndpointSlice as the cluster's controller makes it, with ready endpoints.
+fn slice(service: &Service, family: AddressFamily, addresses: &[IpAddr]) -> Value {
+    let endpoints: Vec<Value> = addresses
+        .iter()
+        .enumerate()
+        .map(|(number, address)| {
+            json!({
+                "addresses": [address], "conditions": {"ready": true},
+                "targetRef": {"kind": "Pod", "name": pod_name(service, number)},
+            })
+        })
+        .collect();
     let ports: Vec<Value> = service
         .ports
         .iter()
@@ -162,7 +207,7 @@ fn slice(service: &Service, family: AddressFamily, address: IpAddr) -> Value {
         },
         "addressType": family.name(),
         "ports": ports,
-        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+        "endpoints": endpoints,
     })
 }
 

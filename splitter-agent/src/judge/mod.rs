@@ -21,7 +21,9 @@ use crate::route::RouteObject;
 use crate::source::manifests::{Reading, UnreadKind, WrittenRoute};
 
 /// What can be said of a leaf whatever becomes of its split.
-const OF_LEAVES: [&str; 8] = [
+const OF_LEAVES: [&str; 10] = [
+    reason::HOST_NOT_FOUND,
+    reason::SUBSET_NOT_FOUND,
     reason::LEAF_SERVICE_MISSING,
     reason::LEAF_PORT_MISSING,
     reason::NO_LEAF_SERVICE,

@@ -43,7 +43,8 @@ pub struct Pod {
 impl Pod {
     #[allow(clippy::unnecessary_wraps, reason = "the form of every kind")]
     fn read(metadata: Metadata<'_>, _: &Fields) -> Result<Self, FieldError> {
-        Ok(Self::with_name(metadata.name.clone(), metadata.fields))
+        let fields = metadata.fields;
+        Ok(Self::with_name(metadata.name, fields))
     }
 
     /// The Pod of this `metadata`; `None` if it has no name.

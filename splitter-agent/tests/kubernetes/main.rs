@@ -12,4 +12,5 @@ mod knowledge;
 mod listing;
 mod observer;
 mod own_node;
+mod pods;
 mod server;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use kube::Client;
 use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
-use splitter_agent::compile::{Compiler, Knowledge};
+use splitter_agent::compile::{Compiler, Knowledge, PodNews};
 use splitter_agent::objects::{DecodeError, Kind, Object};
 use splitter_agent::plan::Decision;
 use splitter_agent::source::Change;
@@ -28,6 +28,8 @@ pub(crate) struct Observer {
     /// How often it was told that not everything is known.
     pub(crate) partials: usize,
     pub(crate) knowledge: BTreeMap<Kind, Knowledge>,
+    /// What became known of the pods of namespaces.
+    pub(crate) pods: Vec<(String, PodNews)>,
     compiler: Compiler,
     /// Whether connections to anything were ever to be refused.
     pub(crate) has_refused: bool,
@@ -54,6 +56,7 @@ impl Observer {
             completes: 0,
             partials: 0,
             knowledge: BTreeMap::new(),
+            pods: Vec::new(),
             compiler: ignorant(),
             has_refused: false,
         }
@@ -150,6 +153,7 @@ impl Observer {
             Change::Refused(error) => self.compiler.refuse(error.object.clone()),
             Change::Deleted(object) => self.compiler.delete(object),
             Change::Known(kind, knowledge) => self.compiler.know(*kind, *knowledge),
+            Change::Pods(namespace, news) => self.compiler.follow_pods(namespace, *news),
             _ => {}
         }
         self.compiler.compile();
@@ -172,6 +176,13 @@ impl Observer {
                 let before = self.knowledge.insert(kind, knowledge);
                 assert_ne!(before, Some(knowledge), "{kind} is told of once");
             }
+            Change::Pods(namespace, news) => {
+                if news == PodNews::Forgotten {
+                    let prefix = format!("Pod {namespace}/");
+                    self.known.retain(|name, _| !name.starts_with(&prefix));
+                }
+                self.pods.push((namespace, news));
+            }
             Change::Partial => self.partials += 1,
             Change::Complete => {
                 assert!(Kind::followed().all(|kind| self.knowledge.contains_key(&kind)));
@@ -185,7 +196,7 @@ impl Observer {
 /// A compiler that knows that it knows nothing, as an agent has at first.
 fn ignorant() -> Compiler {
     let mut compiler = Compiler::new(splitter_agent::compile::Settings::default());
-    for kind in Kind::followed() {
+    for kind in Kind::known() {
         compiler.know(kind, Knowledge::Incomplete);
     }
     compiler

@@ -534,3 +534,32 @@ fn routes_of_the_gateway_api_are_judged_if_they_are_for_services() {
     let unread = "not read: 1 HTTPRoute (gateway.networking.k8s.io/v1)";
     assert!(others.text.contains(unread), "{}", others.text);
 }
+
+#[test]
+fn istios_objects_are_judged_as_if_the_pods_of_subsets_were_there() {
+    let [web, ..] = shop();
+    let virtual_service = |more: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: web, namespace: \
+             shop}}\nspec:\n  hosts: [web]\n  http:\n  - route:\n    - {{destination: {{host: web, \
+             subset: v1}}, weight: 90}}\n    - {{destination: {{host: web, subset: v2}}, weight: \
+             10}}\n{more}"
+        )
+    };
+    let rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: web, \
+                namespace: shop}\nspec:\n  host: web\n  subsets:\n  - {name: v1, labels: {version: v1}}\n  - \
+                {name: v2, labels: {version: v2}}\n";
+    let checked = check(&[&web, &virtual_service(""), rule]);
+    assert_eq!(checked.code, Some(0), "{}{}", checked.text, checked.error);
+    assert!(
+        checked.text.contains("VirtualService shop/web: accepted"),
+        "{}",
+        checked.text
+    );
+    let checked = check(&[&web, &virtual_service("")]);
+    assert!(checked.text.contains("SubsetNotFound"), "{}", checked.text);
+    let checked = check(&[&web, &virtual_service("    timeout: 0.002s\n"), rule]);
+    assert_eq!(checked.code, Some(1), "{}", checked.text);
+    let expected = "VirtualService shop/web: refused (UnsupportedField): spec.http[0].timeout";
+    assert!(checked.text.contains(expected), "{}", checked.text);
+}

@@ -9,7 +9,8 @@ use splitter_agent::objects::{Kind, Object, ObjectReference, Objects, decode};
 use splitter_agent::plan::{Decision, Frontend, FrontendPlan};
 use splitter_common::layout::Reason;
 
-use crate::fixtures::{read, service, slice_of, split, with};
+use crate::fixtures::{NAMESPACE, read, service, slice_of, split, with};
+use crate::istio::{destination_rule, to, virtual_service};
 use crate::knowledge::Agent;
 
 /// What happens in a cluster and to the feeds of one agent.
@@ -42,7 +43,8 @@ fn object() -> impl Strategy<Value = Value> {
         }
     });
     let endpoint = (1..4u8, any::<bool>()).prop_map(|(number, ready)| {
-        json!({"addresses": [format!("10.0.0.{number}")], "conditions": {"ready": ready}})
+        json!({"addresses": [format!("10.0.0.{number}")], "conditions": {"ready": ready},
+            "targetRef": {"kind": "Pod", "name": format!("p{number}"), "uid": format!("uid-{number}")}})
     });
     let endpoints = proptest::collection::vec(endpoint, 0..3);
     let slices = (leaf_name(), 0..2u8, endpoints).prop_map(|(leaf, number, endpoints)| {
@@ -58,11 +60,37 @@ fn object() -> impl Strategy<Value = Value> {
             .collect();
         split(if second { "b" } else { "a" }, "web", &backends)
     });
-    prop_oneof![3 => services, 4 => slices, 3 => splits]
+    let version = || proptest::sample::select(vec!["v1", "v2"]);
+    let pods = (1..4u8, version()).prop_map(|(number, version)| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("p{number}"),
+            "namespace": NAMESPACE, "uid": format!("uid-{number}"), "labels": {"version": version}}})
+    });
+    let rules = (leaf_name(), version(), 0..2u8, 0..6u8).prop_map(|(host, version, number, form)| {
+        let subsets = json!([{"name": "v1", "labels": {"version": version}}]);
+        let mode = if form == 0 { "SIMPLE" } else { "DISABLE" };
+        destination_rule(
+            &format!("{host}-{number}"),
+            &json!({"host": host, "subsets": subsets, "trafficPolicy": {"tls": {"mode": mode}}}),
+        )
+    });
+    let subset = proptest::sample::select(vec![json!(null), json!("v1"), json!("v1"), json!("v2")]);
+    let weight = proptest::sample::select(vec![0, 1, 2]);
+    let route = proptest::collection::vec((leaf_name(), subset, weight), 1..4);
+    let virtual_services = (any::<bool>(), route).prop_map(|(second, route)| {
+        let route: Vec<Value> = route
+            .into_iter()
+            .map(|(leaf, subset, weight)| to(leaf, subset, weight))
+            .collect();
+        let spec = json!({"hosts": ["web"], "http": [{"route": route}]});
+        virtual_service(if second { "b" } else { "a" }, &spec)
+    });
+    prop_oneof![
+        3 => services, 4 => slices, 2 => splits, 3 => pods, 3 => rules, 3 => virtual_services,
+    ]
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let kind = || proptest::sample::select(Kind::followed().collect::<Vec<_>>());
+    let kind = || proptest::sample::select(Kind::known().collect::<Vec<_>>());
     prop_oneof![
         8 => object().prop_map(Event::Put),
         3 => object().prop_map(Event::Remove),
@@ -192,7 +220,7 @@ impl Scene {
         if self.past.is_empty() {
             self.remember();
         }
-        if self.followed.len() == Kind::followed().count() {
+        if self.followed.len() == Kind::known().count() {
             let now = read(self.told.values().cloned());
             if self.told == self.truth {
                 self.past = vec![now.clone()];
@@ -204,7 +232,9 @@ impl Scene {
         }
         for (frontend, split) in &self.agent.programmed {
             let mut left_out = split.leaves.iter().filter(|leaf| {
-                split.decision == Decision::Split && leaf.weight > 0 && leaf.share == 0
+                split.decision == Decision::Split
+                    && leaf.weight > 0
+                    && (leaf.share == 0 || leaf.endpoints.is_empty())
             });
             prop_assert!(
                 left_out.all(
@@ -242,11 +272,21 @@ impl Scene {
         leaves: &[(&str, u64)],
         is_so: impl Fn(Decision) -> bool,
     ) -> bool {
-        let backends = leaves.iter().map(|(leaf, weight)| (*leaf, json!(weight)));
-        let backends: Vec<_> = backends.collect();
-        let alone = decode(split("alone", &of.root.name, &backends))
-            .unwrap()
-            .unwrap();
+        let alone = if of.origin.kind == Kind::VIRTUAL_SERVICE.name() {
+            let route: Vec<Value> = leaves
+                .iter()
+                .map(|(leaf, weight)| match leaf.split_once('/') {
+                    Some((leaf, subset)) => to(leaf, subset, *weight),
+                    None => to(leaf, Value::Null, *weight),
+                })
+                .collect();
+            let spec = json!({"hosts": [of.root.name], "http": [{"route": route}]});
+            virtual_service("alone", &spec)
+        } else {
+            let backends = leaves.iter().map(|(leaf, weight)| (*leaf, json!(weight)));
+            split("alone", &of.root.name, &backends.collect::<Vec<_>>())
+        };
+        let alone = decode(alone).unwrap().unwrap();
         self.past.iter().any(|objects| {
             let mut objects = objects.clone();
             objects.routes.clear();
@@ -267,7 +307,7 @@ proptest! {
     fn nothing_is_refused_or_left_out_for_want_of_what_was_not_told(
         start in proptest::collection::vec(object(), 0..12),
         events in proptest::collection::vec(event(), 0..40),
-        end in Just(Kind::followed().collect::<Vec<_>>()).prop_shuffle(),
+        end in Just(Kind::known().collect::<Vec<_>>()).prop_shuffle(),
     ) {
         let mut scene = Scene::new();
         for value in start {

@@ -456,7 +456,6 @@ fn what_cannot_be_read_is_refused_with_its_field() {
         (json!(7), "spec"),
         (json!({"hosts": 7}), "spec.hosts"),
         (json!({"hosts": [7]}), "spec.hosts[0]"),
-        (json!({}), "spec.hosts"),
     ] {
         let outcome = bookinfo([virtual_service("it", &spec)]);
         let told = said(&outcome);
@@ -466,6 +465,18 @@ fn what_cannot_be_read_is_refused_with_its_field() {
             "{spec}"
         );
     }
+}
+
+/// Case: ISTIO-DELEGATE
+#[test]
+fn a_delegate_is_not_used_and_splits_nothing_by_itself() {
+    let rule = json!({"http": [{"route": route("v1")}]});
+    let outcome = bookinfo([virtual_service("it", &rule)]);
+    assert_eq!(
+        said(&outcome),
+        [(Severity::Inactive, "InvalidRoot", "spec.hosts")]
+    );
+    assert_eq!(outcome.at(REVIEWS), None);
 }
 
 /// Case: ISTIO-FIELD-UNKNOWN

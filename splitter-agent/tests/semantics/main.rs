@@ -10,6 +10,7 @@ mod gateway;
 mod interleavings;
 mod istio;
 mod istio_fields;
+mod istio_fuzz;
 mod istio_pods;
 mod istio_rules;
 mod knowledge;

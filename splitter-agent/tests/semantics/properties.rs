@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use splitter_agent::compile::{Compiled, Compiler, Settings, Severity, compile};
-use splitter_agent::objects::{Objects, decode};
+use splitter_agent::objects::{Kind, ObjectReference, Objects, decode};
 use splitter_agent::plan::Decision;
 use splitter_common::layout::{LeafState, Protocol};
 
@@ -74,17 +74,19 @@ fn slice() -> impl Strategy<Value = Value> {
         "10.0.0.1", "10.0.0.2", "fd01::1", "fd01::2", "0.0.0.0", "name",
     ]);
     let condition = || proptest::option::of(any::<bool>());
+    let pod = proptest::option::of(proptest::sample::select(vec!["p1", "p2", "p3"]));
     let endpoint = (
-        proptest::collection::vec(address, 0..3),
+        (proptest::collection::vec(address, 0..3), pod),
         (condition(), condition(), condition()),
         place(&["n1", "n2"]),
         place(&["n1", "n2"]),
         place(&["a", "b"]),
     )
         .prop_map(
-            |(addresses, (ready, serving, terminating), node, for_node, zone)| {
+            |((addresses, pod), (ready, serving, terminating), node, for_node, zone)| {
                 let hints = |name: Option<&str>| name.map(|name| json!([{ "name": name }]));
-                json!({"addresses": addresses, "nodeName": node, "conditions":
+                let target = pod.map(|pod| json!({"kind": "Pod", "name": pod, "uid": pod}));
+                json!({"addresses": addresses, "nodeName": node, "targetRef": target, "conditions":
                 {"ready": ready, "serving": serving, "terminating": terminating},
                 "hints": {"forNodes": hints(for_node), "forZones": hints(zone)}})
             },
@@ -151,11 +153,143 @@ fn split() -> impl Strategy<Value = Value> {
     )
 }
 
+fn pod() -> impl Strategy<Value = Value> {
+    let name = proptest::sample::select(vec!["p1", "p2", "p3"]);
+    let version = proptest::sample::select(vec![None, Some("v1"), Some("v2")]);
+    let uid = proptest::option::weighted(0.8, Just(()));
+    (name, version, uid).prop_map(|(name, version, uid)| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name,
+            "uid": uid.map(|()| name), "labels": {"app": "web", "version": version}}})
+    })
+}
+
+fn created() -> impl Strategy<Value = Option<&'static str>> {
+    proptest::sample::select(vec![
+        None,
+        Some("2026-01-01T00:00:00Z"),
+        Some("2026-01-02T00:00:00Z"),
+        Some("soon"),
+    ])
+}
+
+fn host() -> impl Strategy<Value = String> {
+    prop_oneof![
+        6 => name().prop_map(str::to_owned),
+        3 => name().prop_map(|name| format!("{name}.shop.svc.cluster.local")),
+        1 => name().prop_map(|name| format!("{name}.default.svc.cluster.local")),
+        1 => name().prop_map(|name| format!("{name}.shop")),
+        1 => proptest::sample::select(vec!["*", "*.shop.svc.cluster.local"]).prop_map(str::to_owned),
+    ]
+}
+
+fn subset_name() -> impl Strategy<Value = Option<&'static str>> {
+    proptest::sample::select(vec![None, Some("v1"), Some("v2"), Some("all")])
+}
+
+fn destination_rule() -> impl Strategy<Value = Value> {
+    let policy = || {
+        let policies = vec![
+            json!(null),
+            json!(null),
+            json!({"tls": {"mode": "SIMPLE"}}),
+            json!({"tls": {"mode": "DISABLE"}}),
+            json!({"loadBalancer": {"simple": "RANDOM"}, "connectionPool": {}}),
+            json!({"portLevelSettings": [{"port": {"number": 80}, "tls": {"mode": "SIMPLE"}}]}),
+            json!(7),
+        ];
+        proptest::sample::select(policies)
+    };
+    let version = proptest::sample::select(vec![
+        json!({}),
+        json!({"version": "v1"}),
+        json!({"version": "v2", "app": "web"}),
+        json!(7),
+    ]);
+    let subset = (subset_name(), version, policy()).prop_map(
+        |(name, labels, policy)| json!({"name": name, "labels": labels, "trafficPolicy": policy}),
+    );
+    let subsets = proptest::collection::vec(subset, 0..4);
+    let selector = proptest::sample::select(vec![
+        json!(null),
+        json!(null),
+        json!({"matchLabels": {"app": "x"}}),
+    ]);
+    let name = proptest::sample::select(vec!["r1", "r2", "r3"]);
+    (name, host(), subsets, (policy(), selector, created())).prop_map(
+        |(name, host, subsets, (policy, selector, created))| {
+            json!({
+                "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule",
+                "metadata": {"name": name, "uid": name, "creationTimestamp": created},
+                "spec": {"host": host, "subsets": subsets, "trafficPolicy": policy,
+                    "workloadSelector": selector},
+            })
+        },
+    )
+}
+
+fn virtual_service() -> impl Strategy<Value = Value> {
+    let weight =
+        proptest::sample::select(vec![json!(null), json!(0), json!(1), json!(9), json!(-1)]);
+    let port = proptest::sample::select(vec![json!(null), json!(null), json!({"number": 81})]);
+    let destination = (host(), subset_name(), port, weight).prop_map(|(host, subset, port, weight)| {
+        json!({"destination": {"host": host, "subset": subset, "port": port}, "weight": weight})
+    });
+    let block = proptest::sample::select(vec![
+        json!({}),
+        json!({"port": 80}),
+        json!({"sourceLabels": {"team": "a"}}),
+        json!({"sourceNamespace": "shop"}),
+        json!({"port": 81, "sourceNamespace": "default"}),
+        json!({"gateways": ["x"]}),
+        json!({"uri": {"prefix": "/a"}}),
+    ]);
+    let extra = proptest::sample::select(vec![
+        json!({}),
+        json!({}),
+        json!({}),
+        json!({}),
+        json!({"timeout": "1s"}),
+        json!({"fault": {"abort": {"percentage": {"value": 1}}}}),
+    ]);
+    let blocks = proptest::collection::vec(block, 0..3);
+    let rule = (blocks, proptest::collection::vec(destination, 0..4), extra)
+        .prop_map(|(blocks, route, extra)| with(json!({"match": blocks, "route": route}), &extra))
+        .boxed();
+    let http = proptest::collection::vec(rule.clone(), 0..3);
+    let tcp = proptest::collection::vec(rule, 0..2);
+    let gateways = proptest::sample::select(vec![json!(null), json!(["mesh"]), json!(["x"])]);
+    let export = proptest::sample::select(vec![json!(null), json!(["*"]), json!(["."])]);
+    let ignore = proptest::sample::select(vec![None, Some("ignore")]);
+    let name = proptest::sample::select(vec!["a", "b", "c"]);
+    let hosts = proptest::collection::vec(host(), 0..3);
+    (
+        name,
+        hosts,
+        http,
+        tcp,
+        (gateways, export, ignore, created()),
+    )
+        .prop_map(
+            |(name, hosts, http, tcp, (gateways, export, ignore, created))| {
+                json!({
+                    "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+                    "metadata": {"name": name, "creationTimestamp": created,
+                        "annotations": {"splitter.dev/unsupported": ignore}},
+                    "spec": {"hosts": hosts, "http": http, "tcp": tcp, "gateways": gateways,
+                        "exportTo": export},
+                })
+            },
+        )
+}
+
 fn values() -> impl Strategy<Value = Vec<Value>> {
     let value = prop_oneof![
         3 => namespaced(service()),
         3 => namespaced(slice()),
         2 => namespaced(split()),
+        2 => namespaced(virtual_service()),
+        2 => namespaced(destination_rule()),
+        2 => namespaced(pod()),
         1 => node(),
     ];
     proptest::collection::vec(value, 0..24)
@@ -203,6 +337,9 @@ fn history() -> impl Strategy<Value = Vec<(Step, Value, bool)>> {
         3 => namespaced(service()),
         3 => namespaced(slice()),
         3 => namespaced(split()),
+        3 => namespaced(virtual_service()),
+        2 => namespaced(destination_rule()),
+        2 => namespaced(pod()),
         1 => node(),
     ];
     proptest::collection::vec((step, value, any::<bool>()), 0..40)
@@ -248,6 +385,12 @@ proptest! {
                 let found = compiler.diagnostics(object);
                 prop_assert!(found.iter().map(|found| &**found).eq(said));
             }
+            for rule in objects.destination_rules.values() {
+                let reference = ObjectReference::new(Kind::DESTINATION_RULE, rule.name.clone());
+                let said = expected.diagnostics.iter().filter(|said| said.object == reference);
+                let found = compiler.diagnostics(&reference);
+                prop_assert!(found.iter().map(|found| &**found).eq(said));
+            }
             for frontend in before.frontends.keys().chain(expected.plan.frontends.keys()) {
                 let is_other =
                     before.frontends.get(frontend) != expected.plan.frontends.get(frontend);
@@ -266,11 +409,15 @@ proptest! {
                 prop_assert!(names.insert(&leaf.service), "each leaf once");
                 total += u64::from(leaf.share);
                 let takes_share = matches!(leaf.state, LeafState::Ready | LeafState::Terminating);
-                prop_assert_eq!(
-                    leaf.share > 0,
-                    takes_share && split.decision == Decision::Split
-                );
-                prop_assert!(leaf.share == 0 || !leaf.endpoints.is_empty());
+                let is_split = split.decision == Decision::Split;
+                if split.origin.kind == Kind::TRAFFIC_SPLIT.name() {
+                    prop_assert_eq!(leaf.share > 0, takes_share && is_split);
+                    prop_assert!(leaf.share == 0 || !leaf.endpoints.is_empty());
+                } else {
+                    // Its share is refused if it cannot take it.
+                    prop_assert_eq!(leaf.share > 0, is_split && leaf.weight > 0);
+                    prop_assert_eq!(takes_share, !leaf.endpoints.is_empty() && leaf.weight > 0);
+                }
                 prop_assert!(leaf.endpoints.is_sorted());
                 for endpoint in &leaf.endpoints {
                     prop_assert_eq!(endpoint.is_ipv4(), frontend.address.is_ipv4());

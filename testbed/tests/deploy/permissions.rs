@@ -1,14 +1,14 @@
 //! That the API server takes every manifest, and what it lets the agent do.
 
 use testbed::fixtures::ApiServer;
-use testbed::fixtures::definitions::GATEWAY_ROUTES;
+use testbed::fixtures::definitions::{GATEWAY_ROUTES, ISTIO_KINDS};
 
 use super::kustomization::Kustomization;
 
 const AGENT: &str = "system:serviceaccount:splitter-system:splitter-agent";
 
 /// What the agent may do: verb, resource, and flags that say where.
-const ALLOWED: [(&str, &str, &[&str]); 18] = [
+const ALLOWED: [(&str, &str, &[&str]); 29] = [
     ("get", "nodes/any", &[]),
     ("list", "services", &["--all-namespaces"]),
     ("watch", "services", &["--all-namespaces"]),
@@ -40,6 +40,37 @@ const ALLOWED: [(&str, &str, &[&str]); 18] = [
     ("get", "crd/trafficsplits.split.smi-spec.io", &[]),
     ("list", "crd/trafficsplits.split.smi-spec.io", &[]),
     ("watch", "crd/trafficsplits.split.smi-spec.io", &[]),
+    ("list", "pods", &["--all-namespaces"]),
+    ("watch", "pods", &["--all-namespaces"]),
+    (
+        "list",
+        "virtualservices.networking.istio.io",
+        &["--all-namespaces"],
+    ),
+    (
+        "watch",
+        "virtualservices.networking.istio.io",
+        &["--all-namespaces"],
+    ),
+    (
+        "patch",
+        "virtualservices.networking.istio.io",
+        &["--subresource=status", "--namespace=default"],
+    ),
+    (
+        "list",
+        "destinationrules.networking.istio.io",
+        &["--all-namespaces"],
+    ),
+    (
+        "watch",
+        "destinationrules.networking.istio.io",
+        &["--all-namespaces"],
+    ),
+    ("get", "crd/virtualservices.networking.istio.io", &[]),
+    ("watch", "crd/virtualservices.networking.istio.io", &[]),
+    ("get", "crd/destinationrules.networking.istio.io", &[]),
+    ("watch", "crd/destinationrules.networking.istio.io", &[]),
     ("create", "events.events.k8s.io", &["--namespace=default"]),
     ("patch", "events.events.k8s.io", &["--namespace=default"]),
     (
@@ -63,7 +94,7 @@ const ALLOWED: [(&str, &str, &[&str]); 18] = [
 ];
 
 /// What it may not, of what others grant or what is close to the above.
-const FORBIDDEN: [(&str, &str, &[&str]); 17] = [
+const FORBIDDEN: [(&str, &str, &[&str]); 20] = [
     (
         "patch",
         "leases.coordination.k8s.io/splitter-agent",
@@ -88,7 +119,8 @@ const FORBIDDEN: [(&str, &str, &[&str]); 17] = [
     ),
     ("list", "crd", &[]),
     ("patch", "crd/trafficsplits.split.smi-spec.io", &[]),
-    ("list", "pods", &["--namespace=splitter-system"]),
+    ("get", "pods", &["--namespace=splitter-system"]),
+    ("get", "pods/log", &["--namespace=splitter-system"]),
     ("list", "secrets", &["--namespace=splitter-system"]),
     ("list", "configmaps", &["--namespace=splitter-system"]),
     ("list", "nodes", &[]),
@@ -105,12 +137,26 @@ const FORBIDDEN: [(&str, &str, &[&str]); 17] = [
         &["--namespace=kube-system"],
     ),
     ("create", "pods", &["--namespace=splitter-system"]),
+    (
+        "patch",
+        "virtualservices.networking.istio.io",
+        &["--namespace=default"],
+    ),
+    (
+        "patch",
+        "destinationrules.networking.istio.io",
+        &["--namespace=default"],
+    ),
 ];
 
 #[test]
 fn the_agent_may_do_what_it_does_and_nothing_more() {
     let server = ApiServer::start();
     server.create_crd();
+    for kind in ISTIO_KINDS {
+        server.apply(&kind.definition().to_string());
+        server.wait_for(&["get", &format!("{}.{}", kind.plural, kind.group)]);
+    }
     server.succeed(&["apply", "-k", "deploy/"], "");
     // Again, over what is there.
     for component in ["admission", "capabilities", "gke", "uninstall"] {

@@ -137,9 +137,10 @@ impl<'a> Translator<'a> {
             self.refuse(diagnostics, refusal.reason, &*refusal.field, message);
         }
         if self.service.refusals.is_empty() && self.service.hosts.is_empty() {
-            let message = "is empty; write the name of a Service";
-            self.refuse(diagnostics, reason::INVALID_ROOT, "spec.hosts", message);
-            return true;
+            let message = "is empty, so only another VirtualService could use this one, as a delegate, \
+                           which splitter does not do; write the name of a Service";
+            let (severity, reason) = (Severity::Inactive, reason::INVALID_ROOT);
+            self.emit(diagnostics, severity, reason, "spec.hosts", message);
         }
         !self.service.refusals.is_empty()
     }
