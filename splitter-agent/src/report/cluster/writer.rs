@@ -99,8 +99,9 @@ impl Writer {
         loop {
             self.look();
             if self.is_leader() {
-                self.write_events().await;
+                // Tools wait for statuses, people for Events.
                 self.write_statuses().await;
+                self.write_events().await;
                 tokio::time::sleep(TICK).await;
             } else {
                 self.wait().await;
@@ -269,7 +270,9 @@ impl Writer {
     /// Writes statuses, for a while: what is read is written at once, and Events wait meanwhile.
     async fn write_statuses(&mut self) {
         let end = Instant::now() + TICK * 2;
-        while Instant::now() < end && self.write_some_statuses().await {}
+        while Instant::now() < end && self.write_some_statuses().await {
+            self.look();
+        }
     }
 
     /// Takes the next steps; whether there were any.
