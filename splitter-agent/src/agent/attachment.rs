@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::causes::with_causes;
 use crate::datapath::{
     Choice, Fallback, Hierarchy, Neighbour, OwnPlace, PinDirectory, PreflightError, Programs,
-    cgroup_id, choose, is_cgroup, neighbours, on_node, outermost, path_to_root,
+    cgroup_id, choose, holder_of_pods, is_cgroup, neighbours, on_node, outermost, path_to_root,
 };
 use crate::report::{AgentState, AttachmentPlace, Places};
 
@@ -123,9 +123,16 @@ impl Attachment {
         self.has_taken_over
     }
 
-    /// The groups that hold pods, by paths as they are seen here.
-    pub(super) fn places(&self) -> impl Iterator<Item = PathBuf> {
-        self.places.places.iter().map(|place| place.cgroup.clone())
+    /// The groups that hold pods, by paths as they are seen here: also where the programs are on
+    /// a group above them.
+    pub(super) fn holders_of_pods(&self) -> BTreeSet<PathBuf> {
+        let mut holders: BTreeSet<PathBuf> = self.asked.iter().cloned().collect();
+        if let Some(hierarchy) = &self.hierarchy {
+            let seen = hierarchy.survey(self.own.group.as_deref());
+            let found = seen.keys().filter_map(|path| holder_of_pods(path));
+            holders.extend(found.map(|path| join(hierarchy.root(), &path)));
+        }
+        holders
     }
 
     /// Where the programs should be now, by paths as they are seen here.

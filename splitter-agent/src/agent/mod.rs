@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Instant;
 
+use splitter_common::layout::ClientScope;
+
 use crate::causes::with_causes;
 use crate::compile::{Compiler, Delta, Kinds, Knowledge, PodNews, Settings};
 use crate::datapath::{LoadError, PinDirectory, PodGroup, Programs, PublishSummary, Publisher};
@@ -128,6 +130,7 @@ impl Agent {
         let Some(completeness) = self.completeness else {
             // The objects of a large cluster arrive in many parts before anything may be published.
             self.unpublished.append(&mut delta.objects);
+            self.clients.set_scopes(delta.clients);
             return Ok(());
         };
         delta.objects.append(&mut self.unpublished);
@@ -145,14 +148,22 @@ impl Agent {
     /// Brings the maps to what changed: first the splits of every scope of clients, then which pod is
     /// in which scope, and only then are the scopes that no pod is in any more given up.
     fn publish_delta(&mut self, mut delta: Delta, start: Instant) {
-        let mut summary = self.publish(&delta.frontends);
+        // Scopes from before a restart go by themselves, once the node's pods are known.
+        let plan = &self.compiler.plan().frontends;
+        let is_given_up = |frontend: &Frontend| {
+            frontend.clients != ClientScope::EVERYONE && !plan.contains_key(frontend)
+        };
+        let (mut given_up, kept): (BTreeSet<Frontend>, BTreeSet<Frontend>) =
+            delta.frontends.iter().partition(|it| is_given_up(it));
+        let mut summary = self.publish(&kept);
         self.clients.set_scopes(std::mem::take(&mut delta.clients));
         self.clients.publish(&mut self.publisher);
         self.compiler.retire_scopes();
         let retired = self.compiler.compile();
-        if !retired.frontends.is_empty() {
-            summary.append(self.publish(&retired.frontends));
-            delta.frontends.extend(retired.frontends);
+        delta.frontends.extend(retired.frontends.iter().copied());
+        given_up.extend(retired.frontends);
+        if !given_up.is_empty() {
+            summary.append(self.publish(&given_up));
         }
         delta.objects.extend(retired.objects);
         self.name_scopes();
@@ -172,9 +183,10 @@ impl Agent {
         }
     }
 
-    /// The cgroups that hold this node's pods, as they are seen here.
-    pub fn places(&self) -> impl Iterator<Item = PathBuf> {
-        self.attachment.places()
+    /// The cgroups right below which this node's pods are, as they are seen here.
+    #[must_use]
+    pub fn holders_of_pods(&self) -> BTreeSet<PathBuf> {
+        self.attachment.holders_of_pods()
     }
 
     /// These pods have cgroups on the node.

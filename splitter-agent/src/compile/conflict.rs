@@ -124,16 +124,14 @@ impl FrontendClaims {
 }
 
 /// Sorts the claims on one root: of those that are about a connection, the first counts. One that
-/// was refused counts only if there are no others; a consumer's comes before one for other clients,
-/// and that before one for everyone; then the most senior one.
+/// was refused counts only if there are no others; a consumer's comes before all others; then the
+/// most senior one. So an object comes before another one as a whole, whoever its claims are for,
+/// and its status can say so.
 pub(super) fn rank(claims: &mut [&Claim]) {
     let rank = |claim: &Claim| {
-        let for_clients = match &claim.clients {
-            Clients::Some(selector) if selector.is_consumer => 0,
-            Clients::Some(_) => 1,
-            Clients::Everyone => 2,
-        };
-        (claim.split.is_none(), for_clients)
+        let selector = claim.clients.selector();
+        let is_consumer = selector.is_some_and(|selector| selector.is_consumer);
+        (claim.split.is_none(), !is_consumer)
     };
     // Stable, so that the claims of one object keep its order.
     claims.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.by_seniority(b)));
@@ -195,9 +193,14 @@ pub(super) fn owned(
         for (id, scope) in &scopes {
             let for_scope = ranked.iter().position(|claim| {
                 let selector = claim.clients.selector();
-                selector.is_some_and(|selector| scope.contains(selector))
+                selector.is_none_or(|selector| scope.contains(selector))
                     && claim.split.is_some()
                     && is_about(claim)
+            });
+            // What is the same for everyone needs no entry of its own.
+            let for_scope = for_scope.filter(|owner| {
+                let owner = ranked.get(*owner);
+                owner.is_some_and(|claim| claim.clients != Clients::Everyone)
             });
             let clients = *id;
             give(
@@ -307,10 +310,12 @@ pub(super) fn emit_elder(ranked: &[&Claim], index: usize, diagnostics: &mut Diag
     let Some(winner) = before.iter().find(covers) else {
         return false;
     };
-    if winner.origin != claim.origin {
-        let what = format!("Service {} is", claim.root);
-        emit_loss(claim, winner, &what, diagnostics);
+    // Why the root has no frontends is said of each parent of one object.
+    if winner.origin == claim.origin {
+        return false;
     }
+    let what = format!("Service {} is", claim.root);
+    emit_loss(claim, winner, &what, diagnostics);
     true
 }
 

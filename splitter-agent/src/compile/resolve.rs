@@ -1,5 +1,6 @@
 //! From the neutral form, Services and EndpointSlices to a plan.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -16,7 +17,7 @@ use super::{notes, rules, slices, waiting};
 use crate::objects::{AppProtocol, Kind, ObjectName, Service, ServiceKind, ServicePort};
 use crate::plan::{Decision, Frontend, FrontendPlan};
 use crate::reason;
-use crate::route::{Claim, Clients, Split};
+use crate::route::{Claim, Clients, Destinations, Split};
 
 /// What becomes of a root's frontends.
 #[derive(Debug, Default)]
@@ -79,6 +80,10 @@ pub(super) fn resolve<'a>(
             return resolved;
         }
     };
+    let possible = without_impossible(store, service, claims, diagnostics);
+    let mut ranked: Vec<&Claim> = possible.iter().map(|claim| &**claim).collect();
+    conflict::rank(&mut ranked);
+    let claims = ranked.as_slice();
     let owned = conflict::owned(scopes, service, claims);
     for (index, (claim, owned)) in claims.iter().zip(owned).enumerate() {
         match &claim.split {
@@ -367,6 +372,38 @@ struct Place<'a> {
     owned: BTreeSet<Frontend>,
 }
 
+/// The claims, of which those are refused whose object asks for what cannot be done, in one of them
+/// or another: it is not half applied.
+fn without_impossible<'a>(
+    store: &Store,
+    service: &Service,
+    claims: &[&'a Claim],
+    diagnostics: &mut Diagnostics,
+) -> Vec<Cow<'a, Claim>> {
+    let mut impossible = BTreeSet::new();
+    for (index, claim) in claims.iter().enumerate() {
+        if let Some(split) = &claim.split
+            && split.destinations == Destinations::Hosts
+        {
+            let kept = conflict::kept(service, claims, index);
+            if is_impossible(store, claim, split, &kept, diagnostics) {
+                impossible.insert(&claim.origin);
+            }
+        }
+    }
+    let refused = |claim: &'a Claim| Claim {
+        split: None,
+        ..claim.clone()
+    };
+    claims
+        .iter()
+        .map(|claim| match impossible.contains(&claim.origin) {
+            true => Cow::Owned(refused(claim)),
+            false => Cow::Borrowed(*claim),
+        })
+        .collect()
+}
+
 /// Whether a policy for a leaf asks for what cannot be done to its connections; says so.
 fn is_impossible(
     store: &Store,
@@ -419,12 +456,6 @@ fn place_split<'a>(
     let Some(service) = store.service(&claim.root) else {
         return;
     };
-    if is_impossible(store, claim, split, &kept, diagnostics) {
-        for frontend in owned.into_iter().filter(|own| winner(own).is_none()) {
-            place_refused(store, claim, frontend, resolved);
-        }
-        return;
-    }
     notes::emit_service_notes(store, claim, split, service, diagnostics);
     let mut findings = Findings::new(service);
     for frontend in kept {

@@ -30,7 +30,7 @@ pub use load::{
 pub use maps::MapsError;
 pub use neighbours::{Blocker, Effect, Neighbour, neighbours};
 pub use places::{Choice, Fallback};
-pub(crate) use places::{choose, outermost};
+pub(crate) use places::{choose, holder_of_pods, outermost};
 pub use pod_groups::PodGroups;
 pub use publish::{
     Capacity, Change, ClientError, FrontendError, InstalledFrontend, PodGroup, PublishError,

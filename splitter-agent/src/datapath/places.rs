@@ -164,6 +164,15 @@ fn holder(path: &Path) -> Option<PathBuf> {
     }
 }
 
+/// The group that holds pods, if this is one, or that of a pod.
+pub(crate) fn holder_of_pods(path: &Path) -> Option<PathBuf> {
+    if is_kubepods(path) {
+        Some(path.to_owned())
+    } else {
+        holder(path)
+    }
+}
+
 /// Whether a group is one that the kubelet keeps all pods in.
 fn is_kubepods(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str());

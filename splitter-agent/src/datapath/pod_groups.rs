@@ -5,6 +5,7 @@
 //! at once is known before it connects.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -79,13 +80,8 @@ impl PodGroups {
     pub fn read(&mut self) -> bool {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = Reader::new(&self.descriptor, &mut buffer);
-        loop {
-            match reader.next() {
-                // Which group it was is not asked: a name that came may be gone again.
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(_) => break,
-            }
-        }
+        // Which group it was is not asked: a name that came may be gone again.
+        while let Ok(_) | Err(Errno::INTR) = reader.next() {}
         self.look()
     }
 
@@ -101,7 +97,23 @@ impl PodGroups {
         let mut found = BTreeMap::new();
         let mut paths = BTreeMap::new();
         for holder in &holders {
-            for name in names(holder) {
+            let names = match groups_in(holder) {
+                Ok(names) => names,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => {
+                    // What cannot be looked at is not gone.
+                    tracing::debug!(%error, cgroup = %holder.display(), "cannot list pods' cgroups");
+                    let known = self.paths.iter();
+                    for (path, group) in known.filter(|(path, _)| path.parent() == Some(holder)) {
+                        if let Some(uid) = self.found.get(group) {
+                            found.insert(*group, uid.clone());
+                            paths.insert(path.clone(), *group);
+                        }
+                    }
+                    continue;
+                }
+            };
+            for name in names {
                 let Some(uid) = places::uid_of(&name) else {
                     continue;
                 };
@@ -171,6 +183,20 @@ impl AsRawFd for PodGroups {
     fn as_raw_fd(&self) -> RawFd {
         self.descriptor.as_raw_fd()
     }
+}
+
+/// The names of the groups right below one.
+fn groups_in(holder: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(holder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir()
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 /// Whether a group is one of the kubelet's by quality of service: `burstable`, or

@@ -41,7 +41,11 @@ pub struct Pod {
 }
 
 impl Pod {
-    #[allow(clippy::unnecessary_wraps, reason = "the form of every kind")]
+    #[allow(
+        clippy::unnecessary_wraps,
+        clippy::needless_pass_by_value,
+        reason = "the form of every kind"
+    )]
     fn read(metadata: Metadata<'_>, _: &Fields) -> Result<Self, FieldError> {
         let fields = metadata.fields;
         Ok(Self::with_name(metadata.name, fields))

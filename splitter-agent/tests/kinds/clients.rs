@@ -121,13 +121,13 @@ fn a_claim_for_some_clients_leaves_all_others_alone() {
 
 /// Case: CLIENTS-ORDER
 #[test]
-fn a_consumer_comes_before_labels_and_those_before_everyone() {
+fn a_consumer_comes_before_the_first_object_and_its_rules_in_their_order() {
     let mut node = Node::new();
     let labelled = json!({"labels": {"app": "shop"}});
     let consumer = json!({"namespaces": ["team-a"], "consumer": true});
-    // By name the first would come first.
-    node.apply(canary_route("a", &json!([web(10, &Value::Null)])));
-    node.apply(canary_route("b", &json!([web(20, &labelled)])));
+    let rules = json!([web(20, &labelled), web(10, &Value::Null)]);
+    node.apply(canary_route("a", &rules));
+    node.apply(canary_route("b", &json!([web(40, &labelled)])));
     node.apply(canary_route("c", &json!([web(30, &consumer)])));
     node.put("nobody", client("team-b", &[("app", "other")]));
     node.put("labelled", client("team-b", &[("app", "shop")]));
@@ -136,10 +136,15 @@ fn a_consumer_comes_before_labels_and_those_before_everyone() {
     assert_eq!(node.canary(WEB, "nobody"), Some(10));
     assert_eq!(node.canary(WEB, "labelled"), Some(20));
     assert_eq!(node.canary(WEB, "both"), Some(30));
-    for name in ["a", "b", "c"] {
+    // As a whole one object comes before another, also for the clients that the other one names.
+    for (name, reason) in [
+        ("a", reason::ACCEPTED),
+        ("b", reason::ROOT_TAKEN),
+        ("c", reason::ACCEPTED),
+    ] {
         let object = ObjectReference::new(CANARY_ROUTE, ObjectName::new(NAMESPACE, name));
         let told = node.compiler.diagnostics(&object);
-        assert_eq!(told[0].reason, reason::ACCEPTED, "{name}: {told:?}");
+        assert_eq!(told[0].reason, reason, "{name}: {told:?}");
     }
 }
 

@@ -284,7 +284,7 @@ fn a_virtual_service_for_gateways_alone_splits_nothing_and_says_so() {
         let outcome = bookinfo([virtual_service("reviews", &spec)]);
         let told = said(&outcome);
         assert!(
-            told.contains(&(Severity::Note, "NotMeshBound", "spec.gateways")),
+            told.contains(&(Severity::Inactive, "NotMeshBound", "spec.gateways")),
             "{told:?}"
         );
         assert_eq!(outcome.at(REVIEWS), None);
@@ -518,7 +518,7 @@ fn a_port_that_declares_nothing_is_not_split_if_the_lists_differ() {
     let outcome = compiled(objects);
     assert_eq!(outcome.at(REVIEWS), None);
     assert!(outcome.at("10.96.1.1:80").is_some());
-    assert!(said(&outcome).contains(&(Severity::Note, "AmbiguousProtocol", "spec.tcp")));
+    assert!(said(&outcome).contains(&(Severity::Warning, "AmbiguousProtocol", "spec.tcp")));
 }
 
 /// Case: ISTIO-RULE-ORDER

@@ -59,7 +59,7 @@ impl PodWatch {
     pub(super) fn look(&mut self, agent: &mut Agent) {
         if let Some(groups) = &mut self.0 {
             let groups = groups.get_mut();
-            groups.set_places(agent.places().collect());
+            groups.set_places(agent.holders_of_pods());
             groups.look();
             agent.set_pod_groups(groups.found().clone());
         }

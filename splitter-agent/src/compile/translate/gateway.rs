@@ -41,12 +41,7 @@ impl Translate for GatewayRoute {
             else {
                 continue;
             };
-            // Two that are about the same ports ask for the same.
-            let is_covered =
-                |other: &Claim| other.root == claim.root && other.ports.cover(&claim.ports);
-            if !claims.iter().any(is_covered) {
-                claims.push(claim);
-            }
+            claims.push(claim);
         }
         claims
     }

@@ -200,18 +200,18 @@ mod tests {
 
     use super::*;
 
-    fn read(metadata: Value) -> Option<NodePod> {
+    fn read(metadata: &Value) -> Option<NodePod> {
         node_pod(&json!({"metadata": metadata}))
     }
 
     #[test]
     fn a_static_pod_is_known_by_the_uid_that_its_cgroup_has() {
-        let pod = read(json!({
+        let pod = read(&json!({
             "namespace": "kube-system", "name": "etcd-a", "uid": "11111111-1111-1111-1111-111111111111",
             "annotations": {"kubernetes.io/config.hash": "0123456789abcdef0123456789abcdef"},
         }));
         assert_eq!(pod.expect("a pod").uid, "0123456789abcdef0123456789abcdef");
-        assert_eq!(read(json!({"namespace": "shop", "name": "web"})), None);
+        assert_eq!(read(&json!({"namespace": "shop", "name": "web"})), None);
         assert_eq!(node_pod(&Value::Null), None);
     }
 
@@ -221,7 +221,7 @@ mod tests {
             let mut pod = json!({"namespace": "shop", "uid": "1"});
             let fields = pod.as_object_mut().expect("an object");
             fields.extend(metadata.as_object().expect("an object").clone());
-            read(pod).expect("a pod").is_split
+            read(&pod).expect("a pod").is_split
         };
         assert!(is_split(json!({})));
         assert!(is_split(

@@ -113,7 +113,7 @@ impl<'a> Translator<'a> {
                  not see; add mesh if it is for clients in the cluster too",
                 quoted(&gateways.join(", "))
             );
-            let (severity, reason) = (Severity::Note, reason::NOT_MESH_BOUND);
+            let (severity, reason) = (Severity::Inactive, reason::NOT_MESH_BOUND);
             self.emit(diagnostics, severity, reason, "spec.gateways", message);
             return None;
         }
@@ -252,7 +252,7 @@ impl<'a> Translator<'a> {
             let message = "differ from those of spec.http, so a port of which the Service does not say \
                            what is spoken there is not split; give it an appProtocol or a name such as \
                            http or tcp";
-            let (severity, reason) = (Severity::Note, reason::AMBIGUOUS_PROTOCOL);
+            let (severity, reason) = (Severity::Warning, reason::AMBIGUOUS_PROTOCOL);
             self.emit(diagnostics, severity, reason, "spec.tcp", message);
         }
         let undeclared = [AppProtocol::Undeclared].into_iter();
