@@ -182,14 +182,16 @@ pub(super) fn owned(
     let scopes: Vec<_> = scopes.with_any_of(selectors).collect();
     for (port, frontend) in resolve::frontends_by_port(service) {
         let is_about = |claim: &&Claim| claim.ports.covers(port);
-        let for_everyone = ranked
-            .iter()
-            .position(|claim| claim.clients == Clients::Everyone && is_about(claim));
-        let for_some = || {
+        let find = |is_one: &dyn Fn(&Claim) -> bool| {
             let mut claims = ranked.iter();
-            claims.position(|claim| claim.split.is_some() && is_about(claim))
+            claims.position(|claim| claim.ports.covers(port) && is_one(claim))
         };
-        give(for_everyone.or_else(for_some), frontend);
+        let for_everyone =
+            find(&|claim| claim.split.is_some() && claim.clients == Clients::Everyone);
+        let owner = for_everyone
+            .or_else(|| find(&|claim| claim.split.is_some()))
+            .or_else(|| find(&|_| true));
+        give(owner, frontend);
         for (id, scope) in &scopes {
             let for_scope = ranked.iter().position(|claim| {
                 let selector = claim.clients.selector();

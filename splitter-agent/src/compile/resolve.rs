@@ -381,12 +381,16 @@ fn without_impossible<'a>(
     diagnostics: &mut Diagnostics,
 ) -> Vec<Cow<'a, Claim>> {
     let mut impossible = BTreeSet::new();
-    for (index, claim) in claims.iter().enumerate() {
+    for claim in claims {
         if let Some(split) = &claim.split
             && split.destinations == Destinations::Hosts
         {
-            let kept = conflict::kept(service, claims, index);
-            if is_impossible(store, claim, split, &kept, diagnostics) {
+            // Those too that an earlier claim has, which may be refused itself.
+            let frontends = frontends_by_port(service)
+                .filter(|(port, _)| claim.ports.covers(port))
+                .map(|(_, frontend)| frontend)
+                .collect();
+            if is_impossible(store, claim, split, &frontends, diagnostics) {
                 impossible.insert(&claim.origin);
             }
         }

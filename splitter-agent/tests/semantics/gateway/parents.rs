@@ -112,12 +112,14 @@ fn each_parent_is_a_claim_of_its_own() {
         .iter()
         .map(|it| (&*it.root.name, &*it.root_field))
         .collect();
-    // What one of them covers is the same twice.
+    // Those too that another one covers: each has a status of its own.
     assert_eq!(
         summary,
         [
             ("other", "spec.parentRefs[1]"),
-            ("web", "spec.parentRefs[2]")
+            ("web", "spec.parentRefs[2]"),
+            ("web", "spec.parentRefs[3]"),
+            ("web", "spec.parentRefs[4]"),
         ]
     );
 }
