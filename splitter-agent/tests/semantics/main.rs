@@ -13,6 +13,7 @@ mod istio_fields;
 mod istio_fuzz;
 mod istio_pods;
 mod istio_rules;
+mod istio_size;
 mod knowledge;
 mod locality;
 mod many_claims;

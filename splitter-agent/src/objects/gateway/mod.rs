@@ -41,7 +41,7 @@ pub(crate) static GRPC_ROUTE: Entry = Entry {
         is_by_request: true,
     },
     read: |metadata, object| read(metadata, object, RouteKind::Grpc),
-    ..entry("GRPCRoute", "grpcroutes", &["v1"], 10)
+    ..entry("GRPCRoute", "grpcroutes", &["v1", "v1alpha2"], 10)
 };
 
 /// HTTPRoutes.
@@ -50,7 +50,12 @@ pub(crate) static HTTP_ROUTE: Entry = Entry {
         is_by_request: true,
     },
     read: |metadata, object| read(metadata, object, RouteKind::Http),
-    ..entry("HTTPRoute", "httproutes", &["v1", "v1beta1"], 11)
+    ..entry(
+        "HTTPRoute",
+        "httproutes",
+        &["v1", "v1beta1", "v1alpha2"],
+        11,
+    )
 };
 
 /// TLSRoutes.

@@ -61,6 +61,13 @@ impl Translate for VirtualService {
     }
 }
 
+/// Most hosts of one VirtualService.
+const MAX_HOSTS: usize = 256;
+/// Most rules and matches of one VirtualService.
+const MAX_BLOCKS: usize = 256;
+/// Most hosts times rules and matches.
+const MAX_CLAIMS: usize = 4_096;
+
 /// What a VirtualService asks of each of its roots.
 struct Asked {
     /// The roots, each once, with their fields.
@@ -117,6 +124,9 @@ impl<'a> Translator<'a> {
             self.emit(diagnostics, severity, reason, "spec.gateways", message);
             return None;
         }
+        if self.is_too_large(diagnostics) {
+            return None;
+        }
         let mut is_refused = self.is_unreadable(diagnostics);
         self.tell_unknown(diagnostics);
         let (roots, is_protected) = self.roots(diagnostics);
@@ -128,6 +138,42 @@ impl<'a> Translator<'a> {
         };
         let splits = splits.unwrap_or_else(|| vec![(Ports::ALL, Clients::of(clients), None)]);
         Some(Asked { roots, splits })
+    }
+
+    /// Whether there are more hosts and conditions than any that people write: each host has a claim
+    /// for each block of conditions.
+    fn is_too_large(&self, diagnostics: &mut Diagnostics) -> bool {
+        let hosts = self.service.hosts.len();
+        let blocks: usize = self
+            .service
+            .rules
+            .iter()
+            .map(|it| it.blocks.len().max(1))
+            .sum();
+        let (field, what) = if hosts > MAX_HOSTS {
+            (
+                "spec.hosts",
+                format!("has {hosts} hosts, and {MAX_HOSTS} are read"),
+            )
+        } else if blocks > MAX_BLOCKS {
+            (
+                "spec",
+                format!("has {blocks} rules and matches, and {MAX_BLOCKS} are read"),
+            )
+        } else if hosts * blocks > MAX_CLAIMS {
+            let claims = hosts * blocks;
+            (
+                "spec",
+                format!(
+                    "has {claims} combinations of a host and a match, and {MAX_CLAIMS} are read"
+                ),
+            )
+        } else {
+            return false;
+        };
+        let message = format!("{what} at most; write several VirtualServices");
+        self.refuse(diagnostics, reason::INVALID_SPEC, field, message);
+        true
     }
 
     /// Tells what could not be read; whether there is anything.
