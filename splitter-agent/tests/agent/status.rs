@@ -185,8 +185,10 @@ fn many_splits_are_summed_up() {
     );
     assert!(said.contains("24 without a connection"), "{said}");
     assert!(said.contains("docs/not-split.md"), "{said}");
-    let lines = said.lines().filter(|line| line.starts_with("shop-"));
-    let names: Vec<_> = lines.map(|line| &line[..7]).collect();
+    let objects = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("TrafficSplit  "));
+    let names: Vec<_> = objects.map(|object| &object[..7]).collect();
     assert_eq!(names.len(), count as usize, "{said}");
     assert!(names.is_sorted(), "{said}");
     assert!(!said.contains("LEAF"), "{said}");

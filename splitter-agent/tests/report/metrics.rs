@@ -36,7 +36,7 @@ fn leaf(metric: &str, leaf: &str) -> String {
 
 fn weight(leaf: &str) -> String {
     format!(
-        "splitter_split_weight{{destination_namespace=\"bookstore\",split=\"bookstore-split\",\
+        "splitter_split_weight{{kind=\"TrafficSplit\",destination_namespace=\"bookstore\",split=\"bookstore-split\",\
          destination_service=\"bookstore\",backend=\"{leaf}\"}}"
     )
 }

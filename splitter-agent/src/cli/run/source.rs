@@ -102,10 +102,15 @@ pub(super) struct Feedback {
 }
 
 impl SourceArgs {
-    pub(super) async fn connect(&self) -> anyhow::Result<Source> {
+    /// Leaves out the APIs that are not asked for. To be done before anything goes by kinds.
+    pub(super) fn leave_out_apis(&self) -> anyhow::Result<()> {
         let left_out = Api::value_variants().iter();
         let left_out = left_out.filter(|api| !self.apis.contains(api));
         kinds::leave_out(left_out.map(|api| api.group()).collect())?;
+        Ok(())
+    }
+
+    pub(super) async fn connect(&self) -> anyhow::Result<Source> {
         Ok(match &self.manifests {
             Some(directory) => Source::Manifests(ChangeStream::manifests(directory)?),
             None => Source::Kubernetes {
