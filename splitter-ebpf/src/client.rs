@@ -44,7 +44,7 @@ pub(crate) fn scope() -> Option<u32> {
 #[inline(never)]
 fn scope_of(id: u64) -> Option<u32> {
     for _ in 0..ATTEMPTS {
-        if let Some(record) = CLIENTS.get_ptr(&id) {
+        if let Some(record) = CLIENTS.get_ptr(id) {
             // SAFETY: the record begins with 8 bytes, aligned to 8: one load takes both halves.
             let word = unsafe { record.cast::<u64>().read_volatile() };
             let ClientRecord { scope, cgroup, .. } = bytemuck::cast([word, 0]);

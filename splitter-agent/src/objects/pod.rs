@@ -73,7 +73,7 @@ impl Pod {
         }
     }
 
-    /// What stands for it where there are many, see [`pod_key`].
+    /// What stands for its uid, if it has one, and for its name where there are many: a hash of each.
     #[must_use]
     pub fn keys(&self) -> (Option<u64>, u64) {
         let uid = (!self.uid.is_empty()).then(|| pod_key(&self.uid));
