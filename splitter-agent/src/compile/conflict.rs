@@ -217,31 +217,98 @@ pub(super) fn owned(
     owned
 }
 
-/// The frontends of a claim that no claim before it has from all of its clients, whether this node
-/// has such clients or not.
-pub(super) fn kept(service: &Service, ranked: &[&Claim], index: usize) -> BTreeSet<Frontend> {
-    let Some((claim, before)) = ranked.get(index).zip(ranked.get(..index)) else {
-        return BTreeSet::new();
-    };
-    let is_lost = |port: &ServicePort| {
-        let mut before = before.iter();
-        before.any(|other| other.ports.covers(port) && is_before(other, claim))
-    };
-    resolve::frontends_by_port(service)
-        .filter(|(port, _)| claim.ports.covers(port) && !is_lost(port))
-        .map(|(_, frontend)| frontend)
-        .collect()
+/// For each port of a root and each claim, the first earlier claim that has all of its connections
+/// there.
+pub(super) struct Losses(Vec<Vec<Option<usize>>>);
+
+impl Losses {
+    /// Of these claims on a root.
+    pub(super) fn of(service: &Service, ranked: &[&Claim]) -> Self {
+        let of_port = |port: &ServicePort| {
+            let mut before = Before::default();
+            let claims = ranked.iter().enumerate();
+            let winners = claims.map(|(index, claim)| {
+                if !claim.ports.covers(port) {
+                    return None;
+                }
+                let winner = before.first_that_covers(ranked, &claim.clients);
+                // What one covers that is covered itself has an earlier winner.
+                if winner.is_none() {
+                    before.add(index, &claim.clients);
+                }
+                winner
+            });
+            winners.collect()
+        };
+        Self(service.ports.iter().map(of_port).collect())
+    }
+
+    fn winner(&self, port: usize, claim: usize) -> Option<usize> {
+        self.0.get(port)?.get(claim).copied().flatten()
+    }
 }
 
-/// Whether every connection to a port that a claim is about is that of an earlier one.
-fn is_before(before: &Claim, claim: &Claim) -> bool {
-    before.clients.cover(&claim.clients)
+/// Claims on a port by whose connections they are about, so that ten thousand for as many
+/// namespaces need not be compared with each other.
+#[derive(Default)]
+struct Before<'a> {
+    everyone: Option<usize>,
+    of_any_namespace: Vec<usize>,
+    by_namespace: HashMap<&'a str, Vec<usize>>,
+}
+
+impl<'a> Before<'a> {
+    fn add(&mut self, index: usize, clients: &'a Clients) {
+        match clients {
+            Clients::Everyone => {
+                self.everyone.get_or_insert(index);
+            }
+            Clients::Some(selector) => match &selector.namespaces {
+                None => self.of_any_namespace.push(index),
+                Some(namespaces) => {
+                    for namespace in namespaces {
+                        self.by_namespace.entry(namespace).or_default().push(index);
+                    }
+                }
+            },
+        }
+    }
+
+    fn first_that_covers(&self, ranked: &[&Claim], clients: &Clients) -> Option<usize> {
+        let namespaces = clients.selector().and_then(|it| it.namespaces.as_ref());
+        let namespace = namespaces.and_then(|namespaces| namespaces.first());
+        let of_namespace = namespace.and_then(|it| self.by_namespace.get(it.as_str()));
+        let candidates = self.everyone.iter().chain(&self.of_any_namespace);
+        let candidates = candidates.chain(of_namespace.into_iter().flatten());
+        let covers = |index: &&usize| {
+            let other = ranked.get(**index);
+            other.is_some_and(|other| other.clients.cover(clients))
+        };
+        candidates.filter(covers).min().copied()
+    }
+}
+
+/// The frontends of a claim that no claim before it has from all of its clients, whether this node
+/// has such clients or not.
+pub(super) fn kept(
+    service: &Service,
+    losses: &Losses,
+    claim: &Claim,
+    index: usize,
+) -> BTreeSet<Frontend> {
+    let ports = service.ports.iter().enumerate();
+    let kept = ports.filter(|(number, port)| {
+        claim.ports.covers(port) && losses.winner(*number, index).is_none()
+    });
+    kept.flat_map(|(_, port)| resolve::frontends_of(service, port))
+        .collect()
 }
 
 /// Says of a claim which of its ports other claims on the root have; `false` if it has none
 /// left.
 pub(super) fn emit_losses(
     service: &Service,
+    losses: &Losses,
     ranked: &[&Claim],
     index: usize,
     diagnostics: &mut Diagnostics,
@@ -251,14 +318,11 @@ pub(super) fn emit_losses(
     };
     let mut lost: BTreeMap<usize, BTreeSet<String>> = BTreeMap::new();
     let mut keeps_some = false;
-    for port in &service.ports {
+    for (number, port) in service.ports.iter().enumerate() {
         if !claim.ports.covers(port) {
             continue;
         }
-        match before
-            .iter()
-            .position(|other| other.ports.covers(port) && is_before(other, claim))
-        {
+        match losses.winner(number, index) {
             Some(winner) => {
                 let port = format!("{}/{}", port.port, protocol_name(port.protocol));
                 lost.entry(winner).or_default().insert(port);
@@ -308,7 +372,8 @@ pub(super) fn emit_elder(ranked: &[&Claim], index: usize, diagnostics: &mut Diag
     let Some((claim, before)) = ranked.get(index).zip(ranked.get(..index)) else {
         return false;
     };
-    let covers = |other: &&&Claim| other.ports.cover(&claim.ports) && is_before(other, claim);
+    let covers =
+        |other: &&&Claim| other.ports.cover(&claim.ports) && other.clients.cover(&claim.clients);
     let Some(winner) = before.iter().find(covers) else {
         return false;
     };

@@ -85,14 +85,15 @@ pub(super) fn resolve<'a>(
     conflict::rank(&mut ranked);
     let claims = ranked.as_slice();
     let owned = conflict::owned(scopes, service, claims);
+    let losses = conflict::Losses::of(service, claims);
     for (index, (claim, owned)) in claims.iter().zip(owned).enumerate() {
         match &claim.split {
             Some(split) => {
-                if is_split(service, claims, index, diagnostics) {
+                if is_split(service, &losses, claims, index, diagnostics) {
                     let place = Place {
                         claim,
                         split,
-                        kept: conflict::kept(service, claims, index),
+                        kept: conflict::kept(service, &losses, claim, index),
                         owned,
                     };
                     place_split(store, place, &winner, diagnostics, &mut resolved);
@@ -112,6 +113,7 @@ pub(super) fn resolve<'a>(
 /// Whether a claim has any port of its root; says so if it has not all that it is about.
 fn is_split(
     service: &Service,
+    losses: &conflict::Losses,
     claims: &[&Claim],
     index: usize,
     diagnostics: &mut Diagnostics,
@@ -177,7 +179,7 @@ fn is_split(
             return false;
         }
     }
-    conflict::emit_losses(service, claims, index, diagnostics)
+    conflict::emit_losses(service, losses, claims, index, diagnostics)
 }
 
 /// Whether any claim of the object that a claim is from is about a port of the root.
@@ -312,15 +314,20 @@ pub(super) fn frontends(service: &Service) -> impl Iterator<Item = Frontend> {
 pub(super) fn frontends_by_port(
     service: &Service,
 ) -> impl Iterator<Item = (&ServicePort, Frontend)> {
-    service.ports.iter().flat_map(|port| {
-        service.cluster_ips.iter().map(move |address| {
-            let frontend = Frontend {
-                address: SocketAddr::new(*address, port.port),
-                protocol: port.protocol,
-                clients: ClientScope::EVERYONE,
-            };
-            (port, frontend)
-        })
+    let ports = service.ports.iter();
+    ports.flat_map(|port| frontends_of(service, port).map(move |frontend| (port, frontend)))
+}
+
+/// The address and port of a root that clients dial, for one of its ports.
+pub(super) fn frontends_of(
+    service: &Service,
+    port: &ServicePort,
+) -> impl Iterator<Item = Frontend> {
+    let (number, protocol) = (port.port, port.protocol);
+    service.cluster_ips.iter().map(move |address| Frontend {
+        address: SocketAddr::new(*address, number),
+        protocol,
+        clients: ClientScope::EVERYONE,
     })
 }
 

@@ -18,25 +18,40 @@ const ACCOUNT: &str = "system:serviceaccount:splitter-system:splitter-agent";
 fn agents_may_do_no_more_than_they_need() {
     let cluster = TestCluster::enter();
     let everywhere = [
-        "customresourcedefinitions.apiextensions.k8s.io [trafficsplits.split.smi-spec.io] [get list watch]",
         "endpointslices.discovery.k8s.io [] [list watch]",
         "events.events.k8s.io [] [create patch]",
         "nodes [] [get]",
+        "pods [] [list watch]",
         "services [] [list watch]",
-        "trafficsplits.split.smi-spec.io [] [list watch]",
-        "trafficsplits.split.smi-spec.io/status [] [patch]",
     ];
-    let at_home = [
-        "leases.coordination.k8s.io [] [create]",
-        "leases.coordination.k8s.io [splitter-agent] [get update]",
+    let routes = [
+        "trafficsplits.split.smi-spec.io",
+        "grpcroutes.gateway.networking.k8s.io",
+        "httproutes.gateway.networking.k8s.io",
+        "tlsroutes.gateway.networking.k8s.io",
+        "tcproutes.gateway.networking.k8s.io",
+        "virtualservices.networking.istio.io",
     ];
-    let expected = |rights: &[&str]| rights.iter().map(|it| (*it).to_owned()).collect();
-    assert_eq!(rights(&cluster, "kube-system"), expected(&everywhere));
-    let both = [&everywhere[..], &at_home].concat();
-    assert_eq!(rights(&cluster, SYSTEM), expected(&both));
+    let rule = "destinationrules.networking.istio.io";
+    let mut expected: BTreeSet<String> = everywhere.map(str::to_owned).into();
+    expected.extend(routes.map(|kind| format!("{kind}/status [] [patch]")));
+    for kind in routes.into_iter().chain([rule]) {
+        let definition = "customresourcedefinitions.apiextensions.k8s.io";
+        expected.insert(format!("{kind} [] [list watch]"));
+        expected.insert(format!("{definition} [{kind}] [get list watch]"));
+    }
+    assert_eq!(rights(&cluster, "kube-system"), expected);
+    expected.extend(
+        [
+            "leases.coordination.k8s.io [] [create]",
+            "leases.coordination.k8s.io [splitter-agent] [get update]",
+        ]
+        .map(str::to_owned),
+    );
+    assert_eq!(rights(&cluster, SYSTEM), expected);
     for forbidden in [
         "get secrets",
-        "list pods",
+        "get pods",
         "get configmaps",
         "patch nodes",
         "get services",
