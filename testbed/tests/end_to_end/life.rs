@@ -389,7 +389,7 @@ fn the_maps_tell_the_same_in_the_pod_and_on_the_node() {
                 .map(|name| name["formatted"]["value"].clone())
                 .collect();
             let expected = serde_json::json!(
-                {"namespace": "look", "root": "shop", "leaf": "shop-v2"}
+                {"root_namespace": "look", "root": "shop", "leaf": "shop-v2"}
             );
             assert!(names.contains(&expected), "{names:?}");
         }

@@ -178,14 +178,14 @@ fn bookinfo_shifts_with_virtual_services_and_with_http_routes() {
 
     cluster.apply(&subsets(shop.name()));
     cluster.apply(&to_subsets(shop.name(), &[("v1", 0)]));
-    wait_for_leaves(&shop, "VirtualService", &[("reviews/v1", 1)]);
+    wait_for_leaves(&shop, "VirtualService", &[("reviews/v1", 100)]);
     assert_shares(&shop, 40, [("v1", 40)]);
     cluster.apply(&to_subsets(shop.name(), &[("v1", 50), ("v3", 50)]));
     let halves = [("reviews/v1", 50), ("reviews/v3", 50)];
     wait_for_leaves(&shop, "VirtualService", &halves);
     assert_shares(&shop, 10, [("v1", 5), ("v3", 5)]);
     cluster.apply(&to_subsets(shop.name(), &[("v3", 100)]));
-    wait_for_leaves(&shop, "VirtualService", &[("reviews/v3", 1)]);
+    wait_for_leaves(&shop, "VirtualService", &[("reviews/v3", 100)]);
     assert_shares(&shop, 40, [("v3", 40)]);
     wait_for("the conditions of the VirtualService", || {
         let object = cluster.get(&["-n", shop.name(), "get", "virtualservice", "reviews"]);
