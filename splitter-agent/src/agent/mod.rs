@@ -200,7 +200,7 @@ impl Agent {
     /// Whether it matters who connects, so that the source shall tell of this node's pods.
     #[must_use]
     pub fn wants_node_pods(&self) -> bool {
-        self.compiler.asks_for_clients() || self.compiler.has_routes()
+        self.compiler.has_routes()
     }
 
     /// The namespaces of whose pods the labels matter.

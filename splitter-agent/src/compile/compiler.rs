@@ -199,12 +199,6 @@ impl Compiler {
         self.scopes.take(uid);
     }
 
-    /// Whether any claim is about some clients only, so that this node's pods matter.
-    #[must_use]
-    pub fn asks_for_clients(&self) -> bool {
-        self.scopes.are_asked_for()
-    }
-
     /// Who is in a scope of clients; `None` if there is no such scope.
     #[must_use]
     pub fn scope(&self, id: ClientScope) -> Option<&Scope> {

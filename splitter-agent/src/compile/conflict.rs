@@ -181,7 +181,6 @@ pub(super) fn owned(
     let selectors = ranked.iter().filter_map(|claim| claim.clients.selector());
     let scopes: Vec<_> = scopes.with_any_of(selectors).collect();
     for (port, frontend) in resolve::frontends_by_port(service) {
-        let is_about = |claim: &&Claim| claim.ports.covers(port);
         let find = |is_one: &dyn Fn(&Claim) -> bool| {
             let mut claims = ranked.iter();
             claims.position(|claim| claim.ports.covers(port) && is_one(claim))
@@ -193,11 +192,9 @@ pub(super) fn owned(
             .or_else(|| find(&|_| true));
         give(owner, frontend);
         for (id, scope) in &scopes {
-            let for_scope = ranked.iter().position(|claim| {
+            let for_scope = find(&|claim| {
                 let selector = claim.clients.selector();
-                selector.is_none_or(|selector| scope.contains(selector))
-                    && claim.split.is_some()
-                    && is_about(claim)
+                selector.is_none_or(|selector| scope.contains(selector)) && claim.split.is_some()
             });
             // What is the same for everyone needs no entry of its own.
             let for_scope = for_scope.filter(|owner| {

@@ -81,9 +81,12 @@ pub(super) fn resolve<'a>(
         }
     };
     let possible = without_impossible(store, service, claims, diagnostics);
-    let mut ranked: Vec<&Claim> = possible.iter().map(|claim| &**claim).collect();
-    conflict::rank(&mut ranked);
-    let claims = ranked.as_slice();
+    let ranked = possible.as_ref().map(|possible| {
+        let mut claims: Vec<&Claim> = possible.iter().map(|claim| &**claim).collect();
+        conflict::rank(&mut claims);
+        claims
+    });
+    let claims = ranked.as_deref().unwrap_or(claims);
     let owned = conflict::owned(scopes, service, claims);
     let losses = conflict::Losses::of(service, claims);
     for (index, (claim, owned)) in claims.iter().zip(owned).enumerate() {
@@ -380,13 +383,13 @@ struct Place<'a> {
 }
 
 /// The claims, of which those are refused whose object asks for what cannot be done, in one of them
-/// or another: it is not half applied.
+/// or another: it is not half applied. `None` if there are none of these.
 fn without_impossible<'a>(
     store: &Store,
     service: &Service,
     claims: &[&'a Claim],
     diagnostics: &mut Diagnostics,
-) -> Vec<Cow<'a, Claim>> {
+) -> Option<Vec<Cow<'a, Claim>>> {
     let mut impossible = BTreeSet::new();
     for claim in claims {
         if let Some(split) = &claim.split
@@ -402,17 +405,20 @@ fn without_impossible<'a>(
             }
         }
     }
+    if impossible.is_empty() {
+        return None;
+    }
     let refused = |claim: &'a Claim| Claim {
         split: None,
         ..claim.clone()
     };
-    claims
+    let claims = claims
         .iter()
         .map(|claim| match impossible.contains(&claim.origin) {
             true => Cow::Owned(refused(claim)),
             false => Cow::Borrowed(*claim),
-        })
-        .collect()
+        });
+    Some(claims.collect())
 }
 
 /// Whether a policy for a leaf asks for what cannot be done to its connections; says so.

@@ -159,11 +159,6 @@ impl Scopes {
         }
     }
 
-    /// Whether any claim is about some clients only.
-    pub(super) fn are_asked_for(&self) -> bool {
-        !self.selectors.is_empty()
-    }
-
     /// Gives each pod its scope; the roots for which scopes are new.
     pub(super) fn assign(&mut self) -> BTreeSet<ObjectName> {
         let mut roots = BTreeSet::new();

@@ -66,13 +66,9 @@ impl PodGroups {
         &self.found
     }
 
-    /// From now on pods are in these groups; whether that changed anything.
-    pub fn set_places(&mut self, places: BTreeSet<PathBuf>) -> bool {
-        if self.places == places {
-            return false;
-        }
+    /// From now on pods are in these groups, as the next look will find.
+    pub fn set_places(&mut self, places: BTreeSet<PathBuf>) {
         self.places = places;
-        self.look()
     }
 
     /// Takes note of groups that came and went since the last time; whether any did. To be called

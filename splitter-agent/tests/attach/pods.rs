@@ -44,6 +44,7 @@ impl Node {
     fn set_places(&mut self, places: &[&str]) {
         let places = places.iter().map(|place| self.root.join(place));
         self.pods.set_places(places.collect());
+        self.pods.look();
     }
 
     /// Waits until the kernel tells of groups that came or went, and until these are the pods.

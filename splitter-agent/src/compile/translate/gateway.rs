@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use splitter_common::layout::MAX_LEAVES;
 
-use super::{leaf_service, quoted};
+use super::{is_api_server, leaf_service, quoted};
 use crate::compile::{Diagnostics, Severity};
 use crate::objects::{
     CONTROLLER, GatewayRoute, ObjectName, Parent, RouteBackend, Rules, Target, UNSUPPORTED, Weight,
@@ -366,9 +366,7 @@ impl Translator<'_> {
         let namespace = service.namespace.as_ref().unwrap_or(own);
         let root = ObjectName::new(namespace, &service.name);
         let mut is_allowed = parent.refusals.is_empty();
-        // Whoever takes this over has every client of the API server in hand, the agent's own
-        // included.
-        if root.namespace == "default" && root.name == "kubernetes" {
+        if is_api_server(&root) {
             is_allowed = false;
             self.emit(
                 diagnostics,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use splitter_common::layout::MAX_LEAVES;
 
 use super::host::Host;
-use super::quoted;
+use super::{is_api_server, quoted};
 use crate::compile::{Diagnostics, Severity};
 use crate::objects::{Backend, ON_NO_ENDPOINTS, ObjectName, SplitSpec, TrafficSplit, inert};
 use crate::plan::Origin;
@@ -147,9 +147,7 @@ impl Translator<'_> {
             return None;
         }
         let root = ObjectName::new(own, host.service);
-        // Whoever takes this over has every client of the API server in hand, the
-        // agent's own included.
-        let allowed = !(root.namespace == "default" && root.name == "kubernetes");
+        let allowed = !is_api_server(&root);
         if !allowed {
             refuse(
                 reason::ROOT_PROTECTED,

@@ -6,7 +6,7 @@ mod rules;
 
 use std::collections::BTreeSet;
 
-use super::quoted;
+use super::{is_api_server, quoted};
 use crate::compile::{Diagnostics, Severity};
 use crate::objects::istio::virtual_service::{Block, Changes, Demand, List, Rule};
 use crate::objects::{AppProtocol, ObjectName, UNSUPPORTED, VirtualService};
@@ -230,7 +230,7 @@ impl<'a> Translator<'a> {
             match host::service(written, &self.origin.namespace, self.cluster_domain) {
                 Ok(root) if roots.iter().any(|(known, _)| *known == root) => {}
                 Ok(root) => {
-                    if root.namespace == "default" && root.name == "kubernetes" {
+                    if is_api_server(&root) {
                         let message = "is Service default/kubernetes, the API server, which is never \
                                        split; name another Service";
                         self.refuse(diagnostics, reason::ROOT_PROTECTED, &*field, message);
