@@ -104,6 +104,7 @@ mod tests {
         let attachment = Attachment {
             attached: true,
             programs: Vec::new(),
+            socket_table: None,
             other_programs: Vec::new(),
             warnings: Vec::new(),
         };

@@ -22,7 +22,7 @@ mod schemas;
 #[cfg(test)]
 mod tolerance;
 
-pub use attachment::{AttachMode, Attachment, Effect, OtherProgram, Program};
+pub use attachment::{AttachMode, Attachment, Effect, OtherProgram, Program, SocketTable};
 pub use diagnostic::{Diagnostic, ObjectReference, Severity};
 pub use explanation::{Explanation, FrontendExplanation, LeafEndpoints, NextConnection};
 pub use node::NodeStatus;

@@ -24,6 +24,14 @@ use bytemuck::{CheckedBitPattern, NoUninit, Pod, Zeroable};
 /// pinned in (`v3`).
 pub const LAYOUT_VERSION: u32 = 3;
 
+/// Version of [`SocketRecord`] and of what its table means. The table is pinned beside the
+/// layouts, under a name of its own (`SOCKETS-v1`), and so outlives a change of the layout:
+/// sockets that are open then keep their records.
+pub const SOCKETS_VERSION: u32 = 1;
+
+/// Slots of the table of live sockets: a power of two, so that a cookie's low bits are an index.
+pub const SOCKET_SLOTS: u32 = 131_072;
+
 /// Most leaves that one split may have. The kernel finds a leaf by a binary search,
 /// whose number of steps the verifier must see to be bounded.
 pub const MAX_LEAVES: u32 = 64;
@@ -320,8 +328,8 @@ impl VerdictCounter {
     ];
 }
 
-/// The original destination of a split socket, in socket storage, so that getpeername()
-/// shows it. Believed only while the socket's peer is the endpoint in it: a socket may be
+/// The original destination of a split socket, in the table of live sockets or in socket
+/// storage, so that getpeername() shows it. Believed only while the socket's peer is the endpoint in it: a socket may be
 /// disconnected and connected again elsewhere.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -336,6 +344,18 @@ pub struct OriginalDstRecord {
     pub frontend_port: u16,
     /// The endpoint's port, in host order.
     pub endpoint_port: u16,
+}
+
+/// A slot of the table of live sockets, `SOCKETS`: see [`crate::sockets`]. A cache line.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct SocketRecord {
+    /// The cookie of the socket that has the slot (`SO_COOKIE`); 0 if none has.
+    pub cookie: u64,
+    /// What it dialled. Nobody's if the slot is free.
+    pub original_dst: OriginalDstRecord,
+    /// Always 0.
+    pub padding: [u64; 2],
 }
 
 /// A NUL-terminated name. `i8`, since that is what `cargo xtask build-ebpf` marks as
@@ -390,4 +410,6 @@ const _: () = {
     assert!(size_of::<EndpointRecord>() == 24);
     assert!(size_of::<CounterRecord>() == 64);
     assert!(size_of::<OriginalDstRecord>() == 40);
+    assert!(size_of::<SocketRecord>() == 64);
+    assert!(SOCKET_SLOTS.is_power_of_two());
 };

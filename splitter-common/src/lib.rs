@@ -2,6 +2,7 @@
 //!
 //! - [`layout`]: the records in the BPF maps, byte for byte;
 //! - [`pick`]: which leaf and which endpoint the n-th connection gets;
+//! - [`sockets`]: which slot of the table of live sockets is a socket's;
 //! - [`address`]: the one form in which addresses stand in the maps.
 //!
 //! Everything here is `no_std` and free of I/O, so that the same code runs in the
@@ -12,3 +13,4 @@
 pub mod address;
 pub mod layout;
 pub mod pick;
+pub mod sockets;

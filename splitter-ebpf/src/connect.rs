@@ -1,7 +1,7 @@
 //! connect(): from the address that was dialled to an endpoint.
 //!
 //! A miss touches one bucket of `FRONTENDS` and creates nothing. A hit reads five array
-//! elements, adds to two counters, and stores the original destination on the socket. Only
+//! elements, adds to two counters, and stores the original destination. Only
 //! where the split for everyone says so is asked which pod it is that connects.
 
 use core::ptr::addr_of;
@@ -52,10 +52,10 @@ pub(crate) fn run(context: &SockAddrContext, family: Family) -> i32 {
     };
     match find(&key) {
         Found::Nothing => {
-            original_dst::forget(context);
+            original_dst::forget(context, family);
             ALLOW
         }
-        Found::Inconsistent => doubt(context),
+        Found::Inconsistent => doubt(context, family),
         Found::Split(mut split) => {
             // SAFETY: as in `read!`; read as a number, not as a bool, as in `follow`.
             let asks = unsafe { addr_of!((*split).asks_client).cast::<u8>().read_volatile() };
@@ -63,14 +63,14 @@ pub(crate) fn run(context: &SockAddrContext, family: Family) -> i32 {
                 match client::scope() {
                     Some(scope) if scope == ClientScope::NEVER_SPLIT.0 => {
                         count::verdict(VerdictCounter::NeverSplit);
-                        original_dst::forget(context);
+                        original_dst::forget(context, family);
                         return ALLOW;
                     }
                     Some(scope) if scope != ClientScope::EVERYONE.0 => {
                         key.clients = scope;
                         match find(&key) {
                             Found::Nothing => {}
-                            Found::Inconsistent => return doubt(context),
+                            Found::Inconsistent => return doubt(context, family),
                             Found::Split(own) => split = own,
                         }
                     }
@@ -85,9 +85,9 @@ pub(crate) fn run(context: &SockAddrContext, family: Family) -> i32 {
 
 /// Leaves a connection alone, since records do not fit together.
 #[inline(always)]
-fn doubt(context: &SockAddrContext) -> i32 {
+fn doubt(context: &SockAddrContext, family: Family) -> i32 {
     count::verdict(VerdictCounter::Inconsistent);
-    original_dst::forget(context);
+    original_dst::forget(context, family);
     ALLOW
 }
 
@@ -145,7 +145,7 @@ fn follow(
     let verdict = unsafe { addr_of!((*split).verdict).cast::<u8>().read_volatile() };
     if verdict == Verdict::Split as u8 {
         let Some(leaf) = pick_leaf(split) else {
-            return doubt(context);
+            return doubt(context, family);
         };
         let leaf_id = read!(leaf.record, leaf_id);
         let endpoints = read!(leaf.record, endpoint_count);
@@ -159,7 +159,7 @@ fn follow(
             return refuse(context, family, key);
         }
         let Some(picked) = pick_endpoint(&leaf, leaf_id, endpoints) else {
-            return doubt(context);
+            return doubt(context, family);
         };
         count::verdict(VerdictCounter::Split);
         count::leaf(picked.leaf_id);
@@ -184,7 +184,7 @@ fn follow(
     }
     count::verdict(VerdictCounter::PassedThrough);
     trace!(context, "{:i} port {} passed", key.address, key.port);
-    original_dst::forget(context);
+    original_dst::forget(context, family);
     ALLOW
 }
 
@@ -203,7 +203,7 @@ fn refuse(context: &SockAddrContext, family: Family, key: &FrontendKey) -> i32 {
         let _ = unsafe { bpf_set_retval(-ECONNREFUSED) };
         return DENY;
     }
-    original_dst::forget(context);
+    original_dst::forget(context, family);
     let dialled: Words = bytemuck::cast(key.address);
     let is_v4 = dialled[2] == context::MAPPED && dialled[0] == 0 && dialled[1] == 0;
     let address = match (is_v4, context::can_reach_loopback(context)) {

@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | `connect4`, `connect6` | `cgroup/connect4`, `cgroup/connect6` | [`connect`] |
 //! | `getpeername4`, `getpeername6` | `cgroup/getpeername4`, `cgroup/getpeername6` | [`original_dst`] |
+//! | `tcp_destroy_sock` | tracepoint `tcp_destroy_sock` | [`sockets`] |
 //!
 //! They need fetching atomic operations (5.12) and what is older. What a kernel may lack
 //! beyond that is behind a constant in [`settings`] that the agent sets when it loads
@@ -47,6 +48,8 @@ mod original_dst;
 mod programs;
 #[cfg(target_arch = "bpf")]
 mod settings;
+#[cfg(target_arch = "bpf")]
+mod sockets;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -7,7 +7,7 @@ use aya_ebpf::macros::btf_map;
 use splitter_common::layout::{
     ClientNames, ClientRecord, CounterRecord, CurrentRecord, EndpointRecord, FrontendKey,
     FrontendNames, FrontendValue, LeafNames, LeafRecord, LeafStats, MAX_CLIENTS, OriginalDstRecord,
-    PodLevels, SplitRecord, VERDICT_COUNTERS,
+    PodLevels, SOCKET_SLOTS, SocketRecord, SplitRecord, VERDICT_COUNTERS,
 };
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
@@ -59,7 +59,11 @@ pub(crate) static LEAF_REFUSALS: Array<u64, 163_840, MMAPABLE> = Array::new();
 #[btf_map]
 pub(crate) static VERDICTS: PerCpuArray<u64, { VERDICT_COUNTERS }> = PerCpuArray::new();
 
-/// Original destinations, stored on the sockets that were split.
+/// Live sockets that were split: their original destinations.
+#[btf_map]
+pub(crate) static SOCKETS: Array<SocketRecord, { SOCKET_SLOTS as usize }, MMAPABLE> = Array::new();
+
+/// Original destinations, stored on the sockets themselves that have no slot in `SOCKETS`.
 #[btf_map]
 pub(crate) static ORIGINAL_DST: SkStorage<OriginalDstRecord> = SkStorage::new();
 

@@ -1,13 +1,14 @@
-//! The entry points. A program's return value: 1 lets the call go on, 0 makes it fail.
+//! The entry points. The return value of a program on a cgroup: 1 lets the call go on, 0 makes it
+//! fail.
 #![expect(
     clippy::needless_pass_by_value,
     reason = "the macro calls each entry point with a context of its own"
 )]
 
-use aya_ebpf::macros::cgroup_sock_addr;
-use aya_ebpf::programs::SockAddrContext;
+use aya_ebpf::macros::{btf_tracepoint, cgroup_sock_addr};
+use aya_ebpf::programs::{BtfTracePointContext, SockAddrContext};
 
-use crate::{connect, context, original_dst};
+use crate::{connect, context, original_dst, sockets};
 
 /// An IPv4 socket connects.
 #[cgroup_sock_addr(connect4)]
@@ -31,6 +32,13 @@ fn getpeername4(context: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(getpeername6)]
 fn getpeername6(context: SockAddrContext) -> i32 {
     original_dst::show(&context, context::Family::V6)
+}
+
+/// A TCP socket dies, of any process. Attached only where `SOCKETS` is used.
+#[btf_tracepoint(function = "tcp_destroy_sock")]
+fn tcp_destroy_sock(context: BtfTracePointContext) -> i32 {
+    sockets::destroyed(&context);
+    0
 }
 
 /// Of the licences that the kernel accepts for helpers marked GPL-only

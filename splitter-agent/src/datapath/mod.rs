@@ -4,6 +4,7 @@
 //! - `publish`: bringing the maps to what a plan says;
 //! - `maps`: typed handles to the pinned maps;
 //! - `view`: what is programmed, read back from the maps; `reader`: the same, again and again;
+//! - `sockets`: the table of live sockets;
 //! - `hierarchy`: the cgroup hierarchy; `places`: which of its groups hold pods;
 //! - `neighbours`: programs of others on the path of a pod;
 //! - `sys`: system calls and shared memory; all `unsafe` code of the agent but the one lease
@@ -17,6 +18,7 @@ mod places;
 mod pod_groups;
 mod publish;
 mod reader;
+mod sockets;
 mod sys;
 mod view;
 
@@ -25,7 +27,7 @@ pub(crate) use hierarchy::{cgroup_id, is_cgroup, path_to_root};
 pub use load::{
     Attached, AttachedProgram, EbpfLogLevel, Feature, FeatureError, Layout, LoadError,
     LoadSettings, PROGRAMS, PinDirectory, PinError, PinLock, PreflightError, Programs, Refusal,
-    attached_programs, preflight,
+    SocketMemory, attached_programs, preflight,
 };
 pub use maps::MapsError;
 pub use neighbours::{Blocker, Effect, Neighbour, neighbours};
@@ -37,6 +39,7 @@ pub use publish::{
     PublishSummary, Publisher,
 };
 pub use reader::{FrontendReading, LeafReading, Reader, Reading};
+pub use sockets::Sockets;
 pub use sys::cgroup::Mode;
 pub use sys::programs::{Instruction, load_sock_addr_program, program_id};
 pub(crate) use view::verdict_counter_name;

@@ -18,8 +18,9 @@ use splitter_common::layout::{CurrentRecord, FrontendKey, LeafState};
 use crate::objects::{ObjectName, ObjectReference};
 use crate::plan::Decision;
 
-use super::load::PinDirectory;
+use super::load::{PinDirectory, SOCKETS};
 use super::maps::{Access, KeyBytes, Maps, MapsError};
+use super::sockets::Sockets;
 use super::sys::maps::Position;
 use super::view::{Entries, FrontendView, MapUse, Read, confirmed, read_split, verdicts};
 
@@ -31,6 +32,7 @@ const BATCH: usize = 4096;
 pub struct Reader {
     pins: PinDirectory,
     open: Option<Open>,
+    sockets: Option<Sockets>,
 }
 
 /// What was programmed when it was read.
@@ -43,7 +45,8 @@ pub struct Reading {
     pub inconsistent: usize,
     /// Verdicts on connections to frontends since the maps were made.
     pub verdicts: BTreeMap<&'static str, u64>,
-    /// How full the maps are, by their names.
+    /// How full the maps are, by their names: those of a [`View`](super::View), and the table of
+    /// live sockets if there is one.
     pub maps: BTreeMap<&'static str, MapUse>,
 }
 
@@ -184,7 +187,11 @@ impl Reader {
     /// One that has read nothing yet.
     #[must_use]
     pub fn new(pins: PinDirectory) -> Self {
-        Self { pins, open: None }
+        Self {
+            pins,
+            open: None,
+            sockets: None,
+        }
     }
 
     /// Reads what is programmed now.
@@ -208,6 +215,15 @@ impl Reader {
         };
         // What failed is opened anew the next time.
         open.read()?;
+        // It may be another one, though the other maps are the same.
+        let pinned = Sockets::pinned_id(&self.pins);
+        if self.sockets.as_ref().map(Sockets::id) != pinned {
+            self.sockets = Sockets::open(&self.pins)?;
+        }
+        if let Some(sockets) = &self.sockets {
+            let maps = &mut open.reading.maps;
+            maps.insert(SOCKETS, sockets.map_use());
+        }
         Ok(&self.open.insert(open).reading)
     }
 }

@@ -264,3 +264,32 @@ fn what_status_and_explain_print_is_described_by_their_types() {
     assert!(explained.frontends.is_empty(), "{explained:?}");
     assert_eq!(explained.diagnostics[0].reason, "RootMissing");
 }
+
+#[test]
+fn status_says_when_sockets_that_end_stay_in_the_table_and_a_restart_mends_it() {
+    let store = Bookstore::new("unfreed-status");
+    store.site.write("split.yaml", &weights(9, 1));
+    let is_warned_of = |status: &Status| {
+        let mut warnings = status.node.attachment.warnings.iter();
+        warnings.any(|warning| warning.contains("tcp_destroy_sock"))
+    };
+    let agent = store.site.start(&[]);
+    let status = store.site.status();
+    let table = status.node.attachment.socket_table.expect("a table");
+    assert_eq!(table.slots, 131_072);
+    assert!(table.attached && !is_warned_of(&status), "{status:?}");
+    agent.kill();
+
+    unpin(&store.site, &["tcp_destroy_sock"]);
+    let status: Status = store.site.json_of_no(&["status"]);
+    let table = status.node.attachment.socket_table.expect("a table");
+    assert!(!table.attached && is_warned_of(&status), "{status:?}");
+    // Connections are split all the same.
+    assert!(status.node.attachment.attached);
+    assert_eq!(store.count(10), (9, 1, 0));
+
+    let _agent = store.site.start(&[]);
+    let status = store.site.status();
+    let table = status.node.attachment.socket_table.expect("a table");
+    assert!(table.attached && !is_warned_of(&status), "{status:?}");
+}

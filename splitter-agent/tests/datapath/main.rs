@@ -11,4 +11,5 @@ mod pins;
 mod publish;
 mod reader;
 mod refused_share;
+mod sockets;
 mod storm;

@@ -19,7 +19,7 @@ use crate::agent::{Agent, Attachment};
 use crate::compile::Settings;
 use crate::datapath::{
     Capacity, EbpfLogLevel, LoadSettings, PinDirectory, PinError, PinLock, Programs, Publisher,
-    Refusal, preflight,
+    Refusal, SocketMemory, preflight,
 };
 use crate::report::log::{self, LogControl, LogError, LogForm};
 use crate::report::metrics::{self, Detail};
@@ -228,6 +228,7 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
         },
         log_level: args.ebpf_log_level,
         keep_original_dst: args.keep_original_dst,
+        socket_memory: SocketMemory::Best,
         refusal: Refusal::Best,
     })?;
     if args.ebpf_log_level != EbpfLogLevel::Off {

@@ -100,8 +100,8 @@ impl Feature {
             Self::GetpeernameHooks => {
                 load(INET4_GETPEERNAME, &ALLOW).and_then(|()| load(INET6_GETPEERNAME, &ALLOW))
             }
-            Self::SocketStorage => helper(BpfHelper::BPF_FUNC_sk_storage_get),
-            Self::CgroupOfClient => helper(BpfHelper::BPF_FUNC_get_current_ancestor_cgroup_id),
+            Self::SocketStorage => has_helper(BpfHelper::BPF_FUNC_sk_storage_get),
+            Self::CgroupOfClient => has_helper(BpfHelper::BPF_FUNC_get_current_ancestor_cgroup_id),
             Self::FetchingAtomics => load(INET4_CONNECT, &FETCHING_ADD),
             Self::Links => has_cgroup_links(INET4_CONNECT),
         }
@@ -134,7 +134,11 @@ fn load(hook: u32, program: &[Instruction]) -> io::Result<()> {
 }
 
 /// `Unsupported` if programs on connect() may not call a helper.
-fn helper(helper: BpfHelper) -> io::Result<()> {
+///
+/// # Errors
+///
+/// If they may not, or that cannot be found out.
+pub(super) fn has_helper(helper: BpfHelper) -> io::Result<()> {
     match is_helper_supported(ProgramType::CgroupSockAddr, helper) {
         Ok(true) => Ok(()),
         Ok(false) => Err(io::ErrorKind::Unsupported.into()),
@@ -209,7 +213,7 @@ pub(crate) fn check() -> Result<(), FeatureError> {
 ///
 /// If this cannot be found out.
 pub(crate) fn has_set_retval() -> Result<bool, FeatureError> {
-    match helper(BpfHelper::BPF_FUNC_set_retval).into() {
+    match has_helper(BpfHelper::BPF_FUNC_set_retval).into() {
         Probed::Present => Ok(true),
         Probed::Missing => Ok(false),
         Probed::Denied(error) => Err(FeatureError::NotPermitted(remedy(), error)),

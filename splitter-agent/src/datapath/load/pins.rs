@@ -4,6 +4,7 @@
 //! <pin directory>/          locked by the running agent
 //!   links/connect4-4711 ... one link per program and cgroup, which the number is the id of;
 //!                           survives changes of the layout
+//!   links/tcp_destroy_sock-42, SOCKETS-v1: see `socket_table`
 //!   v2/FRONTENDS ...        the maps, below the version of their layout (see `layouts`)
 //!   v2/connect4 ...         the programs that use them
 //! ```
@@ -18,8 +19,9 @@ use std::path::{Path, PathBuf};
 use crate::datapath::sys;
 
 use super::layouts::Layout;
+use super::socket_table::is_tracepoint_link;
 
-/// Every program, in the order in which they are attached: what undoes a rewrite for the
+/// Every program on cgroups, in the order in which they are attached: what undoes a rewrite for the
 /// application is in place before what rewrites.
 pub const PROGRAMS: [&str; 4] = ["getpeername4", "getpeername6", "connect4", "connect6"];
 
@@ -206,8 +208,9 @@ impl PinDirectory {
         Ok(ids)
     }
 
-    /// Detaches and removes links but those of our programs on these cgroups: those of a later
-    /// version, say, or on cgroups that have no pods. Gives back what was removed.
+    /// Detaches and removes links but those of our programs on these cgroups, and those to
+    /// tracepoints: those of a later version, say, or on cgroups that have no pods. Gives back what
+    /// was removed.
     ///
     /// # Errors
     ///
@@ -218,6 +221,7 @@ impl PinDirectory {
             let link = PinnedLink::parse(link.clone()).and_then(|link| link.cgroup_id);
             !link.is_some_and(|id| cgroups.contains(&id))
         });
+        links.retain(|link| !is_tracepoint_link(link));
         for link in &links {
             detach(link);
             remove_file(link)?;
@@ -242,11 +246,13 @@ impl PinDirectory {
         }
         if exists(&self.links())? {
             removed.extend(self.remove_other_links(&BTreeSet::new())?);
+            removed.extend(self.remove_tracepoint_links(None)?);
             fs::remove_dir(self.links()).map_err(PinError::io("remove", &self.links()))?;
         }
         for layout in self.layouts()? {
             removed.extend(remove_layout(&layout)?);
         }
+        removed.extend(self.remove_socket_tables(None)?);
         if entries(&self.0)?.is_empty() {
             fs::remove_dir(&self.0).map_err(PinError::io("remove", &self.0))?;
         }
@@ -265,12 +271,13 @@ impl PinDirectory {
         }
         let is_ours = |pin: &PathBuf| {
             PinnedLink::parse(pin.clone()).is_some()
+                || is_tracepoint_link(pin)
                 || pin.file_name().is_some_and(|name| name == FRONTENDS)
         };
         Ok(pins.is_empty() || pins.iter().any(is_ours))
     }
 
-    fn links(&self) -> PathBuf {
+    pub(super) fn links(&self) -> PathBuf {
         self.0.join("links")
     }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use aya::programs::{CgroupSockAddr, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 
+use crate::causes::with_causes;
 use crate::datapath::maps::MapsError;
 use crate::datapath::neighbours::Blocker;
 use crate::datapath::publish::Capacity;
@@ -15,6 +16,7 @@ use super::features::{self, FeatureError};
 use super::layouts::{Layout, pinned_program};
 use super::pins::{PROGRAMS, PinDirectory, PinError, exists};
 use super::shapes::shapes;
+use super::socket_table::{self, SOCKETS, SocketMemory, SocketTable};
 
 /// The kernel programs, as `cargo xtask build-ebpf` made them; empty if it did not.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/splitter-ebpf.o"));
@@ -30,6 +32,8 @@ pub struct LoadSettings {
     pub log_level: EbpfLogLevel,
     /// Whether sockets keep their original destination, for getpeername() to show.
     pub keep_original_dst: bool,
+    /// Where they do.
+    pub socket_memory: SocketMemory,
     /// How connections are refused.
     pub refusal: Refusal,
 }
@@ -126,6 +130,8 @@ pub struct Programs {
     pub(crate) object: Ebpf,
     pub(crate) pins: PinDirectory,
     layout: Layout,
+    /// The table of live sockets, if they use it.
+    pub(super) socket_table: Option<PathBuf>,
 }
 
 impl Programs {
@@ -140,10 +146,32 @@ impl Programs {
         }
         settings.pins.create()?;
         let layout = settings.pins.choose_layout(settings.capacity)?;
+        match SocketTable::choose(settings)? {
+            None => Self::load_with(settings, layout, None),
+            table => Self::load_with(settings, layout.clone(), table).or_else(|error| {
+                // What the programs do with the table is more than what was tried.
+                if !matches!(error, LoadError::Program { .. }) {
+                    return Err(error);
+                }
+                tracing::warn!(
+                    error = with_causes(&error),
+                    "the programs do not load with the table of sockets; trying without, which makes \
+                     connections that are split take longer"
+                );
+                Self::load_with(settings, layout, None)
+            }),
+        }
+    }
+
+    fn load_with(
+        settings: &LoadSettings,
+        layout: Layout,
+        table: Option<SocketTable>,
+    ) -> Result<Self, LoadError> {
         let has_set_retval = settings.refusal == Refusal::Best && features::has_set_retval()?;
         tracing::debug!(has_set_retval, "loading the programs");
         let mut loader = EbpfLoader::new();
-        // Nothing in the programs depends on the layout of the kernel's own structures.
+        // What the programs read of the kernel's own structures they find by constants.
         loader.btf(None);
         let shapes = shapes(settings.capacity);
         for shape in &shapes {
@@ -152,6 +180,16 @@ impl Programs {
                 loader.map_max_entries(shape.name, shape.max_entries);
             }
         }
+        match &table {
+            Some(table) => loader
+                .map_pin_path(SOCKETS, &table.path)
+                .map_max_entries(SOCKETS, table.slots),
+            // Not used: as small as can be.
+            None => loader.map_max_entries(SOCKETS, 1),
+        };
+        let (socket_slots, cookie_offset) = table
+            .as_ref()
+            .map_or((0, 0), |table| (table.slots, table.cookie_offset));
         let (set_retval, keep_original_dst, log_level) = (
             u8::from(has_set_retval),
             u8::from(settings.keep_original_dst),
@@ -160,6 +198,8 @@ impl Programs {
         loader
             .override_global("HAS_SET_RETVAL", &set_retval, true)
             .override_global("KEEP_ORIGINAL_DST", &keep_original_dst, true)
+            .override_global("SOCKET_SLOTS", &socket_slots, true)
+            .override_global("COOKIE_OFFSET", &cookie_offset, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true);
         let mut object = loader
             .load(OBJECT)
@@ -175,10 +215,14 @@ impl Programs {
                     source: Box::new(source),
                 })?;
         }
+        if table.is_some() {
+            socket_table::load(&mut object)?;
+        }
         Ok(Self {
             object,
             pins: settings.pins.clone(),
             layout,
+            socket_table: table.map(|table| table.path),
         })
     }
 

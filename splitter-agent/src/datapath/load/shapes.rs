@@ -16,7 +16,7 @@ use super::pins;
 /// `BPF_F_NO_PREALLOC`: elements are allocated as they come.
 const NO_PREALLOC: u32 = 1;
 /// `BPF_F_MMAPABLE`: may be mapped into memory.
-const MMAPABLE: u32 = 1024;
+pub(super) const MMAPABLE: u32 = 1024;
 
 /// What a map must look like.
 #[derive(Clone, Copy, Debug)]
