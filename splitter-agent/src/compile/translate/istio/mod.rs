@@ -6,6 +6,7 @@ pub(crate) mod host;
 mod leaves;
 mod merge;
 mod rules;
+mod tls;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use super::{is_api_server, quoted};
 use crate::compile::{Diagnostics, Severity};
 use crate::objects::istio::virtual_service::{
-    Block, Changes, Delegate, Demand, IGNORE, List, Rule,
+    Changes, Delegate, Demand, IGNORE, List, REFUSE, Rule,
 };
 use crate::objects::{AppProtocol, Kind, ObjectName, ObjectReference, UNSUPPORTED, VirtualService};
 use crate::plan::Origin;
@@ -185,6 +186,10 @@ impl<'a> Translator<'a> {
         let mut is_refused = self.is_unreadable(diagnostics);
         self.tell_unknown(diagnostics);
         let (roots, is_protected) = self.roots(diagnostics);
+        if roots.is_empty() {
+            // Whatever its rules ask for, it is asked of others.
+            return None;
+        }
         is_refused |= is_protected;
         let clients = self.exported_to();
         self.tell_conflicts(diagnostics);
@@ -206,12 +211,9 @@ impl<'a> Translator<'a> {
     /// for each block of conditions.
     fn is_too_large(&self, diagnostics: &mut Diagnostics) -> bool {
         let hosts = self.service.hosts.len();
-        let blocks: usize = self
-            .service
-            .rules
-            .iter()
-            .map(|it| it.blocks.len().max(1))
-            .sum();
+        let lists = [List::Http, List::Tls, List::Tcp].into_iter();
+        let rules = lists.flat_map(|list| rules::applicable(list, self.service.rules.of(list)));
+        let blocks: usize = rules.map(|rule| rule.blocks.len().max(1)).sum();
         let (field, what) = if hosts > MAX_HOSTS {
             (
                 "spec.hosts",
@@ -238,13 +240,40 @@ impl<'a> Translator<'a> {
         true
     }
 
-    /// Tells what could not be read; whether there is anything.
+    /// Tells what could not be read of what counts; whether there is anything.
     fn is_unreadable(&self, diagnostics: &mut Diagnostics) -> bool {
+        let dead: Vec<&str> = if self.service.is_delegate || self.service.refusals.is_empty() {
+            Vec::new()
+        } else {
+            self.dead_rules()
+        };
+        let mut is_unreadable = false;
         for refusal in &self.service.refusals {
+            let is_within = |rule: &&str| {
+                let below = refusal.field.strip_prefix(*rule);
+                below.is_some_and(|below| below.is_empty() || below.starts_with(['.', '[']))
+            };
+            if dead.iter().any(is_within) {
+                continue;
+            }
+            is_unreadable = true;
             let message = refusal.message.clone();
             self.refuse(diagnostics, refusal.reason, &*refusal.field, message);
         }
-        !self.service.refusals.is_empty()
+        is_unreadable
+    }
+
+    /// The rules that no client in the cluster comes to.
+    fn dead_rules(&self) -> Vec<&str> {
+        let dead = |list| {
+            let rules = self.service.rules.of(list);
+            let live = rules::applicable(list, rules);
+            let is_live =
+                move |rule: &&Rule| live.iter().any(|live| std::ptr::eq(live.rule, *rule));
+            rules.iter().filter(move |rule| !is_live(rule))
+        };
+        let lists = [List::Http, List::Tls, List::Tcp].into_iter();
+        lists.flat_map(dead).map(|rule| &*rule.field).collect()
     }
 
     fn tell_unknown(&self, diagnostics: &mut Diagnostics) {
@@ -264,10 +293,11 @@ impl<'a> Translator<'a> {
         }
         if let Some(value) = &self.service.unsupported
             && value != IGNORE
+            && value != REFUSE
         {
             let message = format!(
-                "{} is not known, so what a connection cannot do is refused; write {IGNORE}, or \
-                 remove it",
+                "{} is not known, so what a connection cannot do is refused; write {IGNORE} or \
+                 {REFUSE}, or remove it",
                 quoted(value)
             );
             let field = format!("metadata.annotations[{UNSUPPORTED}]");
@@ -386,15 +416,25 @@ impl<'a> Translator<'a> {
                 splits.push((ports, Clients::of(clients), Some(split)));
             }
         }
-        if splits.is_empty() && self.service.rules.iter().next().is_none() {
-            let message = "has no rules; write http, tcp or both";
-            self.emit(
-                diagnostics,
-                Severity::Inactive,
-                reason::NO_RULE,
-                "spec",
-                message,
-            );
+        if splits.is_empty() {
+            let is_for_mesh = ![&http, &tls, &tcp].into_iter().all(Compiled::is_empty);
+            let (field, message) = if is_for_mesh {
+                (
+                    "spec.exportTo",
+                    "has none of the namespaces for whose clients the rules are; add them here, or \
+                     correct the rules",
+                )
+            } else if self.service.rules.iter().next().is_some() {
+                (
+                    "spec",
+                    "has rules for gateways alone, which splitter does not see; add mesh to the gateways \
+                     of a rule if it is for clients in the cluster too",
+                )
+            } else {
+                ("spec", "has no rules; write http, tcp or both")
+            };
+            let (severity, reason) = (Severity::Inactive, reason::NO_RULE);
+            self.emit(diagnostics, severity, reason, field, message);
         }
         Ok(splits)
     }
@@ -403,7 +443,10 @@ impl<'a> Translator<'a> {
     fn list(&self, list: List, diagnostics: &mut Diagnostics) -> Result<Compiled<'a>, Stopped> {
         let rules = self.service.rules.of(list);
         let is_same = |one: &Rule, other: &Rule| leaves::is_same(self, one, other);
-        let listed = rules::list(list, rules, is_same);
+        let listed = match list {
+            List::Tls => self.tls(rules, diagnostics)?,
+            List::Http | List::Tcp => rules::list(list, rules, is_same),
+        };
         self.are_delegates_usable(&listed, diagnostics)?;
         let mut is_refused = false;
         for block in &listed.uncertain {
@@ -412,15 +455,6 @@ impl<'a> Translator<'a> {
                 self.refuse_demand(reason::MATCHES_UNSUPPORTED, demand, diagnostics);
             }
         }
-        let sni = listed
-            .uncertain
-            .iter()
-            .any(|block| !block.sni_hosts.is_empty());
-        let listed = if list == List::Tls {
-            self.tls(listed, rules, sni, &mut is_refused, diagnostics)
-        } else {
-            listed
-        };
         let mut ignored = Vec::new();
         for rule in &listed.live {
             for demand in &rule.demands {
@@ -496,92 +530,6 @@ impl<'a> Translator<'a> {
             demand.what
         );
         self.refuse(diagnostics, reason, &*demand.field, message);
-    }
-
-    /// TLS rules choose by the name that the client asks for, which comes after the connection. If all
-    /// of them have the same destinations, and between them every host, that makes no difference to a
-    /// client that asks for one of the hosts.
-    fn tls(
-        &self,
-        listed: Listed<'a>,
-        rules: &'a [Rule],
-        is_uncertain: bool,
-        is_refused: &mut bool,
-        diagnostics: &mut Diagnostics,
-    ) -> Listed<'a> {
-        for rule in rules {
-            for (index, block) in rule.blocks.iter().enumerate() {
-                if block.sni_hosts.is_empty() {
-                    *is_refused = true;
-                    let field = format!("{}.match[{index}].sniHosts", rule.field);
-                    let message = "is empty; write the names that clients of TLS ask for";
-                    self.refuse(diagnostics, reason::INVALID_SPEC, field, message);
-                }
-            }
-            if rule.blocks.is_empty() {
-                *is_refused = true;
-                let field = format!("{}.match", rule.field);
-                let message = "is empty; write sniHosts";
-                self.refuse(diagnostics, reason::INVALID_SPEC, field, message);
-            }
-        }
-        if !is_uncertain || *is_refused {
-            return listed;
-        }
-        let has_others = |rule: &Rule| {
-            let block_has = |block: &Block| {
-                block.port.is_some()
-                    || block.source_namespace.is_some()
-                    || !block.source_labels.is_empty()
-                    || !block.gateways.is_empty()
-            };
-            rule.blocks.iter().any(block_has)
-        };
-        let names: BTreeSet<String> = rules
-            .iter()
-            .flat_map(|rule| &rule.blocks)
-            .flat_map(|block| &block.sni_hosts)
-            .map(|name| name.to_ascii_lowercase())
-            .collect();
-        let mut hosts = self.service.hosts.iter();
-        let is_whole = hosts.all(|host| names.contains(&host.to_ascii_lowercase()));
-        let is_plain = listed
-            .uncertain
-            .iter()
-            .all(|block| block.requests.is_empty());
-        match rules.split_first() {
-            Some((first, rest))
-                if is_whole
-                    && is_plain
-                    && !rules.iter().any(has_others)
-                    && rest.iter().all(|rule| leaves::is_same(self, first, rule)) =>
-            {
-                let message = "is taken as met by every connection, since all rules have the same \
-                               destinations; Istio would refuse a client that asks for another name";
-                let field = first.blocks.first().map_or("", |block| &block.sni_field);
-                let (severity, reason) = (Severity::Note, reason::APPROXIMATED);
-                self.emit(diagnostics, severity, reason, field, message);
-                let part = Part {
-                    rule: first,
-                    conditions: rules::Conditions::default(),
-                };
-                Listed {
-                    parts: vec![part],
-                    ..listed
-                }
-            }
-            _ => {
-                *is_refused = true;
-                for block in &listed.uncertain {
-                    let message = "chooses by the name that a client of TLS asks for, which comes \
-                                   after the connection; remove the rule, or give all rules the same \
-                                   destinations";
-                    let field = &*block.sni_field;
-                    self.refuse(diagnostics, reason::MATCHES_UNSUPPORTED, field, message);
-                }
-                listed
-            }
-        }
     }
 }
 
