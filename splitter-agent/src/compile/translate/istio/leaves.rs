@@ -13,7 +13,7 @@ use crate::reason;
 use crate::route::Leaf;
 
 /// What a destination is: the Service, or else the host as it is written; subset and port.
-type Target = (Result<ObjectName, String>, Option<String>, Option<u16>);
+pub(super) type Target = (Result<ObjectName, String>, Option<String>, Option<u16>);
 
 impl Translator<'_> {
     /// The leaves in the order of the destinations, each once; `None` if there are too many, after
@@ -65,6 +65,12 @@ impl Translator<'_> {
             if names.contains(&name) {
                 // Only the port tells them apart.
                 name += &target.2.map_or_else(String::new, |port| format!(":{port}"));
+            }
+            if names.contains(&name) {
+                // What is written in two ways, or only looks like the other one.
+                let mut numbered = (2..).map(|number: u32| format!("{name}#{number}"));
+                let free = numbered.find(|name| !names.contains(name));
+                name = free.unwrap_or(name);
             }
             names.insert(name.clone());
             leaves.push(Leaf {

@@ -41,17 +41,23 @@ impl Translate for VirtualService {
             return Vec::new();
         };
         let claims = asked.roots.iter().flat_map(|(root, root_field)| {
-            asked.splits.iter().map(|(ports, clients, split)| Claim {
-                origin: translator.origin.clone(),
-                precedence: object.kind.precedence,
-                created: object.created,
-                root: root.clone(),
-                root_field: root_field.clone(),
-                ports: ports.clone(),
-                clients: clients.clone(),
-                split: split.clone(),
-                waits_for: asked.waits_for,
-            })
+            asked
+                .splits
+                .iter()
+                .enumerate()
+                .map(|(index, of_root)| Claim {
+                    origin: translator.origin.clone(),
+                    precedence: object.kind.precedence,
+                    created: object.created,
+                    root: root.clone(),
+                    root_field: root_field.clone(),
+                    ports: of_root.ports.clone(),
+                    ports_field: of_root.ports_field.clone(),
+                    ambiguous: asked.ambiguous.clone().filter(|_| index == 0).map(Box::new),
+                    clients: of_root.clients.clone(),
+                    split: of_root.split.clone(),
+                    waits_for: asked.waits_for,
+                })
         });
         claims.collect()
     }
@@ -110,10 +116,23 @@ struct Asked {
     /// The roots, each once, with their fields.
     roots: Vec<(ObjectName, String)>,
     /// In the order in which they count; one that is refused if anything is.
-    splits: Vec<(Ports, Clients, Option<Split>)>,
+    splits: Vec<OfRoot>,
+    /// The ports of which it is not known which of its lists of rules is for them.
+    ambiguous: Option<Ports>,
     /// The kind of which an object that was not heard of decides what it asks for.
     waits_for: Option<Kind>,
 }
+
+/// What it asks of some connections to a root.
+struct OfRoot {
+    ports: Ports,
+    ports_field: Option<Box<str>>,
+    clients: Clients,
+    split: Option<Split>,
+}
+
+/// What its rules ask for.
+type Splits = (Vec<OfRoot>, Option<Ports>);
 
 /// Why it asks for no split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,15 +213,27 @@ impl<'a> Translator<'a> {
         let clients = self.exported_to();
         self.tell_conflicts(diagnostics);
         let splits = match is_refused {
-            _ if self.service.is_for_its_destinations => Ok(self.of_destinations(diagnostics)),
+            _ if self.service.is_for_its_destinations => {
+                Ok((self.of_destinations(diagnostics), None))
+            }
             true => Err(Stopped::Refused),
             false => self.splits(&clients, diagnostics),
         };
-        let waits_for = (splits == Err(Stopped::Waits)).then_some(Kind::VIRTUAL_SERVICE);
-        let splits = splits.unwrap_or_else(|_| vec![(Ports::ALL, Clients::of(clients), None)]);
+        let is_waiting = matches!(splits, Err(Stopped::Waits));
+        let waits_for = is_waiting.then_some(Kind::VIRTUAL_SERVICE);
+        let (splits, ambiguous) = splits.unwrap_or_else(|_| {
+            let refused = OfRoot {
+                ports: Ports::ALL,
+                ports_field: None,
+                clients: Clients::of(clients),
+                split: None,
+            };
+            (vec![refused], None)
+        });
         Some(Asked {
             roots,
             splits,
+            ambiguous,
             waits_for,
         })
     }
@@ -374,38 +405,33 @@ impl<'a> Translator<'a> {
         &self,
         exported_to: &ClientSelector,
         diagnostics: &mut Diagnostics,
-    ) -> Result<Vec<(Ports, Clients, Option<Split>)>, Stopped> {
+    ) -> Result<Splits, Stopped> {
         let http = self.list(List::Http, diagnostics);
         // Delegates are for HTTP alone, and what is refused for certain waits for none.
         let tls = self.list(List::Tls, diagnostics);
         let tcp = self.list(List::Tcp, diagnostics);
         let (tls, tcp, http) = (tls?, tcp?, http?);
-        let is_ambiguous = !http.is_empty() && !tcp.is_empty() && !http.is_same(&tcp);
-        if is_ambiguous {
-            let message = "differ from those of spec.http, so a port of which the Service does not say \
-                           what is spoken there is not split; give it an appProtocol or a name such as \
-                           http or tcp";
-            let (severity, reason) = (Severity::Warning, reason::AMBIGUOUS_PROTOCOL);
-            self.emit(diagnostics, severity, reason, "spec.tcp", message);
-        }
-        let undeclared = [AppProtocol::Undeclared].into_iter();
-        let with_http = undeclared.clone().filter(|_| !is_ambiguous);
-        let with_tcp = undeclared.filter(|_| http.is_empty());
-        let lists: [(_, BTreeSet<AppProtocol>); 3] = [
-            (&http, with_http.chain([AppProtocol::Http]).collect()),
-            (&tls, BTreeSet::from([AppProtocol::Tls])),
-            (&tcp, with_tcp.chain([AppProtocol::Tcp]).collect()),
+        let undeclared = Undeclared::of(&http, &tcp);
+        let lists = [
+            (&http, AppProtocol::Http),
+            (&tls, AppProtocol::Tls),
+            (&tcp, AppProtocol::Tcp),
         ];
         let mut splits = Vec::new();
-        for (compiled, protocols) in lists {
+        for (compiled, protocol) in lists {
             for (part, leaves) in compiled.listed.parts.iter().zip(&compiled.leaves) {
                 let Some(clients) = clients(part, exported_to) else {
                     continue;
                 };
-                let ports = Ports {
-                    numbers: part.conditions.port.map(|port| BTreeSet::from([port])),
-                    protocols: Some(protocols.clone()),
+                let numbers = part.conditions.port.map(|port| BTreeSet::from([port]));
+                let declared = Ports {
+                    numbers: numbers.clone(),
+                    protocols: Some(BTreeSet::from([protocol])),
                     ..Ports::ALL
+                };
+                let ports = match (protocol, &numbers) {
+                    (AppProtocol::Tls, _) => vec![declared],
+                    _ => undeclared.with(declared),
                 };
                 let split = Split {
                     leaves_field: format!("{}.route", part.rule.field),
@@ -413,7 +439,14 @@ impl<'a> Translator<'a> {
                     unready_share: UnreadyShare::Refused,
                     destinations: Destinations::Hosts,
                 };
-                splits.push((ports, Clients::of(clients), Some(split)));
+                let block = part.block.filter(|block| block.port.is_some());
+                let field = block.map(|block| format!("{}.port", block.field).into_boxed_str());
+                splits.extend(ports.into_iter().map(|ports| OfRoot {
+                    ports,
+                    ports_field: field.clone(),
+                    clients: Clients::of(clients.clone()),
+                    split: Some(split.clone()),
+                }));
             }
         }
         if splits.is_empty() {
@@ -436,7 +469,7 @@ impl<'a> Translator<'a> {
             let (severity, reason) = (Severity::Inactive, reason::NO_RULE);
             self.emit(diagnostics, severity, reason, field, message);
         }
-        Ok(splits)
+        Ok((splits, undeclared.ambiguous()))
     }
 
     /// What a list of rules comes to; if any of it is refused or not known, says so.
@@ -538,15 +571,130 @@ impl Compiled<'_> {
         self.listed.parts.is_empty()
     }
 
-    /// Whether another list comes to the same.
-    fn is_same(&self, other: &Self) -> bool {
-        let of = |compiled: &Self| -> Vec<_> {
-            let parts = compiled.listed.parts.iter().zip(&compiled.leaves);
-            parts
-                .map(|(part, leaves)| (part.conditions.clone(), leaves::normal(leaves)))
-                .collect()
+    /// Its leaves, part by part, in a form in which equal splits are equal.
+    fn normal(&self) -> Vec<Normal> {
+        self.leaves.iter().map(|it| leaves::normal(it)).collect()
+    }
+
+    /// What becomes of connections to a port; `None` for those that no rule names.
+    fn at<'b>(
+        &'b self,
+        port: Option<u16>,
+        normal: &'b [Normal],
+    ) -> Vec<(&'b ClientSelector, &'b Normal)> {
+        let parts = self.listed.parts.iter().zip(normal);
+        let of_port = parts.filter(|(part, _)| {
+            part.conditions.port.is_none() || port.is_some() && part.conditions.port == port
+        });
+        let mut at: Vec<(&ClientSelector, &Normal)> = Vec::new();
+        for (part, leaves) in of_port {
+            let clients = &part.conditions.clients;
+            if !at.iter().any(|(before, _)| before.covers(clients)) {
+                at.push((clients, leaves));
+            }
+        }
+        at
+    }
+
+    /// The ports that its rules name.
+    fn numbers(&self) -> impl Iterator<Item = u16> {
+        let parts = self.listed.parts.iter();
+        parts.filter_map(|part| part.conditions.port)
+    }
+}
+
+/// Leaves in a form in which equal splits are equal.
+type Normal = Vec<(leaves::Target, u128)>;
+
+/// What is to be done with ports that do not declare what is spoken there: Istio finds out, and has a
+/// list of rules for HTTP and another for the rest.
+enum Undeclared {
+    /// They are split as both lists say, or the only one with rules for them.
+    Clear,
+    /// Of these, it is not clear.
+    Ambiguous(BTreeSet<u16>),
+    /// Of none but these is it clear.
+    ClearOnly(BTreeSet<u16>),
+}
+
+impl Undeclared {
+    fn of(http: &Compiled<'_>, tcp: &Compiled<'_>) -> Self {
+        let (normal_http, normal_tcp) = (http.normal(), tcp.normal());
+        let is_ambiguous = |port: Option<u16>| {
+            let (http, tcp) = (http.at(port, &normal_http), tcp.at(port, &normal_tcp));
+            !http.is_empty() && !tcp.is_empty() && http != tcp
         };
-        of(self) == of(other)
+        if http.is_empty() || tcp.is_empty() {
+            return Self::Clear;
+        }
+        let numbers: BTreeSet<u16> = http.numbers().chain(tcp.numbers()).collect();
+        let (ambiguous, clear): (BTreeSet<u16>, BTreeSet<u16>) = numbers
+            .into_iter()
+            .partition(|number| is_ambiguous(Some(*number)));
+        match (is_ambiguous(None), ambiguous.is_empty()) {
+            (true, _) => Self::ClearOnly(clear),
+            (false, false) => Self::Ambiguous(ambiguous),
+            (false, true) => Self::Clear,
+        }
+    }
+
+    /// Ports where a protocol is declared, and those that declare nothing and are to be split in the same
+    /// way.
+    fn with(&self, declared: Ports) -> Vec<Ports> {
+        const UNDECLARED: AppProtocol = AppProtocol::Undeclared;
+        let undeclared = |ports: Ports| Ports {
+            protocols: Some(BTreeSet::from([UNDECLARED])),
+            ..ports
+        };
+        let named = declared.numbers.as_ref();
+        let more = match self {
+            Self::Clear => {
+                let protocols = declared.protocols.into_iter().flatten();
+                return vec![Ports {
+                    protocols: Some(protocols.chain([UNDECLARED]).collect()),
+                    ..declared
+                }];
+            }
+            Self::Ambiguous(numbers) => {
+                let is_left = named.is_none_or(|named| named.is_disjoint(numbers));
+                is_left.then(|| {
+                    undeclared(Ports {
+                        other_than: numbers.clone(),
+                        ..declared.clone()
+                    })
+                })
+            }
+            Self::ClearOnly(numbers) => {
+                let mut clear = numbers.clone();
+                clear.retain(|number| named.is_none_or(|named| named.contains(number)));
+                (!clear.is_empty()).then(|| {
+                    undeclared(Ports {
+                        numbers: Some(clear),
+                        ..declared.clone()
+                    })
+                })
+            }
+        };
+        [Some(declared), more].into_iter().flatten().collect()
+    }
+
+    /// Those of which it is not clear.
+    fn ambiguous(self) -> Option<Ports> {
+        let ports = match self {
+            Self::Clear => return None,
+            Self::Ambiguous(numbers) => Ports {
+                numbers: Some(numbers),
+                ..Ports::ALL
+            },
+            Self::ClearOnly(numbers) => Ports {
+                other_than: numbers,
+                ..Ports::ALL
+            },
+        };
+        Some(Ports {
+            protocols: Some(BTreeSet::from([AppProtocol::Undeclared])),
+            ..ports
+        })
     }
 }
 

@@ -4,6 +4,7 @@
 //! meet have the same destinations, and between them name every host.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 
 use super::rules::{self, Applicable, Conditions, Listed, Part};
 use super::{Stopped, Translator, host, leaves, quoted};
@@ -20,18 +21,19 @@ struct Condition<'a> {
     conditions: Conditions,
     block: &'a Block,
     rule: &'a Rule,
+    /// The number of its destinations.
+    destinations: usize,
     /// The numbers of its names.
     names: Vec<usize>,
 }
 
-/// Every name that stands somewhere, by which it gets a number.
-#[derive(Default)]
-struct Names(HashMap<Name, usize>);
+/// Gives the same things the same number.
+struct Numbers<T>(HashMap<T, usize>);
 
-impl Names {
-    fn number(&mut self, name: Name) -> usize {
+impl<T: Eq + Hash> Numbers<T> {
+    fn of(&mut self, thing: T) -> usize {
         let next = self.0.len();
-        *self.0.entry(name).or_insert(next)
+        *self.0.entry(thing).or_insert(next)
     }
 }
 
@@ -53,11 +55,11 @@ impl Translator<'_> {
     ) -> Result<Listed<'a>, Stopped> {
         let applicable = rules::applicable(List::Tls, rules);
         self.judge_names(&applicable, diagnostics)?;
-        let mut names = Names::default();
+        let mut names = Numbers(HashMap::new());
         let conditions = self.conditions(&applicable, &mut names);
         let hosts = self.service.hosts.iter();
         let hosts: Vec<(&str, usize)> = hosts
-            .map(|host| (&**host, names.number(self.named(host))))
+            .map(|host| (&**host, names.of(self.named(host))))
             .collect();
         let mut decided: Vec<(&Conditions, Decided<'a>)> = Vec::new();
         let mut seen: Vec<&Conditions> = Vec::new();
@@ -136,17 +138,20 @@ impl Translator<'_> {
     fn conditions<'a>(
         &self,
         applicable: &[Applicable<'a>],
-        names: &mut Names,
+        names: &mut Numbers<Name>,
     ) -> Vec<Condition<'a>> {
         let mut all = Vec::new();
+        let mut destinations = Numbers(HashMap::new());
         for Applicable { rule, blocks } in applicable {
+            let destinations = destinations.of(leaves::shares(self, rule));
             for (conditions, block) in blocks {
                 let written = block.sni_hosts.iter();
                 all.push(Condition {
                     conditions: conditions.clone(),
                     block,
                     rule,
-                    names: written.map(|it| names.number(self.named(it))).collect(),
+                    destinations,
+                    names: written.map(|it| names.of(self.named(it))).collect(),
                 });
             }
         }
@@ -190,10 +195,7 @@ impl Translator<'_> {
             }
         }
         let first = met.first().ok_or(Stopped::Refused)?;
-        if !met
-            .iter()
-            .all(|it| leaves::is_same(self, first.rule, it.rule))
-        {
+        if !met.iter().all(|it| it.destinations == first.destinations) {
             for condition in &met {
                 let message = "chooses by the name that a client of TLS asks for, which comes after the \
                                connection; remove the rule, or give all rules for these connections the \
