@@ -26,6 +26,7 @@ use super::store::Store;
 use super::subsets::Subsets;
 use crate::objects::{Identity, Kind, Object, ObjectName, ObjectReference};
 use crate::plan::{Frontend, FrontendPlan, Plan};
+use crate::reason;
 use crate::route::{Claim, Context, Route, RouteObject};
 
 /// Compiles objects to a plan, change by change. The same objects come to the same plan and
@@ -87,6 +88,8 @@ pub enum PodNews {
 struct Compiled {
     frontends: SortedVecSet<Frontend>,
     diagnostics: Emitted,
+    /// The objects that may be about other roots too, and are in force here.
+    in_force: Box<[ObjectReference]>,
 }
 
 impl Compiler {
@@ -262,6 +265,7 @@ impl Compiler {
     #[must_use]
     pub fn diagnostics(&self, object: &ObjectReference) -> Vec<Arc<Diagnostic>> {
         let mut diagnostics: Vec<_> = self.ledger.of(object).cloned().collect();
+        self.soften(object, &mut diagnostics);
         let is_wrong = |diagnostic: &Arc<Diagnostic>| diagnostic.severity != Severity::Note;
         let is_ours = self.routes.get(object).is_some_and(|it| it.is_for_splitter);
         if is_ours && !diagnostics.iter().any(is_wrong) {
@@ -269,6 +273,37 @@ impl Compiler {
             diagnostics.insert(0, Arc::new(accepted));
         }
         diagnostics
+    }
+
+    /// An object that is in force on one root is not inactive because it is not on another, or a part of
+    /// it is for no port.
+    fn soften(&self, object: &ObjectReference, diagnostics: &mut [Arc<Diagnostic>]) {
+        let is_inactive = |it: &Arc<Diagnostic>| it.severity == Severity::Inactive;
+        let Some(route) = self.routes.get(object) else {
+            return;
+        };
+        if !diagnostics.iter().any(is_inactive) {
+            return;
+        }
+        let roots: BTreeSet<&ObjectName> = route.claims.iter().map(|claim| &claim.root).collect();
+        let compiled = |root: &&ObjectName| self.roots.get(*root);
+        let mut compiled = roots.iter().filter_map(compiled);
+        if !compiled.any(|root| root.in_force.contains(object)) {
+            return;
+        }
+        for diagnostic in diagnostics.iter_mut().filter(|it| is_inactive(it)) {
+            // Rules for the ports of one root are often none of another's.
+            let is_note = roots.len() > 1 && diagnostic.reason == reason::ROOT_PORT_MISSING;
+            *diagnostic = Arc::new(Diagnostic {
+                severity: if is_note {
+                    Severity::Note
+                } else {
+                    Severity::Warning
+                },
+                ..Diagnostic::clone(diagnostic)
+            });
+        }
+        diagnostics.sort();
     }
 
     /// The diagnostics of every object, sorted.
@@ -343,10 +378,25 @@ impl Compiler {
             let new = Compiled {
                 frontends: resolved.frontends.keys().copied().collect(),
                 diagnostics,
+                in_force: resolved.in_force.into_iter().collect(),
             };
             let old = std::mem::replace(root, new);
             self.ledger.replace(&old.diagnostics, &root.diagnostics);
-            if root.frontends.is_empty() && root.diagnostics.is_empty() {
+            // What is said of such an object because of its other roots may depend on that.
+            let changed = old.in_force.iter().filter(|it| !root.in_force.contains(it));
+            let changed =
+                changed.chain(root.in_force.iter().filter(|it| !old.in_force.contains(it)));
+            for object in changed {
+                if self
+                    .ledger
+                    .of(object)
+                    .any(|it| it.severity == Severity::Inactive)
+                {
+                    self.ledger.touch(object.clone());
+                }
+            }
+            if root.frontends.is_empty() && root.diagnostics.is_empty() && root.in_force.is_empty()
+            {
                 self.roots.remove(name);
             }
             self.index.forget_unclaimed(name);

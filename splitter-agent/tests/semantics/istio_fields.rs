@@ -190,7 +190,6 @@ fn what_changes_how_a_request_is_handled_is_refused_unless_it_may_be_ignored() {
         (json!({"timeout": "0.002s"}), "timeout"),
         (json!({"timeout": 7}), "timeout"),
         (json!({"timeout": ""}), "timeout"),
-        (json!({"retries": {}}), "retries"),
         (
             json!({"retries": {"attempts": 2, "perTryTimeout": "2s"}}),
             "retries",
@@ -268,6 +267,10 @@ fn what_asks_for_nothing_is_accepted() {
         json!({"timeout": null, "retries": null, "fault": null, "mirror": null, "headers": null}),
         json!({"retries": {"attempts": 0}}),
         json!({"retries": {"attempts": 0, "perTryTimeout": "2s"}}),
+        json!({"retries": {}}),
+        json!({"retries": {"attempts": null, "retryOn": "5xx"}}),
+        json!({"corsPolicy": {}}),
+        json!({"corsPolicy": {"allowOrigins": []}}),
         json!({"fault": {}}),
         json!({"fault": {"delay": {"fixedDelay": "5s"}}}),
         json!({"fault": {"delay": {"percentage": {"value": 0}, "fixedDelay": "5s"}}}),

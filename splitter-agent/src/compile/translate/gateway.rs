@@ -397,7 +397,7 @@ impl Translator<'_> {
             ports: Ports {
                 numbers: parent.port.map(|port| BTreeSet::from([port])),
                 name: parent.section_name.clone(),
-                protocols: None,
+                ..Ports::ALL
             },
             clients: if namespace == own {
                 Clients::Everyone
@@ -411,6 +411,8 @@ impl Translator<'_> {
             root,
             split,
             waits_for: None,
+            ports_field: None,
+            ambiguous: None,
         })
     }
 }
