@@ -44,7 +44,7 @@ pub struct VirtualService {
     pub gateways: Vec<String>,
     /// The namespaces of the clients that it is for, as they are written; empty for all.
     pub export_to: Vec<String>,
-    /// Value of the annotation [`UNSUPPORTED`], as it is written.
+    /// Value of the annotation `splitter.dev/unsupported`, as it is written.
     pub unsupported: Option<String>,
     /// Its rules, list by list, each in their order.
     pub rules: Rules,
