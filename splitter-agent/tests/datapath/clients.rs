@@ -524,8 +524,7 @@ fn a_change_under_load_shows_the_old_split_or_the_new_one_and_never_a_miss() {
     let before = shop.scene.verdict_count("split");
     let mut rounds = 0;
     while rounds < 500 || shop.scene.verdict_count("split") < before + 3000 {
-        // Five hundred take a second or two on an idle machine.
-        assert!(start.elapsed() < PATIENCE * 6, "only {rounds} changes");
+        assert!(start.elapsed() < PATIENCE, "only {rounds} changes");
         rounds += 1;
         let summary = shop.scene.publisher.publish(&with(rounds));
         assert!(summary.failed.is_empty(), "{summary:?}");
@@ -555,8 +554,7 @@ fn a_pod_whose_scope_changes_under_load_is_never_unknown() {
     let start = Instant::now();
     let mut rounds = 0;
     while rounds < 20_000 || shop.scene.verdict_count("split") < 1000 {
-        // Five hundred take a second or two on an idle machine.
-        assert!(start.elapsed() < PATIENCE * 6, "only {rounds} changes");
+        assert!(start.elapsed() < PATIENCE, "only {rounds} changes");
         rounds += 1;
         shop.set(&pod, if rounds % 2 == 0 { TEAM_A } else { TEAM_B });
     }
