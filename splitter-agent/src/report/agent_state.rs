@@ -313,7 +313,6 @@ impl AgentState {
     }
 }
 
-/// Every kind that frontends may wait for, with no frontend.
 /// The kinds that frontends wait for.
 fn held_for(held: &BTreeMap<Kind, usize>) -> impl Iterator<Item = Kind> {
     held.iter()
@@ -321,6 +320,7 @@ fn held_for(held: &BTreeMap<Kind, usize>) -> impl Iterator<Item = Kind> {
         .map(|(kind, _)| *kind)
 }
 
+/// Every kind that frontends may wait for, with no frontend.
 fn no_frontends() -> BTreeMap<Kind, usize> {
     Kind::followed().map(|kind| (kind, 0)).collect()
 }

@@ -5,20 +5,8 @@ use splitter_agent::compile::Severity;
 use splitter_agent::plan::Decision;
 use splitter_common::layout::Reason;
 
-use crate::fixtures::{Outcome, with};
-use crate::istio::{REVIEWS, bookinfo, reviews, to, virtual_service};
-
-type Said<'a> = (Severity, &'static str, &'a str);
-
-fn said(outcome: &Outcome) -> Vec<Said<'_>> {
-    let diagnostics = outcome.0.diagnostics.iter();
-    diagnostics
-        .filter(|said| said.object.kind == "VirtualService")
-        .map(|said| (said.severity, said.reason, said.field.as_str()))
-        .collect()
-}
-
-const ACCEPTED: [Said<'_>; 1] = [(Severity::Accepted, "Accepted", "")];
+use crate::fixtures::with;
+use crate::istio::{ACCEPTED, REVIEWS, bookinfo, reviews, said, to, virtual_service};
 
 /// Asserts that a VirtualService is refused for one field, or accepted.
 #[track_caller]

@@ -7,19 +7,9 @@ use splitter_agent::plan::Decision;
 use splitter_common::layout::Reason;
 
 use crate::fixtures::{Outcome, compiled, leaf, service_of, with};
-use crate::istio::{REVIEWS, bookinfo, destination_rule, reviews, to, virtual_service};
-
-type Said<'a> = (Severity, &'static str, &'a str);
-
-const ACCEPTED: [Said<'_>; 1] = [(Severity::Accepted, "Accepted", "")];
-
-fn said(outcome: &Outcome) -> Vec<Said<'_>> {
-    let diagnostics = outcome.0.diagnostics.iter();
-    diagnostics
-        .filter(|said| said.object.kind == "VirtualService")
-        .map(|said| (said.severity, said.reason, said.field.as_str()))
-        .collect()
-}
+use crate::istio::{
+    ACCEPTED, REVIEWS, bookinfo, destination_rule, reviews, said, to, virtual_service,
+};
 
 fn route(subset: &str) -> Value {
     json!([to("reviews", subset, 1)])
