@@ -217,6 +217,7 @@ fn every_connection_of_every_leaf_is_counted() {
         "splitter_sync_last_queued_timestamp_seconds",
         "splitter_sync_duration_seconds_count",
         "splitter_object_changes_total",
+        "splitter_root_compilations_total",
         "splitter_self_test_last_success_timestamp_seconds",
         "process_cpu_seconds_total",
         "process_resident_memory_bytes",

@@ -275,7 +275,9 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
                 if let Some(watch) = feed.watch() {
                     watch.want_node_pods(agent.wants_node_pods());
                 }
-                feed.ask_for_pods(agent.pod_namespaces());
+                if let Some(namespaces) = agent.take_pod_namespaces() {
+                    feed.ask_for_pods(namespaces);
+                }
                 has_pending_reclaim = true;
             }
             () = tokio::time::sleep(RECLAIM_DELAY), if has_pending_reclaim => has_pending_reclaim = agent.reclaim(),

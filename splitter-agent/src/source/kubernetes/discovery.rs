@@ -7,14 +7,14 @@ use std::time::Duration;
 use http::Request;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::backoff::{Backoff, up_to};
 use super::definition::{Definition, ServedVersion};
 use super::failure::{Code, WatchFailure};
-use super::feed::{Server, pause};
+use super::feed::Server;
+use super::pause::Pause;
 use super::resource::CUSTOM_RESOURCE_DEFINITION;
 use crate::objects::Kind;
 
@@ -28,8 +28,7 @@ const CONFIRMATION: Duration = Duration::from_secs(2);
 pub(super) struct Discovery {
     server: Server,
     kind: Kind,
-    next: Instant,
-    reached: Option<watch::Receiver<()>>,
+    pause: Pause,
     backoff: Backoff,
     failing: bool,
     absent: bool,
@@ -61,8 +60,7 @@ impl Discovery {
         Self {
             server,
             kind,
-            next: Instant::now(),
-            reached: None,
+            pause: Pause::until(Instant::now()),
             backoff: Backoff::new(),
             failing: false,
             absent: false,
@@ -72,20 +70,19 @@ impl Discovery {
     /// The next answer. Nothing is lost when the future is dropped.
     pub(super) async fn next(&mut self) -> Result<Definition, WatchFailure> {
         loop {
-            pause(self.next, &mut self.reached).await;
+            self.pause.over().await;
             let answer = self.ask().await;
-            self.reached = None;
             let now = Instant::now();
             match answer {
                 Ok(Definition::Absent) if !self.absent => {
                     // An API server that has just started may not know its own resources
                     // yet. All splits depend on this answer, so it is asked for twice.
                     self.absent = true;
-                    self.next = now + CONFIRMATION;
+                    self.pause = Pause::until(now + CONFIRMATION);
                 }
                 Ok(definition) => {
                     self.absent = definition == Definition::Absent;
-                    self.next = now + INTERVAL + up_to(SPREAD);
+                    self.pause = Pause::until(now + INTERVAL + up_to(SPREAD));
                     self.backoff.reset();
                     // What is asked for is followed as well as what is watched, if more slowly.
                     let metrics = &self.server.metrics;
@@ -97,8 +94,8 @@ impl Discovery {
                     return Ok(definition);
                 }
                 Err(failure) => {
-                    self.next = now + self.backoff.after_failure(now, failure.asked_for);
-                    self.reached = Some(self.server.reached.subscribe());
+                    let delay = self.backoff.after_failure(now, failure.asked_for);
+                    self.pause = Pause::until_reached(now + delay, self.server.reached.subscribe());
                     let metrics = &self.server.metrics;
                     metrics.failed(CUSTOM_RESOURCE_DEFINITION.kind, failure.code);
                     metrics.set_definition_synced(self.kind, false);
