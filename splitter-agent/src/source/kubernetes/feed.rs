@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::backoff::{Backoff, up_to};
+use super::discovery::NewlyDefined;
 use super::failure::{Remedy, WatchFailure};
 use super::metrics::SourceMetrics;
 use super::pause::Pause;
@@ -50,6 +51,8 @@ pub(super) struct Server {
     /// Marked as changed whenever a feed reaches the server that did not before: then those that
     /// wait to try again need not wait any longer.
     pub(super) reached: watch::Sender<()>,
+    /// What those who ask for the versions of a kind have found out.
+    pub(super) newly_defined: NewlyDefined,
     /// The first list of each kind is asked for at a random moment within this time.
     jitter: Duration,
 }
@@ -61,6 +64,7 @@ impl Server {
             metrics,
             no_streams_until: Arc::default(),
             reached: watch::Sender::new(()),
+            newly_defined: NewlyDefined::new(),
             jitter,
         }
     }
