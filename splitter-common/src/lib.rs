@@ -2,6 +2,7 @@
 //!
 //! - [`layout`]: the records in the BPF maps, byte for byte;
 //! - [`pick`]: which leaf and which endpoint the n-th connection gets;
+//! - [`outcomes`]: what came of a connection;
 //! - [`sockets`]: which slot of the table of live sockets is a socket's;
 //! - [`address`]: the one form in which addresses stand in the maps.
 //!
@@ -12,5 +13,6 @@
 
 pub mod address;
 pub mod layout;
+pub mod outcomes;
 pub mod pick;
 pub mod sockets;

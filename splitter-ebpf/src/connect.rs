@@ -223,6 +223,7 @@ pub(crate) struct Picked {
     pub(crate) address: Words,
     pub(crate) port: u16,
     pub(crate) leaf_id: u32,
+    pub(crate) incarnation: u32,
 }
 
 /// The leaf that a connection falls to.
@@ -271,5 +272,6 @@ fn pick_endpoint(leaf: &PickedLeaf, leaf_id: u32, endpoints: u32) -> Option<Pick
         address,
         port: read!(endpoint, port),
         leaf_id,
+        incarnation: read!(leaf.record, incarnation),
     })
 }

@@ -213,7 +213,10 @@ async fn kinds_that_are_defined_together_are_asked_for_together() {
     };
     server.apply(&service("web")).await;
     let subset = json!({"name": "v1", "labels": {"version": "v1"}});
-    let rule = istio("DestinationRule", json!({"host": "web", "subsets": [subset]}));
+    let rule = istio(
+        "DestinationRule",
+        json!({"host": "web", "subsets": [subset]}),
+    );
     server.apply(&rule).await;
     let route = json!({"route": [{"destination": {"host": "web", "subset": "v1"}}]});
     let split = istio("VirtualService", json!({"hosts": ["web"], "http": [route]}));
