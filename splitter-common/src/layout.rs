@@ -432,8 +432,12 @@ pub struct SocketOffsets {
     pub state: u32,
     /// `sock.__sk_common.skc_flags`, a long.
     pub flags: u32,
+    /// `sock.__sk_common.skc_dport`, 16 bits in network order.
+    pub peer_port: u32,
     /// `sock.sk_err`, 32 bits.
     pub error: u32,
+    /// `sock.sk_err_soft`, 32 bits.
+    pub soft_error: u32,
     /// `tcp_sock.srtt_us`, 32 bits: eighths of a microsecond.
     pub round_trip: u32,
     /// `tcp_sock.total_retrans`, 32 bits.
@@ -442,6 +446,8 @@ pub struct SocketOffsets {
     pub segments_sent: u32,
     /// `tcp_sock.bytes_acked`, 64 bits.
     pub bytes_acknowledged: u32,
+    /// `tcp_sock.rcv_nxt`, 32 bits.
+    pub next_received: u32,
     /// `tcp_sock.bytes_sent`, 64 bits.
     pub bytes_sent: u32,
     /// `tcp_sock.bytes_retrans`, 64 bits.

@@ -5,12 +5,14 @@
 //! |---|---|---|
 //! | begun | a reset is received, `ECONNREFUSED` | refused |
 //! | begun | `ETIMEDOUT` | timed out |
+//! | begun | `ECONNRESET`, `ECONNABORTED`: the client gave up without closing | as at the socket's end |
 //! | begun | any other error | unreachable |
 //! | begun | the socket ends, and has sent nothing | unreachable |
 //! | begun | the socket ends after a second or more | timed out |
 //! | begun | the socket ends sooner | abandoned |
 //! | established | a reset is received | reset by the endpoint |
-//! | established | a reset is sent | reset by the client |
+//! | established | a reset is received after the client has closed the socket | closed |
+//! | established | a reset is sent when the socket is closed; `ECONNABORTED` | reset by the client |
 //! | established | `ETIMEDOUT`, or another error that ends it | lost |
 //! | established | the socket ends | closed |
 //!
@@ -83,67 +85,103 @@ impl Outcome {
 }
 
 const EPIPE: u32 = 32;
+const ENETUNREACH: u32 = 101;
+const ECONNABORTED: u32 = 103;
 const ECONNRESET: u32 = 104;
 const ETIMEDOUT: u32 = 110;
 const ECONNREFUSED: u32 = 111;
+const EHOSTUNREACH: u32 = 113;
 
 /// After so many nanoseconds without an answer, nobody has answered.
 const PATIENCE: u64 = 1_000_000_000;
 
-/// What an error on a socket means for its connection: `None` if that goes on. `is_closed` says whether
-/// the socket is in state `TCP_CLOSE`: an ICMP error may be reported on a connection that lives.
+/// What a socket says of itself when something is told of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketState {
+    /// Its error (`sk_err`); 0 if none, or if its owner has fetched it already.
+    pub error: u32,
+    /// The last error that did not end it (`sk_err_soft`).
+    pub soft_error: u32,
+    /// Whether it is in state `TCP_CLOSE`.
+    pub is_closed: bool,
+    /// Whether its owner has closed it.
+    pub is_orphan: bool,
+    /// Whether it has sent a segment.
+    pub has_sent: bool,
+    /// How many nanoseconds ago it was connected.
+    pub elapsed: u64,
+}
+
+/// What an error on a socket means for its connection: `None` if that goes on, or if its end will
+/// tell.
 #[inline(always)]
 #[must_use]
-pub const fn of_error(stage: Stage, error: u32, is_closed: bool) -> Option<Outcome> {
-    match stage {
-        Stage::NotCounted | Stage::Ended => None,
-        Stage::Begun => Some(match error {
-            ECONNREFUSED => Outcome::Refused,
-            ETIMEDOUT => Outcome::TimedOut,
-            _ => Outcome::Unreachable,
-        }),
-        Stage::Established => match error {
-            ECONNRESET | EPIPE => Some(Outcome::ResetByEndpoint),
-            ETIMEDOUT => Some(Outcome::Lost),
-            _ if is_closed => Some(Outcome::Lost),
-            _ => None,
-        },
+pub const fn of_error(stage: Stage, socket: SocketState) -> Option<Outcome> {
+    match (stage, socket.error) {
+        (Stage::NotCounted | Stage::Ended, _) | (Stage::Begun, 0) => None,
+        (Stage::Begun, ECONNREFUSED) => Some(Outcome::Refused),
+        (Stage::Begun, ETIMEDOUT) => Some(Outcome::TimedOut),
+        // It is disconnected (`tcp_disconnect`), and no longer knows that it has sent something.
+        (Stage::Begun, ECONNRESET | ECONNABORTED) => Some(given_up(socket.elapsed)),
+        (Stage::Begun, _) => Some(Outcome::Unreachable),
+        (Stage::Established, ECONNRESET | EPIPE) => Some(Outcome::ResetByEndpoint),
+        (Stage::Established, ECONNABORTED) => Some(Outcome::ResetByClient),
+        (Stage::Established, ETIMEDOUT) => Some(Outcome::Lost),
+        (Stage::Established, 0) if socket.is_closed => Some(Outcome::Closed),
+        (Stage::Established, 0) => None,
+        // With `IP_RECVERR`, ICMP errors are reported on connections that live.
+        (Stage::Established, error) if socket.is_closed || error == socket.soft_error => {
+            Some(Outcome::Lost)
+        }
+        (Stage::Established, _) => None,
     }
 }
 
-/// What a reset from the endpoint means.
+/// What a reset means that the kernel takes for one from the endpoint. It does so also when data comes
+/// for a socket that its owner has closed.
 #[inline(always)]
 #[must_use]
-pub const fn of_reset_received(stage: Stage) -> Option<Outcome> {
+pub const fn of_reset_received(stage: Stage, socket: SocketState) -> Option<Outcome> {
     match stage {
         Stage::NotCounted | Stage::Ended => None,
         Stage::Begun => Some(Outcome::Refused),
+        Stage::Established if socket.is_orphan => Some(Outcome::Closed),
         Stage::Established => Some(Outcome::ResetByEndpoint),
     }
 }
 
-/// What a reset to the endpoint means. `is_answer` says whether it answers a segment: it ends the
-/// connection only if that is closed already.
+/// What a reset to the endpoint means. Whatever closes a connection by one closes the socket first; others
+/// answer a stray segment, or come before the error that tells why (keepalive).
 #[inline(always)]
 #[must_use]
-pub const fn of_reset_sent(stage: Stage, is_answer: bool, is_closed: bool) -> Option<Outcome> {
+pub const fn of_reset_sent(stage: Stage, socket: SocketState) -> Option<Outcome> {
     match stage {
-        Stage::Established if !is_answer || is_closed => Some(Outcome::ResetByClient),
+        Stage::Established if socket.is_closed => Some(Outcome::ResetByClient),
         _ => None,
     }
 }
 
-/// What the end of a socket means, or another connect() of it. `has_sent` says whether a segment was sent,
-/// `elapsed` how many nanoseconds ago it was connected.
+/// What the end of a socket means.
 #[inline(always)]
 #[must_use]
-pub const fn of_end(stage: Stage, has_sent: bool, elapsed: u64) -> Option<Outcome> {
+pub const fn of_end(stage: Stage, socket: SocketState) -> Option<Outcome> {
     match stage {
         Stage::NotCounted | Stage::Ended => None,
-        Stage::Begun if !has_sent => Some(Outcome::Unreachable),
-        Stage::Begun if elapsed >= PATIENCE => Some(Outcome::TimedOut),
-        Stage::Begun => Some(Outcome::Abandoned),
-        Stage::Established => Some(Outcome::Closed),
+        Stage::Begun if !socket.has_sent => Some(Outcome::Unreachable),
+        Stage::Begun => Some(given_up(socket.elapsed)),
+        Stage::Established => Some(match socket.error {
+            ETIMEDOUT | EHOSTUNREACH | ENETUNREACH => Outcome::Lost,
+            _ => Outcome::Closed,
+        }),
+    }
+}
+
+/// What it means that nobody waits for an answer any more.
+const fn given_up(elapsed: u64) -> Outcome {
+    if elapsed >= PATIENCE {
+        Outcome::TimedOut
+    } else {
+        Outcome::Abandoned
     }
 }
 
@@ -206,64 +244,99 @@ mod tests {
         Stage::Ended,
     ];
 
+    /// Sockets in every state that matters.
+    fn sockets() -> impl Iterator<Item = SocketState> {
+        let flags = (0..8_u8).flat_map(|flags| (0..150).map(move |error| (flags, error)));
+        flags.flat_map(|(flags, error)| {
+            [(0, 0), (EHOSTUNREACH, PATIENCE)].map(|(soft_error, elapsed)| SocketState {
+                error,
+                soft_error,
+                is_closed: flags & 1 != 0,
+                is_orphan: flags & 2 != 0,
+                has_sent: flags & 4 != 0,
+                elapsed,
+            })
+        })
+    }
+
+    /// Everything that may come of a connection in a stage.
+    fn all(stage: Stage) -> Vec<Outcome> {
+        let told = sockets().flat_map(|socket| {
+            [
+                of_error(stage, socket),
+                of_reset_received(stage, socket),
+                of_reset_sent(stage, socket),
+                of_end(stage, socket),
+            ]
+        });
+        told.flatten().collect()
+    }
+
     #[test]
     fn what_has_ended_or_is_not_counted_has_no_outcome() {
-        for stage in [Stage::NotCounted, Stage::Ended] {
-            for flag in [false, true] {
-                assert_eq!(of_error(stage, ECONNREFUSED, flag), None);
-                assert_eq!(of_reset_received(stage), None);
-                assert_eq!(of_reset_sent(stage, flag, true), None);
-                assert_eq!(of_end(stage, flag, PATIENCE), None);
-            }
-        }
+        assert_eq!(all(Stage::NotCounted), []);
+        assert_eq!(all(Stage::Ended), []);
     }
 
     #[test]
     fn an_established_connection_never_fails_as_an_attempt_and_the_reverse() {
-        let all = |stage| {
-            let errors = (0..200).flat_map(move |error| {
-                [false, true].map(|is_closed| of_error(stage, error, is_closed))
-            });
-            let others = [false, true].into_iter().flat_map(move |flag| {
-                [
-                    of_reset_received(stage),
-                    of_reset_sent(stage, flag, flag),
-                    of_reset_sent(stage, flag, !flag),
-                    of_end(stage, flag, 0),
-                    of_end(stage, flag, PATIENCE),
-                ]
-            });
-            errors.chain(others).flatten().collect::<Vec<_>>()
-        };
-        assert!(
-            all(Stage::Established)
-                .iter()
-                .all(|end| end.ends_established())
-        );
-        assert!(all(Stage::Begun).iter().all(|end| !end.ends_established()));
-        assert!(!all(Stage::Begun).contains(&Outcome::Established));
+        let established = all(Stage::Established);
+        assert!(established.iter().all(|end| end.ends_established()));
+        let begun = all(Stage::Begun);
+        assert!(begun.iter().all(|end| !end.ends_established()));
+        assert!(!begun.contains(&Outcome::Established));
+    }
+
+    #[test]
+    fn every_socket_that_ends_ends_what_was_counted() {
+        for socket in sockets() {
+            assert!(of_end(Stage::Begun, socket).is_some());
+            assert!(of_end(Stage::Established, socket).is_some());
+        }
     }
 
     #[test]
     fn an_error_that_leaves_the_connection_alive_ends_nothing() {
-        const EHOSTUNREACH: u32 = 113;
-        assert_eq!(of_error(Stage::Established, EHOSTUNREACH, false), None);
-        assert_eq!(
-            of_error(Stage::Established, EHOSTUNREACH, true),
-            Some(Outcome::Lost)
-        );
-        assert_eq!(of_reset_sent(Stage::Established, true, false), None);
+        let mut socket = SocketState {
+            error: EHOSTUNREACH,
+            ..SocketState::default()
+        };
+        assert_eq!(of_error(Stage::Established, socket), None);
+        assert_eq!(of_reset_sent(Stage::Established, socket), None);
+        socket.soft_error = EHOSTUNREACH;
+        assert_eq!(of_error(Stage::Established, socket), Some(Outcome::Lost));
+        socket.soft_error = 0;
+        socket.is_closed = true;
+        assert_eq!(of_error(Stage::Established, socket), Some(Outcome::Lost));
+        // Timestamps are reported like errors.
+        let nothing = SocketState::default();
+        assert_eq!(of_error(Stage::Begun, nothing), None);
+        assert_eq!(of_error(Stage::Established, nothing), None);
+    }
+
+    #[test]
+    fn a_keepalive_that_nobody_answers_is_a_loss_though_a_reset_is_sent_first() {
+        let mut socket = SocketState::default();
+        assert_eq!(of_reset_sent(Stage::Established, socket), None);
+        socket.error = ETIMEDOUT;
+        assert_eq!(of_error(Stage::Established, socket), Some(Outcome::Lost));
     }
 
     #[test]
     fn who_gives_up_within_a_second_has_abandoned_the_attempt() {
-        let of = |elapsed| of_end(Stage::Begun, true, elapsed);
-        assert_eq!(of(PATIENCE - 1), Some(Outcome::Abandoned));
-        assert_eq!(of(PATIENCE), Some(Outcome::TimedOut));
-        assert_eq!(
-            of_end(Stage::Begun, false, PATIENCE),
-            Some(Outcome::Unreachable)
-        );
+        let mut socket = SocketState {
+            has_sent: true,
+            elapsed: PATIENCE - 1,
+            ..SocketState::default()
+        };
+        assert_eq!(of_end(Stage::Begun, socket), Some(Outcome::Abandoned));
+        socket.error = ECONNRESET;
+        assert_eq!(of_error(Stage::Begun, socket), Some(Outcome::Abandoned));
+        socket.elapsed = PATIENCE;
+        assert_eq!(of_error(Stage::Begun, socket), Some(Outcome::TimedOut));
+        assert_eq!(of_end(Stage::Begun, socket), Some(Outcome::TimedOut));
+        socket.has_sent = false;
+        assert_eq!(of_end(Stage::Begun, socket), Some(Outcome::Unreachable));
     }
 
     #[test]

@@ -10,8 +10,8 @@
 //! tcp_destroy_sock     ─► freed           once for each TCP socket
 //! ```
 //!
-//! Everything that happens to one socket happens under its lock, one after the other. A connection
-//! is counted when it leaves a stage, and the stage is stored: so it does not matter how often
+//! What happens to one socket happens under its lock, one after the other, but for timestamps, which are
+//! no outcomes. A connection is counted when it leaves a stage, and the stage is stored: so it does not matter how often
 //! something is told, as it is while a new agent's programs are attached beside those of the one before.
 //!
 //! A connection that nothing was split for costs one look at its socket's cookie, which is not there.
@@ -20,7 +20,7 @@ use core::ptr::{addr_of, addr_of_mut, from_ref, null_mut};
 
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_sk_storage_get, bpf_skc_to_tcp_sock};
 use splitter_common::layout::{ConnectionRecord, HISTOGRAM_BUCKETS, OutcomeRecord, Stage};
-use splitter_common::outcomes::{self, Outcome};
+use splitter_common::outcomes::{self, Outcome, SocketState};
 
 use crate::count::add;
 use crate::maps::{LEAF_OUTCOMES, ORIGINAL_DST};
@@ -31,7 +31,8 @@ use crate::sockets::Known;
 const ESTABLISHED: u32 = 1;
 const SYN_SENT: u32 = 2;
 const CLOSED: u8 = 7;
-/// `SOCK_DONE`, a flag: the other side has closed (include/net/sock.h, `enum sock_flags`).
+/// Flags (include/net/sock.h, `enum sock_flags`): the owner has closed the socket, the other side has.
+const DEAD: u64 = 1 << 0;
 const DONE: u64 = 1 << 1;
 /// `srtt_us` is in eighths (net/ipv4/tcp_input.c, `tcp_rtt_estimator`).
 const ROUND_TRIP_SHIFT: u32 = 3;
@@ -112,7 +113,7 @@ unsafe fn enter(
     // SAFETY: the caller's; what is counted is in a map value.
     unsafe {
         let leaf = addr_of!((*record).original_dst.leaf_id).read_volatile();
-        let counters = LEAF_OUTCOMES.get_ptr_mut(&leaf)?;
+        let counters = LEAF_OUTCOMES.get_ptr_mut(leaf)?;
         let incarnation = addr_of!((*record).incarnation).read_volatile();
         if addr_of!((*counters).incarnation).read_volatile() != u64::from(incarnation) {
             return None;
@@ -140,8 +141,8 @@ unsafe fn observe(histogram: *mut [u64; HISTOGRAM_BUCKETS], sum: *mut u64, value
     }
 }
 
-/// An attempt is over without having got anywhere, or what was established is, though nothing was
-/// told of it: its socket connects again, or is to forget it.
+/// A socket connects again, or is to forget its connection, though no end of that was told: nothing could
+/// be sent.
 ///
 /// # Safety
 ///
@@ -150,8 +151,7 @@ unsafe fn observe(histogram: *mut [u64; HISTOGRAM_BUCKETS], sum: *mut u64, value
 pub(crate) unsafe fn replaced(record: *mut ConnectionRecord) {
     // SAFETY: the caller's.
     unsafe {
-        // A socket connects again only if nothing could be sent, or if it was disconnected.
-        if let Some(outcome) = outcomes::of_end(stage(record), false, 0) {
+        if let Some(outcome) = outcomes::of_end(stage(record), SocketState::default()) {
             enter(record, Stage::Ended, outcome);
         }
     }
@@ -196,40 +196,39 @@ pub(crate) fn state_changed(socket: *const u8, from: u32, to: u32) {
     }
 }
 
-/// An error is reported to the owner of a socket.
+/// An error is reported to the owner of a socket, or that it is disconnected, or a timestamp. The last
+/// of these is the one thing here that may happen without the socket's lock.
 #[inline(always)]
 pub(crate) fn failed(socket: *const u8) {
-    event(socket, |stage, socket| {
-        // SAFETY: members are read by the kernel's type information.
-        let (error, state) = unsafe {
-            (
-                read_member!(u32, socket, error),
-                read_member!(u8, socket, state),
-            )
-        };
-        outcomes::of_error(stage, error, state == CLOSED)
-    });
+    // SAFETY: it is the argument of a tracepoint that takes a `struct sock *`; members are read by the
+    // kernel's type information.
+    let (error, state) = unsafe {
+        (
+            read_member!(u32, socket, error),
+            read_member!(u8, socket, state),
+        )
+    };
+    // Nothing that comes without the socket's lock gets any further.
+    if error != 0 || state == CLOSED {
+        event(socket, outcomes::of_error);
+    }
 }
 
-/// A reset was received.
+/// The kernel takes something for a reset from the endpoint.
 #[inline(always)]
 pub(crate) fn reset_received(socket: *const u8) {
-    event(socket, |stage, _| outcomes::of_reset_received(stage));
+    event(socket, outcomes::of_reset_received);
 }
 
-/// A reset is sent; `is_answer` says whether it answers a segment.
+/// A reset is sent.
 #[inline(always)]
-pub(crate) fn reset_sent(socket: *const u8, is_answer: bool) {
-    event(socket, |stage, socket| {
-        // SAFETY: as above.
-        let state = unsafe { read_member!(u8, socket, state) };
-        outcomes::of_reset_sent(stage, is_answer, state == CLOSED)
-    });
+pub(crate) fn reset_sent(socket: *const u8) {
+    event(socket, outcomes::of_reset_sent);
 }
 
 /// Something that may end a connection.
 #[inline(always)]
-fn event(socket: *const u8, outcome: impl FnOnce(Stage, *const u8) -> Option<Outcome>) {
+fn event(socket: *const u8, outcome: impl FnOnce(Stage, SocketState) -> Option<Outcome>) {
     let Some(known) = known(socket) else {
         return;
     };
@@ -238,8 +237,8 @@ fn event(socket: *const u8, outcome: impl FnOnce(Stage, *const u8) -> Option<Out
     };
     // SAFETY: the record is the socket's own.
     unsafe {
-        let stage = reached(record, socket);
-        if let Some(outcome) = outcome(stage, socket) {
+        let state = state(record, socket);
+        if let Some(outcome) = outcome(reached(record, socket, state.is_closed), state) {
             end(record, socket, outcome);
         }
     }
@@ -255,28 +254,46 @@ pub(crate) fn destroyed(socket: *const u8) {
     if settings::count_outcomes()
         && let Some(record) = connection(socket, &known)
     {
-        // SAFETY: the record is the socket's own; members are read by the kernel's type information.
+        // SAFETY: the record is the socket's own.
         unsafe {
-            let stage = reached(record, socket);
-            if stage == Stage::Begun || stage == Stage::Established {
-                let tcp = bpf_skc_to_tcp_sock(socket.cast_mut().cast()).cast::<u8>();
-                let has_sent = !tcp.is_null() && read_member!(u32, tcp, segments_sent) != 0;
-                if let Some(outcome) = outcomes::of_end(stage, has_sent, elapsed(record)) {
-                    end(record, socket, outcome);
-                }
+            let state = state(record, socket);
+            if let Some(outcome) = outcomes::of_end(reached(record, socket, true), state) {
+                end(record, socket, outcome);
             }
         }
     }
     known.free();
 }
 
-/// The stage of a connection: established, and counted as that, if something was acknowledged.
+/// What a socket says of itself.
 ///
 /// # Safety
 ///
 /// `record` must be the own record of `socket`, which the verifier must know as a `struct sock *`.
 #[inline(always)]
-unsafe fn reached(record: *mut ConnectionRecord, socket: *const u8) -> Stage {
+unsafe fn state(record: *mut ConnectionRecord, socket: *const u8) -> SocketState {
+    // SAFETY: the caller's; members are read by the kernel's type information.
+    unsafe {
+        let tcp = bpf_skc_to_tcp_sock(socket.cast_mut().cast()).cast::<u8>();
+        SocketState {
+            error: read_member!(u32, socket, error),
+            soft_error: read_member!(u32, socket, soft_error),
+            is_closed: read_member!(u8, socket, state) == CLOSED,
+            is_orphan: read_member!(u64, socket, flags) & DEAD != 0,
+            has_sent: !tcp.is_null() && read_member!(u32, tcp, segments_sent) != 0,
+            elapsed: elapsed(record),
+        }
+    }
+}
+
+/// The stage of a connection: established, and counted as that, if the endpoint has acknowledged
+/// something.
+///
+/// # Safety
+///
+/// `record` must be the own record of `socket`, which the verifier must know as a `struct sock *`.
+#[inline(always)]
+unsafe fn reached(record: *mut ConnectionRecord, socket: *const u8, is_closed: bool) -> Stage {
     // SAFETY: the caller's; members are read by the kernel's type information.
     unsafe {
         let stage = stage(record);
@@ -284,9 +301,23 @@ unsafe fn reached(record: *mut ConnectionRecord, socket: *const u8) -> Stage {
             return stage;
         }
         let tcp = bpf_skc_to_tcp_sock(socket.cast_mut().cast()).cast::<u8>();
-        // A SYN counts as a byte.
-        if tcp.is_null() || read_member!(u64, tcp, bytes_acknowledged) == 0 {
-            return Stage::Begun;
+        if tcp.is_null() {
+            return stage;
+        }
+        // A SYN counts as a byte. Of a socket that was disconnected, which resets all counters, what was
+        // expected next is left; it is 0 until the answer to the SYN.
+        let was_disconnected = is_closed && read_member!(u32, tcp, segments_sent) == 0;
+        let is_established = read_member!(u64, tcp, bytes_acknowledged) != 0
+            || was_disconnected && read_member!(u32, tcp, next_received) != 0;
+        if !is_established {
+            return stage;
+        }
+        // It may be another connection, that is not split: an IPv4 socket that found no route to the
+        // endpoint forgets nothing when it dials something else.
+        let port = u16::from_be(read_member!(u16, socket, peer_port));
+        if port != 0 && port != addr_of!((*record).original_dst.endpoint_port).read_volatile() {
+            enter(record, Stage::Ended, Outcome::Unreachable);
+            return Stage::Ended;
         }
         enter(record, Stage::Established, Outcome::Established);
         Stage::Established
@@ -344,9 +375,10 @@ unsafe fn end(record: *mut ConnectionRecord, socket: *const u8, outcome: Outcome
 /// When and in which stage a connection begins.
 #[inline(always)]
 pub(crate) fn beginning() -> (u64, Stage) {
-    if settings::count_outcomes() {
-        (now(), Stage::Begun)
+    let stage = if settings::count_outcomes() {
+        Stage::Begun
     } else {
-        (0, Stage::NotCounted)
-    }
+        Stage::NotCounted
+    };
+    (now(), stage)
 }

@@ -5,6 +5,8 @@
     reason = "the macro calls each entry point with a context of its own"
 )]
 
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::macros::{btf_tracepoint, cgroup_sock_addr};
 use aya_ebpf::programs::{BtfTracePointContext, SockAddrContext};
 
@@ -63,11 +65,17 @@ fn tcp_receive_reset(context: BtfTracePointContext) -> i32 {
     0
 }
 
-/// A reset is sent: for no socket, or as an answer to a segment, or to none.
+/// A reset is sent, perhaps for no socket (6.10, kernel commit 19822a980e19).
+///
+/// Whether there is one is asked of a copy: kernels before 6.12.5 (838a10bd2ebf) take for granted that
+/// there is, drop the test of the argument itself, and then read from address 0.
 #[btf_tracepoint(function = "tcp_send_reset")]
 fn tcp_send_reset(context: BtfTracePointContext) -> i32 {
-    let answered: *const u8 = context.arg(1);
-    outcomes::reset_sent(context.arg(0), !answered.is_null());
+    // SAFETY: the context begins with the arguments, a word for each.
+    let copy = unsafe { bpf_probe_read_kernel(context.as_ptr().cast::<u64>()) };
+    if copy.is_ok_and(|socket| socket != 0) {
+        outcomes::reset_sent(context.arg(0));
+    }
     0
 }
 

@@ -37,7 +37,7 @@ pub(super) struct ConnectionsArgs {
     #[arg(long, value_name = "LEAF")]
     leaf: Option<String>,
 
-    /// Only those that are older, for example 90s, 15m, 2h or 1d.
+    /// Only those that are older, for example 90s, 15m, 2h or 1d, and those of unknown age.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     older_than: Option<Duration>,
 
@@ -105,11 +105,12 @@ pub(super) fn run(args: &ConnectionsArgs, common: &Common) -> anyhow::Result<Com
         let is_leaf = is_leaf.is_none_or(|wanted| leaf.is_some_and(|leaf| leaf.name == *wanted));
         let is_old = args
             .older_than
-            .is_none_or(|than| live.age.is_some_and(|age| age > than));
+            .is_none_or(|than| live.age.is_none_or(|age| age > than));
         is_selected && is_leaf && is_old
     };
     let mut live: Vec<LiveConnection> = sockets.connections().filter(wants).collect();
-    live.sort_by_key(|live| (std::cmp::Reverse(live.age), live.cookie));
+    // Of unknown age are those from before ages were kept.
+    live.sort_by_key(|live| (live.age.is_some(), std::cmp::Reverse(live.age), live.cookie));
     let shown = if args.limit == 0 {
         live.len()
     } else {
@@ -141,7 +142,7 @@ pub(super) fn run(args: &ConnectionsArgs, common: &Common) -> anyhow::Result<Com
 
 fn text(connections: &Connections) -> String {
     if connections.connections.is_empty() {
-        return "no live connection is what was asked for\n".to_owned();
+        return "no live connection matches\n".to_owned();
     }
     let mut table = Table::new(
         0,
@@ -174,7 +175,7 @@ fn text(connections: &Connections) -> String {
     let mut text = table.render();
     if connections.omitted > 0 {
         text += &format!(
-            "{} younger ones are not listed; --limit 0 lists all\n",
+            "{} more are not listed; --limit 0 lists all\n",
             connections.omitted
         );
     }

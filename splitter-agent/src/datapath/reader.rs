@@ -41,7 +41,8 @@ pub struct Reader {
 pub struct Reading {
     splits: HashMap<KeyBytes, Known>,
     leaves: HashMap<u32, Count>,
-    open: HashMap<LeafKey, u64>,
+    /// `None` without a table of live sockets.
+    open: Option<HashMap<LeafKey, u64>>,
     /// Frontends whose records do not fit together, or that no agent wrote; the kernel lets
     /// connections to them pass.
     pub inconsistent: usize,
@@ -169,11 +170,11 @@ impl Reading {
     }
 
     /// Connections to a leaf that have not ended, over all frontends of its root, as far as
-    /// their sockets have a slot in the table of live sockets.
+    /// their sockets have a slot in the table of live sockets; `None` if there is none.
     #[must_use]
-    pub fn open(&self, leaf: &LeafReading) -> u64 {
-        let count = self.open.get(&(leaf.id, leaf.incarnation));
-        count.copied().unwrap_or_default()
+    pub fn open(&self, leaf: &LeafReading) -> Option<u64> {
+        let count = self.open.as_ref()?.get(&(leaf.id, leaf.incarnation));
+        Some(count.copied().unwrap_or_default())
     }
 }
 
@@ -254,9 +255,9 @@ impl Reader {
         if self.sockets.as_ref().map(Sockets::id) != pinned {
             self.sockets = Sockets::open(&self.pins)?;
         }
-        open.reading.open.clear();
+        open.reading.open = None;
         if let Some(sockets) = &self.sockets {
-            open.reading.open = sockets.open_by_leaf();
+            open.reading.open = Some(sockets.open_by_leaf());
             let maps = &mut open.reading.maps;
             maps.insert(SOCKETS, sockets.map_use());
         }
@@ -394,6 +395,12 @@ impl Open {
                 continue;
             }
             let outcomes = OutcomeCounts::of(&self.maps, *id);
+            // Of an end that is just being counted, the bytes may come after it.
+            let before = count
+                .outcomes
+                .as_ref()
+                .map_or(0, |outcomes| outcomes.ended());
+            count.is_unsettled |= outcomes.ended() != before;
             count.outcomes = (outcomes != OutcomeCounts::default()).then(|| outcomes.into());
         }
     }

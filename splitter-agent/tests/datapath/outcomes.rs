@@ -145,7 +145,7 @@ fn an_open_connection_is_open_until_it_is_closed() {
     let mut open = || {
         let reading = reader.read().unwrap();
         let split = reading.splits().next().expect("a split");
-        reading.open(&split.leaves[0])
+        reading.open(&split.leaves[0]).expect("a table")
     };
     assert_eq!(open(), 3);
     assert_eq!(scene.view(root()).leaves[0].open, 3);
@@ -228,6 +228,17 @@ fn attempts_that_fail_are_told_apart() {
         };
         give_up(Duration::from_millis(1100));
         give_up(Duration::ZERO);
+        // Without closing the socket first.
+        for is_shut_down in [false, true] {
+            let socket = socket(SocketFlags::NONBLOCK);
+            let result = rustix::net::connect(&socket, &dialled[3]);
+            assert_eq!(result, Err(Errno::INPROGRESS));
+            if is_shut_down {
+                rustix::net::shutdown(&socket, rustix::net::Shutdown::Both)?;
+            } else {
+                rustix::net::connect_unspec(&socket)?;
+            }
+        }
         // A failure that nobody asked about.
         let unasked = socket(SocketFlags::NONBLOCK);
         let result = rustix::net::connect(&unasked, &dialled[0]);
@@ -244,7 +255,7 @@ fn attempts_that_fail_are_told_apart() {
     let silent = wait_for(
         &scene,
         frontends[3],
-        &[(Outcome::TimedOut, 2), (Outcome::Abandoned, 1)],
+        &[(Outcome::TimedOut, 2), (Outcome::Abandoned, 3)],
     );
     assert_eq!(silent.failed(), 2);
     for frontend in &frontends {
@@ -329,6 +340,63 @@ fn resets_are_told_apart_by_who_sent_them() {
 }
 
 #[test]
+fn a_socket_that_is_disconnected_after_an_orderly_end_was_closed() {
+    let mut scene = Scene::new("orderly");
+    let (client, shop) = scene.pods();
+    let (_server, endpoint) = serve(&shop, 80, "v1");
+    scene.publish(&[(root(), split(vec![leaf("v1", 1, &[endpoint])]))]);
+    let vip = root().address;
+    run(&client, || {
+        let again = socket(SocketFlags::empty());
+        for _ in 0..3 {
+            rustix::net::connect(&again, &vip)?;
+            // The server closes first.
+            while rustix::io::read(&again, &mut [0; 64])? > 0 {}
+            rustix::net::shutdown(&again, rustix::net::Shutdown::Write)?;
+            rustix::net::connect_unspec(&again)?;
+        }
+        Ok(())
+    });
+    let ends = [(Outcome::Established, 3), (Outcome::Closed, 3)];
+    wait_for(&scene, root(), &ends);
+}
+
+#[test]
+fn an_endpoint_that_no_longer_answers_a_keepalive_is_lost() {
+    let mut scene = Scene::new("keepalive");
+    let (client, shop) = scene.pods();
+    let (_server, endpoint) = serve_with(&shop, 80, std::mem::forget);
+    scene.publish(&[(root(), split(vec![leaf("v1", 1, &[endpoint])]))]);
+    let vip = root().address;
+    let (_connected, ()) = client
+        .start_ready(move |ready: testbed::lab::Ready<()>| {
+            let connection = TcpStream::connect(vip).expect("a connection");
+            sockopt::set_socket_keepalive(&connection, true).expect("keepalive");
+            sockopt::set_tcp_keepidle(&connection, Duration::from_secs(1)).expect("an idle time");
+            sockopt::set_tcp_keepintvl(&connection, Duration::from_secs(1)).expect("an interval");
+            sockopt::set_tcp_keepcnt(&connection, 2).expect("a number");
+            ready.signal(&());
+            loop {
+                std::thread::park();
+                let _keep = &connection;
+            }
+        })
+        .unwrap();
+    answer_nothing(&shop, &client);
+
+    let ends = [(Outcome::Established, 1), (Outcome::Lost, 1)];
+    wait_for(&scene, root(), &ends);
+}
+
+/// Nothing that one pod sends to another arrives any more.
+fn answer_nothing(from: &Pod, to: &Pod) {
+    let to = to.ipv4().to_string();
+    let blackhole = ["route", "add", "blackhole", &to];
+    let status = from.command("ip").args(blackhole).status().unwrap();
+    assert!(status.success(), "{status}");
+}
+
+#[test]
 fn an_endpoint_that_vanishes_is_lost() {
     let mut scene = Scene::new("vanished");
     let (client, shop) = scene.pods();
@@ -345,11 +413,7 @@ fn an_endpoint_that_vanishes_is_lost() {
             }
         })
         .unwrap();
-    // Nothing that it answers arrives.
-    let client_address = client.ipv4().to_string();
-    let blackhole = ["route", "add", "blackhole", &client_address];
-    let status = shop.command("ip").args(blackhole).status().unwrap();
-    assert!(status.success(), "{status}");
+    answer_nothing(&shop, &client);
 
     let ends = [(Outcome::Established, 1), (Outcome::Lost, 1)];
     wait_for(&scene, root(), &ends);

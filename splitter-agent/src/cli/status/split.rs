@@ -52,8 +52,7 @@ pub(in super::super) fn text(split: &Split) -> Result<String, std::fmt::Error> {
     {
         writeln!(
             text,
-            "  of all connections to {} so far, {} were refused by its endpoints, {} timed out, and {} could not \
-             reach them",
+            "  failed attempts to {} so far: refused by its endpoints {}, timed out {}, unreachable {}",
             leaf.service, leaf.outcomes.refused, leaf.outcomes.timed_out, leaf.outcomes.unreachable
         )?;
     }

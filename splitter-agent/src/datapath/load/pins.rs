@@ -209,7 +209,7 @@ impl PinDirectory {
     }
 
     /// Detaches and removes links but those of our programs on these cgroups, and those to
-    /// tracepoints and functions: those of a later version, say, or on cgroups that have no pods. Gives back what
+    /// tracepoints: those of a later version, say, or on cgroups that have no pods. Gives back what
     /// was removed.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use super::layouts::{Layout, pinned_program};
 use super::pins::{PROGRAMS, PinDirectory, PinError, exists};
 use super::shapes::shapes;
 use super::socket_table::{Outcomes, SOCKETS, SocketMemory, SocketTable};
-use super::tracing::TracingProgram;
+use super::tracing::{TracingProgram, load as load_tracing};
 
 /// The kernel programs, as `cargo xtask build-ebpf` made them; empty if it did not.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/splitter-ebpf.o"));
@@ -161,22 +161,15 @@ impl Programs {
             ..table.clone()
         };
         // What the programs do is more than what was tried.
-        let mut attempts = vec![(
-            Some(plain),
-            "with the table of sockets, which makes connections \
-                                  that are split take longer",
-        )];
+        let mut attempts = vec![(Some(plain), "that use the table of live sockets")];
         if table.outcomes != Outcomes::Off {
-            attempts.push((
-                Some(table),
-                "that count what comes of connections, which is not known then",
-            ));
+            attempts.push((Some(table), "that count what comes of connections"));
         }
-        while let Some((table, without)) = attempts.pop() {
+        while let Some((table, which)) = attempts.pop() {
             match Self::load_with(settings, layout.clone(), table) {
                 Err(error @ LoadError::Program { .. }) => tracing::warn!(
                     error = with_causes(&error),
-                    "the kernel refuses the programs {without}; trying others"
+                    "the kernel refuses the programs {which}; trying others that do less"
                 ),
                 result => return result,
             }
@@ -247,9 +240,7 @@ impl Programs {
             .as_ref()
             .map(SocketTable::programs)
             .unwrap_or_default();
-        for program in &tracing {
-            program.load(&mut object)?;
-        }
+        load_tracing(&mut object, &tracing)?;
         Ok(Self {
             object,
             pins: settings.pins.clone(),

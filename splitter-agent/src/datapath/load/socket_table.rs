@@ -135,15 +135,21 @@ impl SocketTable {
                 offsets,
                 outcomes: Outcomes::Off,
             };
-            if settings.outcomes != Outcomes::Off {
-                match probe_counting(&types, settings.outcomes) {
+            // Handshakes are not worth giving the rest up for.
+            let mut attempts = vec![settings.outcomes, settings.outcomes.min(Outcomes::Ends)];
+            attempts.dedup();
+            for wanted in attempts {
+                if wanted <= table.outcomes {
+                    continue;
+                }
+                match probe_counting(&types, wanted) {
                     Ok(offsets) => {
                         table.offsets = offsets;
-                        table.outcomes = settings.outcomes;
+                        table.outcomes = wanted;
                     }
                     Err(lack) => tracing::warn!(
-                        "what comes of connections is not counted: {lack}; the counters of \
-                         established and failed connections stay at 0"
+                        ?wanted,
+                        "what comes of connections cannot be counted as wanted: {lack}"
                     ),
                 }
             }

@@ -72,10 +72,11 @@ impl TracingProgram {
     }
 
     /// Loads it.
-    pub(super) fn load(self, object: &mut Ebpf) -> Result<(), LoadError> {
-        let failed = |source| self.failed("load", source);
-        let types = Btf::from_sys_fs().map_err(|error| failed(error.into()))?;
-        self.find(object)?.load(self.0, &types).map_err(failed)
+    fn load(self, object: &mut Ebpf, types: &Btf) -> Result<(), LoadError> {
+        let program = self.find(object)?;
+        program
+            .load(self.0, types)
+            .map_err(|source| self.failed("load", source))
     }
 
     fn find(self, object: &mut Ebpf) -> Result<&mut BtfTracePoint, LoadError> {
@@ -117,6 +118,17 @@ impl TracingProgram {
     fn owns(self, path: &Path) -> bool {
         is_numbered(path, self.0, "-")
     }
+}
+
+/// Loads some of these programs.
+pub(super) fn load(object: &mut Ebpf, programs: &[TracingProgram]) -> Result<(), LoadError> {
+    let Some(first) = programs.first() else {
+        return Ok(());
+    };
+    let types = Btf::from_sys_fs().map_err(|error| first.failed("load", error.into()))?;
+    programs
+        .iter()
+        .try_for_each(|program| program.load(object, &types))
 }
 
 impl Programs {

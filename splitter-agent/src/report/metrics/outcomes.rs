@@ -50,7 +50,9 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, active: &Active<'_>) -
         "connections_open",
         "Connections to the backend that have not ended, as far as their sockets have a slot in the \
          table of live sockets",
-        active.leaves().map(|row| (row.labels(), row.open)),
+        active
+            .leaves()
+            .filter_map(|row| Some((row.labels(), row.open?))),
     )?;
     counters(
         encoder,

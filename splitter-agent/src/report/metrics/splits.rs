@@ -121,7 +121,7 @@ pub(super) struct Row<'a> {
     split: &'a str,
     connections: u64,
     refused: u64,
-    pub(super) open: u64,
+    pub(super) open: Option<u64>,
     pub(super) outcomes: Option<&'a OutcomeCounts>,
     endpoints: u32,
     weight: u64,
