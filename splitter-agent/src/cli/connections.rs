@@ -73,10 +73,7 @@ struct Leaf {
 }
 
 pub(super) fn run(args: &ConnectionsArgs, common: &Common) -> anyhow::Result<CommandOutcome> {
-    let selection = args
-        .selection
-        .selection()
-        .unwrap_or_else(|wrong| super::usage(wrong));
+    let selection = args.selection.selection_or_exit();
     let pins = common.pins();
     let view = View::open(&pins)?;
     let Some(sockets) = Sockets::open(&pins)? else {

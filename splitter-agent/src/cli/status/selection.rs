@@ -53,8 +53,14 @@ fn label(text: &str) -> Result<String, String> {
 }
 
 impl SelectionArgs {
+    /// What was asked for. Ends the process, as clap does, if something is wrong with it.
+    pub(in super::super) fn selection_or_exit(&self) -> Selection {
+        self.selection()
+            .unwrap_or_else(|wrong| super::super::usage(wrong))
+    }
+
     /// What was asked for, or what is wrong with it.
-    pub(in super::super) fn selection(&self) -> Result<Selection, &'static str> {
+    fn selection(&self) -> Result<Selection, &'static str> {
         let (namespace, name) = match (self.namespace.clone(), self.path.clone()) {
             (None, None) => (None, None),
             (None, Some(Path { first, second })) => (Some(first), second),

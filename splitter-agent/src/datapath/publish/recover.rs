@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use aya::maps::{HashMap, MapData};
+
 use crate::datapath::maps::{KeyBytes, MapsError, key_bytes};
 use crate::datapath::view::{FrontendView, View};
 use crate::plan::Frontend;
@@ -88,31 +90,26 @@ impl Publisher {
             .keys()
             .map(|frontend| key_bytes(&frontend.key()))
             .collect();
-        let names = &mut self.maps.frontend_names;
-        let keys = names
-            .keys()
-            .collect::<Result<BTreeSet<_>, _>>()
-            .map_err(MapsError::access("list", "FRONTEND_NAMES"))?;
-        for key in keys.difference(&live) {
-            let _ = names.remove(key);
-        }
-        let names = &mut self.maps.leaf_names;
-        let ids = names
-            .keys()
-            .collect::<Result<BTreeSet<_>, _>>()
-            .map_err(MapsError::access("list", "LEAF_NAMES"))?;
+        remove_unused(&mut self.maps.frontend_names, "FRONTEND_NAMES", &live)?;
         let in_use = self.leaf_ids.in_use();
-        for id in ids.difference(&in_use) {
-            let _ = names.remove(id);
-        }
-        let outcomes = &mut self.maps.leaf_outcomes;
-        let ids = outcomes
-            .keys()
-            .collect::<Result<BTreeSet<_>, _>>()
-            .map_err(MapsError::access("list", "LEAF_OUTCOMES"))?;
-        for id in ids.difference(&in_use) {
-            let _ = outcomes.remove(id);
-        }
+        remove_unused(&mut self.maps.leaf_names, "LEAF_NAMES", &in_use)?;
+        remove_unused(&mut self.maps.leaf_outcomes, "LEAF_OUTCOMES", &in_use)?;
         Ok(())
     }
+}
+
+/// Removes what is not in use from a hash.
+fn remove_unused<K: aya::Pod + Ord, V: aya::Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    name: &'static str,
+    in_use: &BTreeSet<K>,
+) -> Result<(), MapsError> {
+    let keys = map
+        .keys()
+        .collect::<Result<BTreeSet<_>, _>>()
+        .map_err(MapsError::access("list", name))?;
+    for key in keys.difference(in_use) {
+        let _ = map.remove(key);
+    }
+    Ok(())
 }
