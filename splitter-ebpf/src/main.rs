@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | `connect4`, `connect6` | `cgroup/connect4`, `cgroup/connect6` | [`connect`] |
 //! | `getpeername4`, `getpeername6` | `cgroup/getpeername4`, `cgroup/getpeername6` | [`original_dst`] |
+//! | `sendmsg4`, `sendmsg6`, `recvmsg4`, `recvmsg6` | `cgroup/sendmsg4`, ... | [`datagrams`], [`flows`] |
 //! | `tcp_destroy_sock` | tracepoint `tcp_destroy_sock` | [`sockets`] |
 //!
 //! They need fetching atomic operations (5.12) and what is older. What a kernel may lack
@@ -40,6 +41,10 @@ mod connect;
 mod context;
 #[cfg(target_arch = "bpf")]
 mod count;
+#[cfg(target_arch = "bpf")]
+mod datagrams;
+#[cfg(target_arch = "bpf")]
+mod flows;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
