@@ -17,7 +17,7 @@ use splitter_common::layout::{FrontendKey, Protocol, SplitRecord, Verdict, Verdi
 
 use crate::connect::{self, ECONNREFUSED, Found, Picked};
 use crate::context::{self, ALLOW, DENY, Family, Words};
-use crate::flows::{self, Flow};
+use crate::flows::{self, Flow, Remembered};
 use crate::{count, original_dst, settings};
 
 /// Handles a datagram that a socket sends.
@@ -67,12 +67,16 @@ fn follow(
     let verdict = unsafe { addr_of!((*split).verdict).cast::<u8>().read_volatile() };
     if verdict == Verdict::Split as u8 {
         let flow = Flow::new(context, key);
-        let picked = match flow.endpoint(split) {
-            Some(picked) => picked,
-            None => match choose(context, &flow, key, split) {
-                Ok(picked) => picked,
-                Err(verdict) => return verdict,
-            },
+        let remembered = flow.endpoint(split);
+        let is_new = matches!(remembered, Remembered::Nothing);
+        let picked = match remembered {
+            Remembered::Endpoint(picked) => picked,
+            Remembered::Gone | Remembered::Nothing => {
+                match choose(context, &flow, key, split, is_new) {
+                    Ok(picked) => picked,
+                    Err(verdict) => return verdict,
+                }
+            }
         };
         if !flow.remember_source(key, &picked) {
             count::verdict(VerdictCounter::OriginalDstLost);
@@ -97,6 +101,7 @@ fn choose(
     flow: &Flow,
     key: &FrontendKey,
     split: *const SplitRecord,
+    is_new: bool,
 ) -> Result<Picked, i32> {
     let Some(leaf) = connect::pick_leaf(split) else {
         return Err(doubt());
@@ -116,7 +121,11 @@ fn choose(
     };
     count::verdict(VerdictCounter::Split);
     count::leaf(leaf_id);
-    flow.remember(split, &picked);
+    if !flow.remember(split, &picked, is_new)
+        && let Remembered::Endpoint(first) = flow.endpoint(split)
+    {
+        return Ok(first);
+    }
     debug!(
         context,
         "{:i} port {} -> {:i} port {}",

@@ -9,7 +9,7 @@
 use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::bpf_get_socket_cookie;
 use aya_ebpf::programs::SockAddrContext;
 use splitter_common::flows::{
@@ -32,6 +32,18 @@ macro_rules! read {
     };
 }
 
+/// The error of a map that has the element already.
+const EEXIST: i32 = 17;
+
+/// What is remembered of a flow.
+pub(crate) enum Remembered {
+    /// The endpoint that was chosen, which can still be chosen.
+    Endpoint(Picked),
+    /// One that cannot.
+    Gone,
+    Nothing,
+}
+
 /// What a socket sends to a frontend.
 pub(crate) struct Flow {
     key: FlowKey,
@@ -51,10 +63,18 @@ impl Flow {
         }
     }
 
+    /// What is remembered.
+    #[inline(always)]
+    pub(crate) fn endpoint(&self, split: *const SplitRecord) -> Remembered {
+        let Some(record) = FLOWS.get_ptr_mut(&self.key) else {
+            return Remembered::Nothing;
+        };
+        Self::still_there(record, split).map_or(Remembered::Gone, Remembered::Endpoint)
+    }
+
     /// The endpoint that was chosen, if it can still be chosen.
     #[inline(always)]
-    pub(crate) fn endpoint(&self, split: *const SplitRecord) -> Option<Picked> {
-        let record = FLOWS.get_ptr_mut(&self.key)?;
+    fn still_there(record: *mut FlowRecord, split: *const SplitRecord) -> Option<Picked> {
         // SAFETY: the record begins with 8 bytes, aligned to 8: one load takes both halves.
         let word = unsafe { record.cast::<u64>().read_volatile() };
         let FlowChoice {
@@ -88,9 +108,15 @@ impl Flow {
         Some(found)
     }
 
-    /// Remembers what was chosen. If there is no memory for it, it is chosen anew.
+    /// Remembers what was chosen for a new flow, or for one whose endpoint has gone. `false` if
+    /// another thread was first. If there is no memory for it, it is chosen anew.
     #[inline(always)]
-    pub(crate) fn remember(&self, split: *const SplitRecord, picked: &Picked) {
+    pub(crate) fn remember(
+        &self,
+        split: *const SplitRecord,
+        picked: &Picked,
+        is_new: bool,
+    ) -> bool {
         let record = FlowRecord {
             choice: FlowChoice {
                 generation: read!(split, generation),
@@ -100,7 +126,8 @@ impl Flow {
             leaf_id: picked.leaf_id,
             port: u32::from(picked.port),
         };
-        let _ = FLOWS.insert(&self.key, &record, BPF_ANY.into());
+        let flag = if is_new { BPF_NOEXIST } else { BPF_ANY };
+        FLOWS.insert(&self.key, &record, flag.into()) != Err(-EEXIST)
     }
 
     /// Sees to it that answers are shown as coming from the frontend. Looked at with each datagram, so that it

@@ -3,8 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use aya::programs::ProgramType;
+use aya::sys::{BpfHelper, is_helper_supported};
 use splitter_agent::plan::{Decision, Frontend};
 use splitter_common::layout::{Protocol, Reason};
 use testbed::lab::{Pod, Process};
@@ -469,9 +473,18 @@ fn weights_leave_flows_alone_but_weight_0_moves_them() {
     assert_eq!(client.ask(), "two");
 }
 
+/// What a refused datagram fails with on this kernel.
+fn refusal() -> io::ErrorKind {
+    let helper = BpfHelper::BPF_FUNC_set_retval;
+    match is_helper_supported(ProgramType::CgroupSockAddr, helper) {
+        Ok(true) => io::ErrorKind::ConnectionRefused,
+        _ => io::ErrorKind::PermissionDenied,
+    }
+}
+
 #[test]
-fn a_refused_datagram_or_connect_fails_with_connection_refused() {
-    refuses(Scene::new("udp-refuse"), io::ErrorKind::ConnectionRefused);
+fn a_refused_datagram_or_connect_fails_at_once() {
+    refuses(Scene::new("udp-refuse"), refusal());
 }
 
 /// As on kernels before 6.1, where a program cannot choose the error: nothing that is sent elsewhere would tell
@@ -522,13 +535,14 @@ fn the_share_of_a_leaf_without_endpoints_is_refused_of_new_flows_alone() {
         split(vec![leaf("v1", 3, &[one]), leaf("v2", 1, &[])]),
     )]);
 
+    let refusal = refusal();
     let refused = client.run(|| {
         let exchange = || {
             let mut refused = 0_u32;
             for _ in 0..100 {
                 let socket = socket(vip().address)?;
                 match ask(&socket, vip().address) {
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => refused += 1,
+                    Err(error) if error.kind() == refusal => refused += 1,
                     result => {
                         // Its endpoint is its own from now on.
                         result?;
@@ -637,6 +651,115 @@ fn a_forgotten_flow_is_chosen_anew_and_is_still_answered_by_the_vip() {
     assert_eq!(scene.view(vip()).connections, 2);
     assert_eq!(scene.view(crowd).connections, u64::from(2 * FLOWS));
     assert_eq!(scene.verdict_count("original_dst_lost"), 0);
+}
+
+#[test]
+fn threads_that_send_the_first_datagrams_of_a_socket_at_once_get_one_endpoint() {
+    const THREADS: usize = 8;
+    let mut scene = Scene::new("udp-threads");
+    let (client, shop) = scene.pods();
+    let servers: Vec<_> = (0..4)
+        .map(|number| answering(&shop, 80 + number, &number.to_string()))
+        .collect();
+    let endpoints: Vec<SocketAddr> = servers.iter().map(|(_, address)| *address).collect();
+    scene.publish(&[(vip(), split(vec![leaf("v1", 1, &endpoints)]))]);
+
+    let names = client.run(|| {
+        let one = |_| {
+            let socket = socket(vip().address)?;
+            let barrier = Barrier::new(THREADS);
+            thread::scope(|scope| {
+                let send = || {
+                    barrier.wait();
+                    socket.send_to(b"hello", vip().address)
+                };
+                let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(send)).collect();
+                let mut sent = threads.into_iter().map(|it| it.join().expect("no panic"));
+                sent.try_for_each(|result| result.map(drop))
+            })?;
+            (0..THREADS)
+                .map(|_| Ok(answer(&socket)?.0))
+                .collect::<io::Result<BTreeSet<String>>>()
+        };
+        text((0..100).map(one).collect::<io::Result<Vec<_>>>())
+    });
+
+    for names in names.unwrap().unwrap() {
+        assert_eq!(names.len(), 1, "{names:?}");
+    }
+}
+
+#[test]
+fn under_a_storm_of_changes_no_datagram_is_lost_or_shown_as_from_another() {
+    const CLIENTS: usize = 4;
+    const QUESTIONS: u32 = 1000;
+    const DURATION: Duration = Duration::from_secs(4);
+    let mut scene = Scene::new("udp-storm");
+    let (client, shop) = scene.pods();
+    let servers: Vec<_> = (0..4)
+        .map(|number| answering(&shop, 80 + number, &number.to_string()))
+        .collect();
+    let at = |number: usize| servers[number].1;
+    let other = udp("10.96.0.11:14001");
+    let to = |v1: &[SocketAddr], v2: &[SocketAddr], shares: [u32; 2]| {
+        split(vec![leaf("v1", shares[0], v1), leaf("v2", shares[1], v2)])
+    };
+    let states = [
+        to(&[at(0)], &[at(1)], [1, 1]),
+        to(&[at(0), at(1)], &[at(2)], [1, 9]),
+        to(&[at(0)], &[at(2), at(1)], [0, 1]),
+        to(&[at(1)], &[at(2)], [1, 0]),
+    ];
+    // The other root has an endpoint of its own, by which its answers are known.
+    let splits = |number: usize| {
+        [
+            (vip(), states[number % states.len()].clone()),
+            (other, to(&[at(3)], &[], [1 + number as u32 % 2, 0])),
+        ]
+    };
+    scene.publish(&splits(0));
+
+    let (result, changes) = thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            client.run(|| {
+                let one = || {
+                    let mut old = socket(vip().address)?;
+                    let start = Instant::now();
+                    for number in 0.. {
+                        if number >= QUESTIONS && start.elapsed() > DURATION {
+                            break;
+                        }
+                        if number.is_multiple_of(100) {
+                            old = socket(vip().address)?;
+                        }
+                        let name = ask(&old, vip().address)?;
+                        let others = ask(&old, other.address)?;
+                        if name == "3" || others != "3" {
+                            return Err(io::Error::other(format!("{name}, {others}")));
+                        }
+                    }
+                    Ok(())
+                };
+                thread::scope(|scope| {
+                    let threads: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(one)).collect();
+                    let mut ends = threads.into_iter().map(|it| it.join().expect("no panic"));
+                    text(ends.try_for_each(|result| result))
+                })
+            })
+        });
+        let mut changes = 0_usize;
+        while !asking.is_finished() {
+            changes += 1;
+            scene.publish(&splits(changes));
+        }
+        (asking.join().expect("no panic"), changes)
+    });
+
+    assert_eq!(result.unwrap(), Ok(()));
+    assert!(changes > 3, "{changes}");
+    for counter in ["inconsistent", "original_dst_lost", "refused"] {
+        assert_eq!(scene.verdict_count(counter), 0, "{counter}");
+    }
 }
 
 /// A resolver as musl has it: the questions for both families from one unconnected socket, to each of
