@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use splitter_agent::datapath::PROGRAMS;
 use testbed::lab::cgroup::mount_point;
 
 use crate::common::agent::{stderr, text};
@@ -100,11 +101,11 @@ fn a_group_that_vanishes_is_let_go() {
     node.wait_for_attached(&["kubepods"]);
     wait_for(server, "/readyz", 200);
     let links = node.store.site.lab.pin_directory().join("links");
-    wait("four links to a cgroup", || {
+    wait("all links to a cgroup", || {
         let names = fs::read_dir(&links).ok()?.filter_map(Result::ok);
         let names = names.map(|link| link.file_name().to_string_lossy().into_owned());
         let to_tracepoint = |name: &String| name.starts_with("tcp_destroy_sock-");
-        (names.filter(|name| !to_tracepoint(name)).count() == 4).then_some(())
+        (names.filter(|name| !to_tracepoint(name)).count() == PROGRAMS.len()).then_some(())
     });
 }
 
