@@ -66,7 +66,7 @@ impl Flow {
     /// What is remembered.
     #[inline(always)]
     pub(crate) fn endpoint(&self, split: *const SplitRecord) -> Remembered {
-        let Some(record) = FLOWS.get_ptr_mut(&self.key) else {
+        let Some(record) = FLOWS.get_ptr_mut(self.key) else {
             return Remembered::Nothing;
         };
         Self::still_there(record, split).map_or(Remembered::Gone, Remembered::Endpoint)
@@ -103,7 +103,7 @@ impl Flow {
         unsafe {
             addr_of_mut!((*record).choice)
                 .cast::<u64>()
-                .write_volatile(choice)
+                .write_volatile(choice);
         };
         Some(found)
     }
@@ -127,7 +127,7 @@ impl Flow {
             port: u32::from(picked.port),
         };
         let flag = if is_new { BPF_NOEXIST } else { BPF_ANY };
-        FLOWS.insert(&self.key, &record, flag.into()) != Err(-EEXIST)
+        FLOWS.insert(self.key, record, flag.into()) != Err(-EEXIST)
     }
 
     /// Sees to it that answers are shown as coming from the frontend. Looked at with each datagram, so that it
@@ -143,7 +143,7 @@ impl Flow {
         let address: [u64; 2] = bytemuck::cast(frontend.address);
         let port = u32::from(frontend.port);
         let check = check_sum(&key, address, port);
-        if let Some(record) = FLOW_SOURCES.get_ptr(&key)
+        if let Some(record) = FLOW_SOURCES.get_ptr(key)
             && read!(record, check) == check
         {
             return true;
@@ -154,7 +154,7 @@ impl Flow {
             padding: 0,
             check,
         };
-        FLOW_SOURCES.insert(&key, &record, BPF_ANY.into()).is_ok()
+        FLOW_SOURCES.insert(key, record, BPF_ANY.into()).is_ok()
     }
 }
 
@@ -167,7 +167,7 @@ pub(crate) fn source(context: &SockAddrContext, source: Words, port: u16) -> Opt
         port: u32::from(port),
         padding: 0,
     };
-    let record = FLOW_SOURCES.get_ptr(&key)?;
+    let record = FLOW_SOURCES.get_ptr(key)?;
     // SAFETY: 16 bytes, aligned to 8.
     let address = unsafe { context::read_words(addr_of!((*record).address).cast()) };
     let port = read!(record, port);
