@@ -10,3 +10,4 @@ mod commands;
 mod life;
 mod pages;
 mod status;
+mod udp;
