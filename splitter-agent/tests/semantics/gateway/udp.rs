@@ -193,3 +193,19 @@ fn the_share_of_a_backend_that_is_not_there_is_refused_of_udp_too() {
     let plan = alone.at_protocol(DNS, Protocol::Udp).unwrap();
     assert_eq!(plan.decision, Decision::Refuse(Reason::NoReadyEndpoints));
 }
+
+/// Case: PORT-UDP
+#[test]
+fn a_virtual_service_says_nothing_of_udp() {
+    let outcome = outcome([json!({
+        "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+        "metadata": {"name": "canary", "namespace": "shop", "generation": 1},
+        "spec": {"hosts": ["dns"], "tcp": [{"route": [{"destination": {"host": "dns-1"}}]}]},
+    })]);
+    assert_eq!(
+        shares(&outcome, Protocol::Tcp).map(|leaves| leaves.len()),
+        Some(1)
+    );
+    assert_eq!(shares(&outcome, Protocol::Udp), None);
+    assert_eq!(outcome.said()[0].0, Accepted);
+}
