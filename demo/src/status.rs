@@ -82,6 +82,8 @@ mod tests {
             connections: 0,
             lifetime: 0,
             refused: 0,
+            open: 0,
+            outcomes: splitter_api::LeafOutcomes::default(),
             state: LeafState::Ready,
             endpoints: 1,
         };

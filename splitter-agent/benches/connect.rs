@@ -31,8 +31,8 @@ use foreign::{Foreign, MULTI};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use splitter_agent::datapath::{
-    EbpfLogLevel, Hierarchy, LoadSettings, PROGRAMS, PinDirectory, PodGroup, Programs, Publisher,
-    Refusal, SocketMemory,
+    EbpfLogLevel, Hierarchy, LoadSettings, Outcomes, PROGRAMS, PinDirectory, PodGroup, Programs,
+    Publisher, Refusal, SocketMemory,
 };
 use splitter_agent::plan::{Decision, Frontend};
 use splitter_common::layout::{ClientScope, Reason};
@@ -139,6 +139,7 @@ impl Client {
                 Who::Storage => SocketMemory::Storage,
                 _ => SocketMemory::Best,
             },
+            outcomes: Outcomes::default(),
             refusal: Refusal::Best,
         })
         .expect("programs that load");

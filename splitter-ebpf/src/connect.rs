@@ -251,6 +251,7 @@ pub(crate) struct Picked {
     pub(crate) leaf_id: u32,
     /// Its index into `ENDPOINTS`.
     pub(crate) index: u32,
+    pub(crate) incarnation: u32,
 }
 
 /// The leaf that a connection falls to.
@@ -311,5 +312,6 @@ pub(crate) fn pick_endpoint(leaf: &PickedLeaf, leaf_id: u32, endpoints: u32) -> 
         port: read!(endpoint, port),
         leaf_id,
         index,
+        incarnation: read!(leaf.record, incarnation),
     })
 }

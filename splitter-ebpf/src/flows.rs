@@ -197,6 +197,8 @@ impl Wanted {
             port,
             leaf_id: read!(endpoint, leaf_id),
             index,
+            // Of datagrams, what comes of them is not counted.
+            incarnation: 0,
         })
     }
 }

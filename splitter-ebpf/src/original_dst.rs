@@ -13,19 +13,19 @@ use core::ptr::{addr_of, addr_of_mut, from_mut, from_ref};
 use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
 use aya_ebpf::helpers::bpf_sk_storage_get;
 use aya_ebpf::programs::SockAddrContext;
-use splitter_common::layout::{FrontendKey, OriginalDstRecord, Protocol};
+use splitter_common::layout::{ConnectionRecord, FrontendKey, OriginalDstRecord, Protocol, Stage};
 
 use crate::connect::Picked;
 use crate::context::{self, ALLOW, Family};
 use crate::maps::ORIGINAL_DST;
-use crate::sockets;
+use crate::{outcomes, sockets};
 
 /// Handles a getpeername() of a socket of `family`.
 #[inline(always)]
 pub(crate) fn show(context: &SockAddrContext, family: Family) -> i32 {
     if let Some(stored) = sockets::find(context) {
         // SAFETY: the record is in a map value, and the socket's own.
-        unsafe { show_stored(context, family, stored) };
+        unsafe { show_stored(context, family, addr_of!((*stored).original_dst)) };
         return ALLOW;
     }
     show_of_storage(context, family);
@@ -39,7 +39,7 @@ pub(crate) fn show_of_storage(context: &SockAddrContext, family: Family) {
     let stored = unsafe { ORIGINAL_DST.get_ptr_mut(context) };
     if !stored.is_null() {
         // SAFETY: a non-null pointer is to the socket's own record.
-        unsafe { show_stored(context, family, stored) };
+        unsafe { show_stored(context, family, addr_of!((*stored).original_dst)) };
     }
 }
 
@@ -69,23 +69,46 @@ unsafe fn show_stored(context: &SockAddrContext, family: Family, stored: *const 
 /// Stores the original destination. `false` if there is no memory for it.
 #[inline(always)]
 pub(crate) fn remember(context: &SockAddrContext, key: &FrontendKey, picked: &Picked) -> bool {
-    let mut words: Words = bytemuck::cast(OriginalDstRecord {
-        frontend_address: key.address,
-        endpoint_address: bytemuck::cast(picked.address),
-        leaf_id: picked.leaf_id,
-        frontend_port: key.port,
-        endpoint_port: picked.port,
+    // A UDP socket tells nothing of what comes of it, and its errors end nothing.
+    let (started, stage) = match key.protocol {
+        Protocol::Tcp => outcomes::beginning(),
+        _ => (0, Stage::NotCounted),
+    };
+    let mut words: Words = bytemuck::cast(ConnectionRecord {
+        original_dst: OriginalDstRecord {
+            frontend_address: key.address,
+            endpoint_address: bytemuck::cast(picked.address),
+            leaf_id: picked.leaf_id,
+            frontend_port: key.port,
+            endpoint_port: picked.port,
+        },
+        started,
+        stage: stage as u32,
+        incarnation: picked.incarnation,
     });
     // Nothing tells of the death of UDP sockets, so that they would keep their slots.
     if key.protocol == Protocol::Tcp
         && let Some(stored) = sockets::claim(context)
     {
         // SAFETY: the record is in a map value, and the socket's own.
-        unsafe { write(stored, &words) };
+        unsafe {
+            outcomes::replaced(stored);
+            write(stored, &words);
+        }
+        return true;
+    }
+    // SAFETY: only looks at the socket of the context.
+    let before = unsafe { ORIGINAL_DST.get_ptr_mut(context) };
+    if !before.is_null() {
+        // SAFETY: a non-null pointer is to the socket's own record.
+        unsafe {
+            outcomes::replaced(before);
+            write(before, &words);
+        }
         return true;
     }
     // SAFETY: the socket in the context is valid while the program runs, and the map is
-    // one of socket storage. The initial value is used only if the storage is new.
+    // one of socket storage.
     let stored = unsafe {
         let socket = (*context.sock_addr).__bindgen_anon_1.sk;
         bpf_sk_storage_get(
@@ -94,19 +117,12 @@ pub(crate) fn remember(context: &SockAddrContext, key: &FrontendKey, picked: &Pi
             from_mut(&mut words).cast(),
             BPF_SK_STORAGE_GET_F_CREATE.into(),
         )
-        .cast::<OriginalDstRecord>()
     };
-    if stored.is_null() {
-        return false;
-    }
-    // A socket that connects again has storage already.
-    // SAFETY: a non-null pointer is to the socket's own record.
-    unsafe { write(stored, &words) };
-    true
+    !stored.is_null()
 }
 
 /// A record in the form in which it is stored.
-type Words = [u64; size_of::<OriginalDstRecord>() / 8];
+type Words = [u64; size_of::<ConnectionRecord>() / 8];
 
 /// Writes a record. The calls of a socket are serialised by its lock, so plain words do.
 ///
@@ -114,7 +130,7 @@ type Words = [u64; size_of::<OriginalDstRecord>() / 8];
 ///
 /// `to` must be writable and aligned to 8 bytes.
 #[inline(always)]
-unsafe fn write(to: *mut OriginalDstRecord, words: &Words) {
+unsafe fn write(to: *mut ConnectionRecord, words: &Words) {
     let to = to.cast::<u64>();
     for (index, word) in words.iter().enumerate() {
         // SAFETY: the record is as long as the words are.
@@ -133,12 +149,20 @@ pub(crate) fn forget(context: &SockAddrContext, family: Family) {
     if !context::was_connected(context, family) {
         return;
     }
-    sockets::free(context);
+    if let Some(stored) = sockets::find(context) {
+        // SAFETY: the record is in a map value, and the socket's own.
+        unsafe { outcomes::replaced(stored) };
+        sockets::free(context, stored);
+    }
     // SAFETY: only looks at the socket of the context.
     let stored = unsafe { ORIGINAL_DST.get_ptr_mut(context) };
     if !stored.is_null() {
         // SAFETY: a non-null pointer is to the socket's own record. Port 0 is never a
         // peer's, so the record will not be believed again.
-        unsafe { addr_of_mut!((*stored).endpoint_port).write_volatile(0) };
+        unsafe {
+            outcomes::replaced(stored);
+            addr_of_mut!((*stored).stage).write_volatile(Stage::NotCounted as u32);
+            addr_of_mut!((*stored).original_dst.endpoint_port).write_volatile(0);
+        }
     }
 }

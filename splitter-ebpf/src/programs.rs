@@ -8,7 +8,7 @@
 use aya_ebpf::macros::{btf_tracepoint, cgroup_sock_addr};
 use aya_ebpf::programs::{BtfTracePointContext, SockAddrContext};
 
-use crate::{connect, context, datagrams, original_dst, sockets};
+use crate::{connect, context, datagrams, original_dst, outcomes};
 
 /// An IPv4 socket connects.
 #[cgroup_sock_addr(connect4)]
@@ -59,10 +59,40 @@ fn recvmsg6(context: SockAddrContext) -> i32 {
     datagrams::receive(&context, context::Family::V6)
 }
 
-/// A TCP socket dies, of any process. Attached only where `SOCKETS` is used.
+/// A TCP socket dies, of any process. Attached only where `SOCKETS` is used, as all that follow.
 #[btf_tracepoint(function = "tcp_destroy_sock")]
 fn tcp_destroy_sock(context: BtfTracePointContext) -> i32 {
-    sockets::destroyed(&context);
+    outcomes::destroyed(context.arg(0));
+    0
+}
+
+/// A TCP socket enters another state. Attached only where that is asked for: it runs five times and
+/// more for each connection, of whichever process, and at both of its ends.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn inet_sock_set_state(context: BtfTracePointContext) -> i32 {
+    outcomes::state_changed(context.arg(0), context.arg(1), context.arg(2));
+    0
+}
+
+/// An error is reported to the owner of a socket (5.14, kernel commit e6a3e4434000).
+#[btf_tracepoint(function = "inet_sk_error_report")]
+fn inet_sk_error_report(context: BtfTracePointContext) -> i32 {
+    outcomes::failed(context.arg(0));
+    0
+}
+
+/// A reset was received.
+#[btf_tracepoint(function = "tcp_receive_reset")]
+fn tcp_receive_reset(context: BtfTracePointContext) -> i32 {
+    outcomes::reset_received(context.arg(0));
+    0
+}
+
+/// A reset is sent: for no socket, or as an answer to a segment, or to none.
+#[btf_tracepoint(function = "tcp_send_reset")]
+fn tcp_send_reset(context: BtfTracePointContext) -> i32 {
+    let answered: *const u8 = context.arg(1);
+    outcomes::reset_sent(context.arg(0), !answered.is_null());
     0
 }
 

@@ -15,7 +15,7 @@ use crate::api;
 use crate::datapath::View;
 use crate::plan::Frontend;
 
-use selection::SelectionArgs;
+pub(super) use selection::SelectionArgs;
 pub(super) use split::text as split_text;
 use summary::Summary;
 

@@ -53,6 +53,8 @@ pub struct Compiler {
     ledger: Ledger,
     /// Frontends that were reserved.
     reserved: BTreeSet<Frontend>,
+    /// How many times a root was compiled.
+    compilations: u64,
 }
 
 /// What changed since the last [`Compiler::compile`].
@@ -117,6 +119,7 @@ impl Compiler {
             waiting_roots: BTreeSet::new(),
             ledger: Ledger::default(),
             reserved: BTreeSet::new(),
+            compilations: 0,
         }
     }
 
@@ -161,6 +164,17 @@ impl Compiler {
     /// The namespaces of whose pods the labels matter: a claim names a subset of a Service there.
     pub fn pod_namespaces(&self) -> impl Iterator<Item = &str> {
         self.subsets.namespaces()
+    }
+
+    /// The same, if they are others than when this was last asked.
+    pub fn take_pod_namespaces(&mut self) -> Option<BTreeSet<String>> {
+        self.subsets.take_namespaces()
+    }
+
+    /// How many times a root was compiled: a measure of the work that changes made.
+    #[must_use]
+    pub fn compilations(&self) -> u64 {
+        self.compilations
     }
 
     /// An object was added or changed.
@@ -350,12 +364,12 @@ impl Compiler {
     pub fn compile(&mut self) -> Delta {
         let rescoped = self.scopes.assign();
         self.index.mark(rescoped);
-        let users = self
-            .subsets
-            .with_any_of(self.store.pods.take_changed(), &self.store);
+        let pods = self.store.take_changed_pods();
+        let users = self.subsets.with_any_of(pods, &self.store);
         self.index.mark_affected(users);
         let mut dirty = self.index.take_dirty();
         dirty.extend(self.conflicting_roots(&dirty));
+        self.compilations += dirty.len() as u64;
 
         let mut before = Resolved::default();
         let mut after = Resolved::default();

@@ -20,7 +20,8 @@ use crate::plan::Decision;
 
 use super::load::{PinDirectory, SOCKETS};
 use super::maps::{Access, KeyBytes, Maps, MapsError};
-use super::sockets::Sockets;
+use super::outcomes::OutcomeCounts;
+use super::sockets::{LeafKey, Sockets};
 use super::sys::maps::Position;
 use super::view::{Entries, FrontendView, MapUse, Read, confirmed, read_split, verdicts};
 
@@ -40,6 +41,7 @@ pub struct Reader {
 pub struct Reading {
     splits: HashMap<KeyBytes, Known>,
     leaves: HashMap<u32, Count>,
+    open: HashMap<LeafKey, u64>,
     /// Frontends whose records do not fit together, or that no agent wrote; the kernel lets
     /// connections to them pass.
     pub inconsistent: usize,
@@ -96,6 +98,7 @@ pub struct LeafReading {
     /// How many endpoints it has.
     pub endpoints: u32,
     id: u32,
+    incarnation: u32,
     /// Index of its counter in `COUNTERS`, and what that said last.
     counter: u32,
     counted: u64,
@@ -114,6 +117,8 @@ struct Known {
 struct Count {
     connections: u64,
     refused: u64,
+    /// `None` while there are none, as of most leaves on most nodes: it is 900 bytes.
+    outcomes: Option<Box<OutcomeCounts>>,
     /// Whether it must be asked for.
     is_stale: bool,
     /// Whether it must be asked for once more: a program counts in two places, one after the other,
@@ -155,6 +160,34 @@ impl Reading {
     }
 }
 
+impl Reading {
+    /// What came of the connections to a leaf since it became part of the split, over all frontends
+    /// of its root; `None` if nothing did.
+    #[must_use]
+    pub fn outcomes(&self, leaf: &LeafReading) -> Option<&OutcomeCounts> {
+        self.leaves.get(&leaf.id)?.outcomes.as_deref()
+    }
+
+    /// Connections to a leaf that have not ended, over all frontends of its root, as far as
+    /// their sockets have a slot in the table of live sockets.
+    #[must_use]
+    pub fn open(&self, leaf: &LeafReading) -> u64 {
+        let count = self.open.get(&(leaf.id, leaf.incarnation));
+        count.copied().unwrap_or_default()
+    }
+}
+
+impl Count {
+    /// Whether something may come of a connection, though there are no new ones.
+    fn has_unended(&self) -> bool {
+        self.connections
+            > self
+                .outcomes
+                .as_ref()
+                .map_or(0, |outcomes| outcomes.ended())
+    }
+}
+
 impl FrontendReading {
     fn new(view: FrontendView) -> Self {
         let first = view.record.first_counter;
@@ -175,6 +208,7 @@ impl FrontendReading {
                     state: leaf.state,
                     endpoints: u32::try_from(leaf.endpoints.len()).unwrap_or(u32::MAX),
                     id: counts.leaf_id,
+                    incarnation: counts.incarnation,
                     counter: first.saturating_add(place),
                     counted: counts.connections,
                 })
@@ -220,7 +254,9 @@ impl Reader {
         if self.sockets.as_ref().map(Sockets::id) != pinned {
             self.sockets = Sockets::open(&self.pins)?;
         }
+        open.reading.open.clear();
         if let Some(sockets) = &self.sockets {
+            open.reading.open = sockets.open_by_leaf();
             let maps = &mut open.reading.maps;
             maps.insert(SOCKETS, sockets.map_use());
         }
@@ -354,7 +390,11 @@ impl Open {
                 count.is_unsettled = std::mem::take(&mut count.is_stale);
                 count.connections = self.maps.leaf_stats.sum(*id).unwrap_or_default();
                 count.refused = self.maps.leaf_refusals.count(*id);
+            } else if !count.has_unended() {
+                continue;
             }
+            let outcomes = OutcomeCounts::of(&self.maps, *id);
+            count.outcomes = (outcomes != OutcomeCounts::default()).then(|| outcomes.into());
         }
     }
 

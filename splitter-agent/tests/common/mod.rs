@@ -10,8 +10,8 @@ pub mod agent;
 use std::net::SocketAddr;
 
 use splitter_agent::datapath::{
-    Capacity, EbpfLogLevel, FrontendView, LoadError, LoadSettings, PinDirectory, Programs,
-    PublishSummary, Publisher, Refusal, SocketMemory, View,
+    Capacity, EbpfLogLevel, FrontendView, LoadError, LoadSettings, Outcomes, PinDirectory,
+    Programs, PublishSummary, Publisher, Refusal, SocketMemory, View,
 };
 use splitter_agent::objects::ObjectName;
 use splitter_agent::plan::{Decision, Frontend, FrontendPlan, Origin, Plan, PlannedLeaf};
@@ -49,6 +49,11 @@ impl Scene {
     /// A scene whose sockets keep their original destination there.
     pub fn with_socket_memory(name: &str, memory: SocketMemory) -> Self {
         Self::made(name, |settings| settings.socket_memory = memory)
+    }
+
+    /// A scene that counts this of what comes of connections.
+    pub fn with_outcomes(name: &str, outcomes: Outcomes) -> Self {
+        Self::made(name, |settings| settings.outcomes = outcomes)
     }
 
     fn made(name: &str, change: impl FnOnce(&mut LoadSettings)) -> Self {
@@ -125,6 +130,7 @@ fn load_settings(pins: &PinDirectory, capacity: Capacity) -> LoadSettings {
         log_level: EbpfLogLevel::Off,
         keep_original_dst: true,
         socket_memory: SocketMemory::Best,
+        outcomes: Outcomes::default(),
         refusal: Refusal::Best,
     }
 }

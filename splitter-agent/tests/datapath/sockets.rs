@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use splitter_agent::datapath::{PinDirectory, Publisher, Reader, SocketMemory, Sockets};
 use splitter_common::layout::SocketRecord;
+use splitter_common::outcomes::Outcome;
 use testbed::lab::{Pod, Process};
 
 use crate::common::{Scene, frontend, layout_name, leaf, load, plan, root, serve, small, split};
@@ -153,7 +154,7 @@ impl<E: std::error::Error> From<E> for Failure {
 }
 
 /// Takes every slot, or gives every one back.
-fn fill(pins: &PinDirectory, is_taken: bool) {
+pub(crate) fn fill(pins: &PinDirectory, is_taken: bool) {
     let map = Map::Array(MapData::from_pin(pins.socket_table()).unwrap());
     let mut slots = Array::<_, [u8; size_of::<SocketRecord>()]>::try_from(map).unwrap();
     for index in 0..slots.len() {
@@ -480,7 +481,7 @@ fn after_a_storm_of_closes_and_resets_no_slot_is_taken() {
     let (client, shop) = scene.pods();
     let (_server, endpoint) = serve(&shop, 80, "v1");
     let nobody = |port| SocketAddr::new(shop.ipv4().into(), port);
-    let to = |endpoint| split(vec![leaf("v1", 1, &[endpoint])]);
+    let to = |name, endpoint| split(vec![leaf(name, 1, &[endpoint])]);
     // Of a network that the pods have no neighbour in.
     let unanswered = frontend("10.96.0.13:14001");
     let lost: SocketAddr = {
@@ -489,10 +490,10 @@ fn after_a_storm_of_closes_and_resets_no_slot_is_taken() {
     };
     let (other, refused) = (frontend("10.96.0.11:14001"), frontend("10.96.0.12:14001"));
     scene.publish(&[
-        (root(), to(endpoint)),
-        (other, to(endpoint)),
-        (refused, to(nobody(9))),
-        (unanswered, to(lost)),
+        (root(), to("v1", endpoint)),
+        (other, to("v1", endpoint)),
+        (refused, to("refused", nobody(9))),
+        (unanswered, to("lost", lost)),
     ]);
     let targets = Targets {
         vip: root().address,
@@ -532,6 +533,16 @@ fn after_a_storm_of_closes_and_resets_no_slot_is_taken() {
     assert!(connections >= CLIENTS * ROUNDS, "{connections}");
     assert_eq!(scene.verdict_count("original_dst_lost"), 0);
     assert_eq!(scene.verdict_count("inconsistent"), 0);
+    // Something has come of each of them, and it was told once.
+    for frontend in [root(), other, refused, unanswered] {
+        let leaf = scene.view(frontend).leaves[0];
+        assert_eq!(leaf.outcomes.ended(), leaf.lifetime, "{frontend}");
+        assert_eq!(leaf.open, 0, "{frontend}");
+    }
+    let leaf = scene.view(refused).leaves[0];
+    assert_eq!(leaf.outcomes.count(Outcome::Refused), leaf.lifetime);
+    let leaf = scene.view(unanswered).leaves[0];
+    assert_eq!(leaf.outcomes.count(Outcome::Established), 0);
 }
 
 #[test]
@@ -579,4 +590,6 @@ fn agents_killed_while_they_load_and_attach_cost_no_peers_name_and_no_slot() {
     assert_eq!(freeing_links(&pins).len(), 1);
     drop((connection, busy));
     wait_for_taken(&pins, 0);
+    let leaf = scene.view(root()).leaves[0];
+    assert_eq!(leaf.outcomes.ended(), leaf.lifetime);
 }

@@ -45,6 +45,18 @@ pub(in super::super) fn text(split: &Split) -> Result<String, std::fmt::Error> {
             leaf.refused
         )?;
     }
+    for leaf in split
+        .leaves
+        .iter()
+        .filter(|leaf| leaf.outcomes.failed() > 0)
+    {
+        writeln!(
+            text,
+            "  of all connections to {} so far, {} were refused by its endpoints, {} timed out, and {} could not \
+             reach them",
+            leaf.service, leaf.outcomes.refused, leaf.outcomes.timed_out, leaf.outcomes.unreachable
+        )?;
+    }
     if let Some(hint) = hint(split) {
         writeln!(text, "  {hint}")?;
     }
@@ -84,6 +96,8 @@ fn table(split: &Split) -> String {
             Align::Right,
             Align::Right,
             Align::Right,
+            Align::Right,
+            Align::Right,
             Align::Left,
         ],
     );
@@ -94,6 +108,8 @@ fn table(split: &Split) -> String {
         "PROGRAMMED",
         "OBSERVED",
         "CONNECTIONS",
+        "FAILED",
+        "OPEN",
         "ENDPOINTS",
         "STATE",
     ]);
@@ -109,6 +125,8 @@ fn table(split: &Split) -> String {
             },
             leaf.observed.map_or_else(|| "-".to_owned(), percent),
             leaf.connections.to_string(),
+            leaf.outcomes.failed().to_string(),
+            leaf.open.to_string(),
             leaf.endpoints.to_string(),
             leaf.state.to_string(),
         ]);

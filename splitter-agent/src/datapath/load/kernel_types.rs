@@ -5,6 +5,8 @@
 use std::fs;
 use std::io;
 
+use splitter_common::layout::SocketOffsets;
+
 /// Where the kernel shows its types.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
@@ -19,6 +21,9 @@ const KIND_VAR: u32 = 14;
 const KIND_DATASEC: u32 = 15;
 const KIND_DECL_TAG: u32 = 17;
 const KIND_ENUM64: u32 = 19;
+
+/// How deep structures without names may be in one another, for what is in them to be found.
+const MAX_NESTING: u32 = 4;
 
 /// The types of a kernel.
 #[derive(Debug)]
@@ -77,21 +82,53 @@ impl KernelTypes {
         self.find(KIND_TYPEDEF, &name).map(|found| found.id)
     }
 
-    /// How many bytes into a structure a member is that is the structure's own (and not one of a
-    /// structure or union in it). `None` if there is no such structure or member, or it is a bit
-    /// field.
+    /// Where what the programs look at is in the kernel's sockets; `None` if something is missing.
+    pub(super) fn socket_offsets(&self) -> Option<SocketOffsets> {
+        let common = self.offset("sock", "__sk_common")?;
+        let common = |member| common.checked_add(self.offset("sock_common", member)?);
+        let tcp = |member| self.offset("tcp_sock", member);
+        Some(SocketOffsets {
+            cookie: common("skc_cookie")?,
+            state: common("skc_state")?,
+            flags: common("skc_flags")?,
+            error: self.offset("sock", "sk_err")?,
+            round_trip: tcp("srtt_us")?,
+            sent_again: tcp("total_retrans")?,
+            segments_sent: tcp("segs_out")?,
+            bytes_acknowledged: tcp("bytes_acked")?,
+            bytes_sent: tcp("bytes_sent")?,
+            bytes_sent_again: tcp("bytes_retrans")?,
+            bytes_received: tcp("bytes_received")?,
+        })
+    }
+
+    /// How many bytes into a structure a member is: one of its own, or of a structure or union without
+    /// a name in it. `None` if there is no such structure or member, or it is a bit field.
     pub(super) fn offset(&self, structure: &str, member: &str) -> Option<u32> {
         let structure = self.find(KIND_STRUCT, structure)?;
-        (0..structure.count).find_map(|index| {
-            let at = structure.body + index as usize * 12;
-            if !self.is_named(word(&self.bytes, at)?, member) {
-                return None;
-            }
+        self.offset_in(structure, member, MAX_NESTING)
+    }
+
+    fn offset_in(&self, outer: Type, member: &str, nesting: u32) -> Option<u32> {
+        (0..outer.count).find_map(|index| {
+            let at = outer.body + index as usize * 12;
+            let (name, inner) = (word(&self.bytes, at)?, word(&self.bytes, at + 4)?);
             let bits = word(&self.bytes, at + 8)?;
-            if !bits.is_multiple_of(8) || structure.has_bit_fields && bits >> 24 != 0 {
+            if !bits.is_multiple_of(8) || outer.has_bit_fields && bits >> 24 != 0 {
                 return None;
             }
-            Some(bits / 8)
+            if self.is_named(name, member) {
+                return Some(bits / 8);
+            }
+            if name != 0 || nesting == 0 {
+                return None;
+            }
+            let inner = self.types().find(|found| found.id == inner)?;
+            if inner.kind != KIND_STRUCT && inner.kind != KIND_UNION {
+                return None;
+            }
+            self.offset_in(inner, member, nesting - 1)?
+                .checked_add(bits / 8)
         })
     }
 
@@ -164,6 +201,7 @@ mod tests {
         assert_eq!(types.offset("no_such_structure", "next"), None);
         assert!(types.tracepoint("tcp_destroy_sock").is_some());
         assert_eq!(types.tracepoint("tcp_destroy_soc"), None);
+        assert_eq!(types.socket_offsets().unwrap().cookie, cookie);
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl Programs {
     pub fn take_over(&mut self) -> Result<BTreeSet<u64>, LoadError> {
         let mut cgroups = BTreeSet::new();
         self.pin_programs()?;
-        self.attach_freeing()?;
+        self.attach_tracing()?;
         for link in self.pins.pinned_links()? {
             let name = link.program;
             let (descriptor, info) = open_link(&link)?;
@@ -85,7 +85,7 @@ impl Programs {
             cgroups.insert(info.cgroup_id);
         }
         self.replace_pinned_programs()?;
-        self.remove_other_freeing()?;
+        self.remove_other_tracing()?;
         Ok(cgroups)
     }
 
@@ -106,7 +106,7 @@ impl Programs {
         // On 64-bit kernels a cgroup's id is its directory's inode number.
         let id = directory.metadata().map_err(open)?.ino();
         self.pin_programs()?;
-        self.attach_freeing()?;
+        self.attach_tracing()?;
         let attached = PROGRAMS
             .into_iter()
             .map(|name| Ok((name, self.attach_one(name, &directory, cgroup, id)?)))
@@ -189,7 +189,7 @@ impl Programs {
                 return Ok(false);
             }
         }
-        self.is_freeing()
+        self.is_tracing()
     }
 }
 

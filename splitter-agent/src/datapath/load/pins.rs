@@ -4,7 +4,7 @@
 //! <pin directory>/          locked by the running agent
 //!   links/connect4-4711 ... one link per program and cgroup, which the number is the id of;
 //!                           survives changes of the layout
-//!   links/tcp_destroy_sock-42, SOCKETS-v1: see `socket_table`
+//!   links/tcp_destroy_sock-42: see `tracing`; SOCKETS-v1: see `socket_table`
 //!   v2/FRONTENDS ...        the maps, below the version of their layout (see `layouts`)
 //!   v2/connect4 ...         the programs that use them
 //! ```
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use crate::datapath::sys;
 
 use super::layouts::Layout;
-use super::socket_table::is_tracepoint_link;
+use super::tracing::is_tracing_link;
 
 /// Every program on cgroups, in the order in which they are attached: what undoes a rewrite for the
 /// application is in place before what rewrites.
@@ -218,7 +218,7 @@ impl PinDirectory {
     }
 
     /// Detaches and removes links but those of our programs on these cgroups, and those to
-    /// tracepoints: those of a later version, say, or on cgroups that have no pods. Gives back what
+    /// tracepoints and functions: those of a later version, say, or on cgroups that have no pods. Gives back what
     /// was removed.
     ///
     /// # Errors
@@ -230,7 +230,7 @@ impl PinDirectory {
             let link = PinnedLink::parse(link.clone()).and_then(|link| link.cgroup_id);
             !link.is_some_and(|id| cgroups.contains(&id))
         });
-        links.retain(|link| !is_tracepoint_link(link));
+        links.retain(|link| !is_tracing_link(link));
         for link in &links {
             detach(link);
             remove_file(link)?;
@@ -255,7 +255,7 @@ impl PinDirectory {
         }
         if exists(&self.links())? {
             removed.extend(self.remove_other_links(&BTreeSet::new())?);
-            removed.extend(self.remove_tracepoint_links(None)?);
+            removed.extend(self.remove_tracing_links(&BTreeSet::new())?);
             fs::remove_dir(self.links()).map_err(PinError::io("remove", &self.links()))?;
         }
         for layout in self.layouts()? {
@@ -280,7 +280,7 @@ impl PinDirectory {
         }
         let is_ours = |pin: &PathBuf| {
             PinnedLink::parse(pin.clone()).is_some()
-                || is_tracepoint_link(pin)
+                || is_tracing_link(pin)
                 || pin.file_name().is_some_and(|name| name == FRONTENDS)
         };
         Ok(pins.is_empty() || pins.iter().any(is_ours))
@@ -368,6 +368,15 @@ pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
         .map_err(PinError::io("list", directory))?;
     entries.sort();
     Ok(entries)
+}
+
+/// Whether the last part of a path is a name, a separator and a number.
+pub(super) fn is_numbered(path: &Path, name: &str, separator: &str) -> bool {
+    let number = || {
+        let own = path.file_name()?.to_str()?;
+        own.strip_prefix(name)?.strip_prefix(separator)
+    };
+    number().is_some_and(|it| !it.is_empty() && it.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 #[cfg(test)]

@@ -6,17 +6,20 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::{CgroupSockAddr, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
+use splitter_common::layout::SocketOffsets;
 
 use crate::causes::with_causes;
 use crate::datapath::maps::MapsError;
 use crate::datapath::neighbours::Blocker;
 use crate::datapath::publish::Capacity;
+use crate::datapath::ticks;
 
 use super::features::{self, FeatureError};
 use super::layouts::{Layout, pinned_program};
 use super::pins::{PROGRAMS, PinDirectory, PinError, exists};
 use super::shapes::shapes;
-use super::socket_table::{self, SOCKETS, SocketMemory, SocketTable};
+use super::socket_table::{Outcomes, SOCKETS, SocketMemory, SocketTable};
+use super::tracing::TracingProgram;
 
 /// The kernel programs, as `cargo xtask build-ebpf` made them; empty if it did not.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/splitter-ebpf.o"));
@@ -34,6 +37,8 @@ pub struct LoadSettings {
     pub keep_original_dst: bool,
     /// Where they do.
     pub socket_memory: SocketMemory,
+    /// What is counted of what comes of their connections.
+    pub outcomes: Outcomes,
     /// How connections are refused.
     pub refusal: Refusal,
 }
@@ -132,6 +137,8 @@ pub struct Programs {
     layout: Layout,
     /// The table of live sockets, if they use it.
     pub(super) socket_table: Option<PathBuf>,
+    /// Those that see what happens to sockets, as far as they are needed.
+    pub(super) tracing: Vec<TracingProgram>,
 }
 
 impl Programs {
@@ -146,21 +153,35 @@ impl Programs {
         }
         settings.pins.create()?;
         let layout = settings.pins.choose_layout(settings.capacity)?;
-        match SocketTable::choose(settings)? {
-            None => Self::load_with(settings, layout, None),
-            table => Self::load_with(settings, layout.clone(), table).or_else(|error| {
-                // What the programs do with the table is more than what was tried.
-                if !matches!(error, LoadError::Program { .. }) {
-                    return Err(error);
-                }
-                tracing::warn!(
-                    error = with_causes(&error),
-                    "the programs do not load with the table of sockets; trying without, which makes \
-                     connections that are split take longer"
-                );
-                Self::load_with(settings, layout, None)
-            }),
+        let Some(table) = SocketTable::choose(settings)? else {
+            return Self::load_with(settings, layout, None);
+        };
+        let plain = SocketTable {
+            outcomes: Outcomes::Off,
+            ..table.clone()
+        };
+        // What the programs do is more than what was tried.
+        let mut attempts = vec![(
+            Some(plain),
+            "with the table of sockets, which makes connections \
+                                  that are split take longer",
+        )];
+        if table.outcomes != Outcomes::Off {
+            attempts.push((
+                Some(table),
+                "that count what comes of connections, which is not known then",
+            ));
         }
+        while let Some((table, without)) = attempts.pop() {
+            match Self::load_with(settings, layout.clone(), table) {
+                Err(error @ LoadError::Program { .. }) => tracing::warn!(
+                    error = with_causes(&error),
+                    "the kernel refuses the programs {without}; trying others"
+                ),
+                result => return result,
+            }
+        }
+        Self::load_with(settings, layout, None)
     }
 
     fn load_with(
@@ -187,9 +208,14 @@ impl Programs {
             // Not used: as small as can be.
             None => loader.map_max_entries(SOCKETS, 1),
         };
-        let (socket_slots, cookie_offset) = table
+        let socket_slots = table.as_ref().map_or(0, |table| table.slots);
+        let offsets = table
             .as_ref()
-            .map_or((0, 0), |table| (table.slots, table.cookie_offset));
+            .map_or_else(SocketOffsets::default, |table| table.offsets);
+        let offsets: [u32; size_of::<SocketOffsets>() / 4] = bytemuck::cast(offsets);
+        let is_counting = |table: &SocketTable| table.outcomes != Outcomes::Off;
+        let count_outcomes = u8::from(table.as_ref().is_some_and(is_counting));
+        let tick = ticks::length().subsec_nanos();
         let (set_retval, keep_original_dst, log_level) = (
             u8::from(has_set_retval),
             u8::from(settings.keep_original_dst),
@@ -199,7 +225,9 @@ impl Programs {
             .override_global("HAS_SET_RETVAL", &set_retval, true)
             .override_global("KEEP_ORIGINAL_DST", &keep_original_dst, true)
             .override_global("SOCKET_SLOTS", &socket_slots, true)
-            .override_global("COOKIE_OFFSET", &cookie_offset, true)
+            .override_global("SOCKET_OFFSETS", &offsets, true)
+            .override_global("COUNT_OUTCOMES", &count_outcomes, true)
+            .override_global("TICK", &tick, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true);
         let mut object = loader
             .load(OBJECT)
@@ -215,14 +243,19 @@ impl Programs {
                     source: Box::new(source),
                 })?;
         }
-        if table.is_some() {
-            socket_table::load(&mut object)?;
+        let tracing = table
+            .as_ref()
+            .map(SocketTable::programs)
+            .unwrap_or_default();
+        for program in &tracing {
+            program.load(&mut object)?;
         }
         Ok(Self {
             object,
             pins: settings.pins.clone(),
             layout,
             socket_table: table.map(|table| table.path),
+            tracing,
         })
     }
 

@@ -3,9 +3,9 @@
 use aya::maps::{MapInfo, MapType};
 use splitter_common::flows::{FLOWS, FlowKey, FlowRecord, FlowSourceRecord};
 use splitter_common::layout::{
-    ClientNames, ClientRecord, CounterRecord, CurrentRecord, EndpointRecord, FrontendKey,
-    FrontendNames, FrontendValue, LeafNames, LeafRecord, LeafStats, MAX_CLIENTS, OriginalDstRecord,
-    PodLevels, SplitRecord, VERDICT_COUNTERS,
+    ClientNames, ClientRecord, ConnectionRecord, CounterRecord, CurrentRecord, EndpointRecord,
+    FrontendKey, FrontendNames, FrontendValue, LeafNames, LeafRecord, LeafStats, MAX_CLIENTS,
+    OutcomeRecord, PodLevels, SplitRecord, VERDICT_COUNTERS,
 };
 
 use crate::datapath::maps::MapsError;
@@ -31,7 +31,7 @@ pub(crate) struct Shape {
 }
 
 /// Every map that is pinned.
-pub(crate) fn shapes(capacity: Capacity) -> [Shape; 17] {
+pub(crate) fn shapes(capacity: Capacity) -> [Shape; 18] {
     const WORD: usize = size_of::<u32>();
     let shape = |name, kind, key_size, value_size, max_entries, flags| Shape {
         name,
@@ -101,12 +101,18 @@ pub(crate) fn shapes(capacity: Capacity) -> [Shape; 17] {
         table("COUNTERS", size_of::<CounterRecord>(), capacity.counters()),
         counters("LEAF_STATS", size_of::<LeafStats>(), capacity.leaf_slots()),
         table("LEAF_REFUSALS", size_of::<u64>(), capacity.leaf_slots()),
+        hash(
+            "LEAF_OUTCOMES",
+            WORD,
+            size_of::<OutcomeRecord>(),
+            capacity.leaf_slots(),
+        ),
         counters("VERDICTS", size_of::<u64>(), VERDICT_COUNTERS as u32),
         shape(
             "ORIGINAL_DST",
             MapType::SkStorage,
             WORD,
-            size_of::<OriginalDstRecord>(),
+            size_of::<ConnectionRecord>(),
             0,
             NO_PREALLOC,
         ),

@@ -7,6 +7,7 @@ use crate::datapath::view::{FrontendView, View};
 use crate::plan::Frontend;
 
 use super::allocation::Allocation;
+use super::leaf_ids::LeafId;
 use super::publisher::{Installed, Publisher};
 use super::slots::Run;
 
@@ -36,7 +37,7 @@ impl Publisher {
             tracing::warn!(?key, "a key in FRONTENDS is none; removing it");
             let _ = self.maps.frontends.remove(key);
         }
-        self.remove_stale_names()?;
+        self.remove_stale()?;
         self.recover_clients()?;
         Ok(forgot)
     }
@@ -64,7 +65,10 @@ impl Publisher {
         if !self.free.claim(slots) {
             return None;
         }
-        let ids = view.leaves.iter().map(|leaf| leaf.leaf_id);
+        let ids = view.leaves.iter().map(|leaf| LeafId {
+            id: leaf.leaf_id,
+            incarnation: leaf.incarnation,
+        });
         if !self.leaf_ids.claim(&view.plan, ids) {
             self.free.give(slots);
             return None;
@@ -77,8 +81,8 @@ impl Publisher {
         })
     }
 
-    /// Removes names of what is not programmed: an agent was killed before it could.
-    fn remove_stale_names(&mut self) -> Result<(), MapsError> {
+    /// Removes names and counters of what is not programmed: an agent was killed before it could.
+    fn remove_stale(&mut self) -> Result<(), MapsError> {
         let live: BTreeSet<KeyBytes> = self
             .installed
             .keys()
@@ -97,8 +101,17 @@ impl Publisher {
             .keys()
             .collect::<Result<BTreeSet<_>, _>>()
             .map_err(MapsError::access("list", "LEAF_NAMES"))?;
-        for id in ids.difference(&self.leaf_ids.in_use()) {
+        let in_use = self.leaf_ids.in_use();
+        for id in ids.difference(&in_use) {
             let _ = names.remove(id);
+        }
+        let outcomes = &mut self.maps.leaf_outcomes;
+        let ids = outcomes
+            .keys()
+            .collect::<Result<BTreeSet<_>, _>>()
+            .map_err(MapsError::access("list", "LEAF_OUTCOMES"))?;
+        for id in ids.difference(&in_use) {
+            let _ = outcomes.remove(id);
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use splitter_agent::compile::Severity::{Inactive, Note, Refused, Warning};
-use splitter_agent::compile::{Diagnostics, Settings};
+use splitter_agent::compile::{Diagnostics, Everything, Settings};
 use splitter_agent::objects::{Object, ObjectName, Objects, decode};
 use splitter_agent::route::{Claim, ClientSelector, Clients, Context, Ports, Route};
 use splitter_common::layout::Protocol;
@@ -24,10 +24,11 @@ fn claims(object: Value) -> Vec<Claim> {
         panic!("not a route");
     };
     let domain = Settings::default().cluster_domain;
+    let none = Objects::default();
     let context = Context {
         cluster_domain: &domain,
         requires_grants: false,
-        others: &Objects::default(),
+        others: &Everything::of(&none),
     };
     Route::translate(&object, context, &mut Diagnostics::default()).claims
 }
