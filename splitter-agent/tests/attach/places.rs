@@ -104,8 +104,12 @@ fn a_group_that_vanishes_is_let_go() {
     wait("all links to a cgroup", || {
         let names = fs::read_dir(&links).ok()?.filter_map(Result::ok);
         let names = names.map(|link| link.file_name().to_string_lossy().into_owned());
-        let to_tracepoint = |name: &String| name.starts_with("tcp_destroy_sock-");
-        (names.filter(|name| !to_tracepoint(name)).count() == PROGRAMS.len()).then_some(())
+        // Others are to tracepoints.
+        let is_to_cgroup = |name: &String| {
+            let program = name.split_once('-').map(|(program, _)| program);
+            program.is_some_and(|program| PROGRAMS.contains(&program))
+        };
+        (names.filter(is_to_cgroup).count() == PROGRAMS.len()).then_some(())
     });
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use splitter_agent::datapath::PROGRAMS;
 use splitter_api::Status;
 use testbed::lab::Process;
 
@@ -25,7 +26,10 @@ fn links_as_the_first_version_pinned_them_are_taken_over_under_load() {
         names.sort();
         names
     };
-    let is_to_cgroup = |name: &String| !name.starts_with("tcp_destroy_sock-");
+    let is_to_cgroup = |name: &String| {
+        let program = name.split_once('-').map(|(program, _)| program);
+        program.is_some_and(|program| PROGRAMS.contains(&program))
+    };
     // It had no program on a tracepoint, either.
     for name in names().into_iter().filter(|name| !is_to_cgroup(name)) {
         fs::remove_file(links.join(name)).unwrap();
