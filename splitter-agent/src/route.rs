@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use splitter_common::layout::Protocol;
+
 use crate::compile::Diagnostics;
 use crate::objects::{
     AppProtocol, Identity, KINDS_OF_AN_API, Kind, ObjectName, ObjectReference, ServicePort,
@@ -238,6 +240,8 @@ pub struct Ports {
     pub name: Option<String>,
     /// What is spoken there; `None` for anything.
     pub protocols: Option<BTreeSet<AppProtocol>>,
+    /// Their transport protocol; `None` for any.
+    pub transport: Option<Protocol>,
 }
 
 impl Ports {
@@ -247,6 +251,7 @@ impl Ports {
         other_than: BTreeSet::new(),
         name: None,
         protocols: None,
+        transport: None,
     };
 
     /// The port of this number alone.
@@ -258,10 +263,13 @@ impl Ports {
         }
     }
 
-    /// Whether they are all ports of any Service.
+    /// Whether they are all ports of any Service, of a transport protocol if need be.
     #[must_use]
     pub fn are_all(&self) -> bool {
-        *self == Self::ALL
+        self.numbers.is_none()
+            && self.other_than.is_empty()
+            && self.name.is_none()
+            && self.protocols.is_none()
     }
 
     /// Whether a port is among them.
@@ -272,6 +280,7 @@ impl Ports {
             other_than,
             name,
             protocols,
+            transport,
         } = self;
         let is_number = |numbers: &BTreeSet<u16>| numbers.contains(&port.port);
         let is_spoken = |spoken: &BTreeSet<AppProtocol>| spoken.contains(&port.app_protocol);
@@ -279,6 +288,7 @@ impl Ports {
             && !other_than.contains(&port.port)
             && name.as_ref().is_none_or(|name| *name == port.name)
             && protocols.as_ref().is_none_or(is_spoken)
+            && transport.is_none_or(|transport| transport == port.protocol)
     }
 
     /// Whether every port of another claim is among them, whatever ports the root has.
@@ -288,6 +298,7 @@ impl Ports {
             && covers(&self.protocols, &other.protocols)
             && self.leave_out_no_more_than(other)
             && (self.name.is_none() || self.name == other.name)
+            && (self.transport.is_none() || self.transport == other.transport)
     }
 
     /// Whether the numbers that are left out are none of the others'.

@@ -43,7 +43,7 @@ impl Attachment {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Program {
-    /// Its name, which is that of its hook: `connect4`, `connect6`, `getpeername4`, `getpeername6`.
+    /// Its name, which is that of its hook: `connect4`, `connect6`, `getpeername4`, `getpeername6`, `sendmsg4`, ...
     pub name: String,
     /// Whether it is attached to a cgroup.
     pub attached: bool,

@@ -160,7 +160,7 @@ pub enum Reason {
     NoLeafService = 3,
     /// No leaf Service has a port of this number and protocol.
     NoLeafPort = 4,
-    /// Only TCP is split.
+    /// Only TCP and UDP are split.
     ProtocolNotSplit = 5,
     /// The object that asks for the split was refused.
     ObjectRefused = 6,

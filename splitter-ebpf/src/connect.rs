@@ -19,8 +19,8 @@ use crate::context::{self, ALLOW, DENY, Family, Words};
 use crate::maps::{CURRENT, ENDPOINTS, FRONTENDS, LEAVES, SPLITS};
 use crate::{client, count, original_dst, settings};
 
-/// What connect() returns for a refused connection, negated as the helper wants it.
-const ECONNREFUSED: i32 = 111;
+/// What connect() and sendmsg() return for what is refused; the helper wants it negated.
+pub(crate) const ECONNREFUSED: i32 = 111;
 
 /// How often a frontend is looked up if the record does not confirm it. The second time is
 /// needed only if the frontend was removed, and its element recycled for another one, between
@@ -39,48 +39,69 @@ macro_rules! read {
 /// Handles a connect() of a socket of `family`.
 #[inline(always)]
 pub(crate) fn run(context: &SockAddrContext, family: Family) -> i32 {
-    if context::protocol(context) != Protocol::Tcp as u32 {
+    let number = context::protocol(context);
+    let protocol = if number == Protocol::Tcp as u32 {
+        Protocol::Tcp
+    } else if number == Protocol::Udp as u32 {
+        Protocol::Udp
+    } else {
         return ALLOW;
-    }
-    let address = context::address(context, family);
-    let mut key = FrontendKey {
-        address: bytemuck::cast(address),
-        port: context::port(context),
-        protocol: Protocol::Tcp,
-        padding: 0,
-        clients: ClientScope::EVERYONE.0,
     };
-    match find(&key) {
+    let mut key = dialled(context, family, protocol);
+    match find_for_client(&mut key) {
         Found::Nothing => {
             original_dst::forget(context, family);
             ALLOW
         }
         Found::Inconsistent => doubt(context, family),
-        Found::Split(mut split) => {
-            // SAFETY: as in `read!`; read as a number, not as a bool, as in `follow`.
-            let asks = unsafe { addr_of!((*split).asks_client).cast::<u8>().read_volatile() };
-            if asks != 0 {
-                match client::scope() {
-                    Some(scope) if scope == ClientScope::NEVER_SPLIT.0 => {
-                        count::verdict(VerdictCounter::NeverSplit);
-                        original_dst::forget(context, family);
-                        return ALLOW;
-                    }
-                    Some(scope) if scope != ClientScope::EVERYONE.0 => {
-                        key.clients = scope;
-                        match find(&key) {
-                            Found::Nothing => {}
-                            Found::Inconsistent => return doubt(context, family),
-                            Found::Split(own) => split = own,
-                        }
-                    }
-                    Some(_) => {}
-                    None => count::verdict(VerdictCounter::ClientUnknown),
+        Found::Split(split) => follow(context, family, &key, split),
+    }
+}
+
+/// The frontend of everyone at the address in the context.
+#[inline(always)]
+pub(crate) fn dialled(
+    context: &SockAddrContext,
+    family: Family,
+    protocol: Protocol,
+) -> FrontendKey {
+    FrontendKey {
+        address: bytemuck::cast(context::address(context, family)),
+        port: context::port(context),
+        protocol,
+        padding: 0,
+        clients: ClientScope::EVERYONE.0,
+    }
+}
+
+/// The split that is programmed for a frontend, for the pod that connects or sends. Where that is one of its
+/// own, the key is changed to its.
+#[inline(always)]
+pub(crate) fn find_for_client(key: &mut FrontendKey) -> Found {
+    let split = match find(key) {
+        Found::Split(split) => split,
+        nothing => return nothing,
+    };
+    // SAFETY: as in `read!`; read as a number, not as a bool, as in `follow`.
+    let asks = unsafe { addr_of!((*split).asks_client).cast::<u8>().read_volatile() };
+    if asks != 0 {
+        match client::scope() {
+            Some(scope) if scope == ClientScope::NEVER_SPLIT.0 => {
+                count::verdict(VerdictCounter::NeverSplit);
+                return Found::Nothing;
+            }
+            Some(scope) if scope != ClientScope::EVERYONE.0 => {
+                key.clients = scope;
+                match find(key) {
+                    Found::Nothing => {}
+                    own => return own,
                 }
             }
-            follow(context, family, &key, split)
+            Some(_) => {}
+            None => count::verdict(VerdictCounter::ClientUnknown),
         }
     }
+    Found::Split(split)
 }
 
 /// Leaves a connection alone, since records do not fit together.
@@ -91,7 +112,8 @@ fn doubt(context: &SockAddrContext, family: Family) -> i32 {
     ALLOW
 }
 
-enum Found {
+/// What is programmed.
+pub(crate) enum Found {
     Nothing,
     Inconsistent,
     Split(*const SplitRecord),
@@ -147,8 +169,7 @@ fn follow(
         let Some(leaf) = pick_leaf(split) else {
             return doubt(context, family);
         };
-        let leaf_id = read!(leaf.record, leaf_id);
-        let endpoints = read!(leaf.record, endpoint_count);
+        let (leaf_id, endpoints) = leaf.id_and_endpoints();
         if endpoints == 0 {
             count::verdict(VerdictCounter::RefusedByLeaf);
             count::leaf_refusal(leaf_id);
@@ -188,7 +209,8 @@ fn follow(
     ALLOW
 }
 
-/// Makes connect() fail with ECONNREFUSED.
+/// Makes connect() fail with ECONNREFUSED; that of a UDP socket with EPERM where the kernel cannot
+/// say more from a program.
 ///
 /// Where the kernel cannot say that from a program, the destination becomes port 0 of
 /// the loopback address. Nothing can listen on port 0, since bind() takes it for "any
@@ -201,6 +223,10 @@ fn refuse(context: &SockAddrContext, family: Family, key: &FrontendKey) -> i32 {
     if settings::has_set_retval() {
         // SAFETY: the helper only stores the number.
         let _ = unsafe { bpf_set_retval(-ECONNREFUSED) };
+        return DENY;
+    }
+    if key.protocol == Protocol::Udp {
+        // Nothing answers a connect() of UDP, so that only an error can tell.
         return DENY;
     }
     original_dst::forget(context, family);
@@ -223,11 +249,13 @@ pub(crate) struct Picked {
     pub(crate) address: Words,
     pub(crate) port: u16,
     pub(crate) leaf_id: u32,
+    /// Its index into `ENDPOINTS`.
+    pub(crate) index: u32,
     pub(crate) incarnation: u32,
 }
 
 /// The leaf that a connection falls to.
-struct PickedLeaf {
+pub(crate) struct PickedLeaf {
     record: *const LeafRecord,
     lattice: Lattice,
     /// Which of the split's leaves it is.
@@ -236,9 +264,20 @@ struct PickedLeaf {
     turn: u64,
 }
 
+impl PickedLeaf {
+    /// Its id, and how many endpoints it has.
+    #[inline(always)]
+    pub(crate) fn id_and_endpoints(&self) -> (u32, u32) {
+        (
+            read!(self.record, leaf_id),
+            read!(self.record, endpoint_count),
+        )
+    }
+}
+
 /// Picks a leaf. `None` if a record is not what its split says it is.
 #[inline(always)]
-fn pick_leaf(split: *const SplitRecord) -> Option<PickedLeaf> {
+pub(crate) fn pick_leaf(split: *const SplitRecord) -> Option<PickedLeaf> {
     let first_counter = read!(split, first_counter);
     let first_leaf = read!(split, first_leaf);
     let lattice = Lattice {
@@ -262,16 +301,17 @@ fn pick_leaf(split: *const SplitRecord) -> Option<PickedLeaf> {
 
 /// Picks one of a leaf's endpoints. `None` if a record is not what its leaf says it is.
 #[inline(always)]
-fn pick_endpoint(leaf: &PickedLeaf, leaf_id: u32, endpoints: u32) -> Option<Picked> {
+pub(crate) fn pick_endpoint(leaf: &PickedLeaf, leaf_id: u32, endpoints: u32) -> Option<Picked> {
     let endpoint = leaf.lattice.endpoint(leaf.index, leaf.turn, endpoints)?;
-    let first = read!(leaf.record, first_endpoint);
-    let endpoint = ENDPOINTS.get_ptr(first.wrapping_add(endpoint))?;
+    let index = read!(leaf.record, first_endpoint).wrapping_add(endpoint);
+    let endpoint = ENDPOINTS.get_ptr(index)?;
     // SAFETY: the address is 16 bytes, aligned to 4 as the record's first field.
     let address = unsafe { context::read_words(addr_of!((*endpoint).address).cast()) };
     Some(Picked {
         address,
         port: read!(endpoint, port),
         leaf_id,
+        index,
         incarnation: read!(leaf.record, incarnation),
     })
 }

@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | `connect4`, `connect6` | `cgroup/connect4`, `cgroup/connect6` | [`connect`] |
 //! | `getpeername4`, `getpeername6` | `cgroup/getpeername4`, `cgroup/getpeername6` | [`original_dst`] |
+//! | `sendmsg4`, `sendmsg6`, `recvmsg4`, `recvmsg6` | `cgroup/sendmsg4`, ... | [`datagrams`], [`flows`] |
 //! | `tcp_destroy_sock` | tracepoint `tcp_destroy_sock` | [`sockets`], [`outcomes`] |
 //! | `inet_sk_error_report`, `tcp_receive_reset`, `tcp_send_reset`, `inet_sock_set_state` | tracepoints of these names | [`outcomes`] |
 //!
@@ -41,6 +42,10 @@ mod connect;
 mod context;
 #[cfg(target_arch = "bpf")]
 mod count;
+#[cfg(target_arch = "bpf")]
+mod datagrams;
+#[cfg(target_arch = "bpf")]
+mod flows;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]

@@ -2,8 +2,9 @@
 //! defaults; the agent sets the real ones when it creates the maps.
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
-use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, SkStorage};
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SkStorage};
 use aya_ebpf::macros::btf_map;
+use splitter_common::flows::{FLOWS as MAX_FLOWS, FlowKey, FlowRecord, FlowSourceRecord};
 use splitter_common::layout::{
     ClientNames, ClientRecord, ConnectionRecord, CounterRecord, CurrentRecord, EndpointRecord,
     FrontendKey, FrontendNames, FrontendValue, LeafNames, LeafRecord, LeafStats, MAX_CLIENTS,
@@ -70,6 +71,16 @@ pub(crate) static SOCKETS: Array<SocketRecord, { SOCKET_SLOTS as usize }, MMAPAB
 /// The same, stored on the sockets themselves that have no slot in `SOCKETS`.
 #[btf_map]
 pub(crate) static ORIGINAL_DST: SkStorage<ConnectionRecord> = SkStorage::new();
+
+/// The endpoints of UDP flows, by socket and frontend.
+#[btf_map]
+pub(crate) static FLOWS: LruHashMap<FlowKey, FlowRecord, { MAX_FLOWS as usize }> =
+    LruHashMap::new();
+
+/// The frontends of UDP flows, by socket and endpoint.
+#[btf_map]
+pub(crate) static FLOW_SOURCES: LruHashMap<FlowKey, FlowSourceRecord, { MAX_FLOWS as usize }> =
+    LruHashMap::new();
 
 /// For people: who asks for the split of a frontend.
 #[btf_map]

@@ -13,7 +13,7 @@ use core::ptr::{addr_of, addr_of_mut, from_mut, from_ref};
 use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
 use aya_ebpf::helpers::bpf_sk_storage_get;
 use aya_ebpf::programs::SockAddrContext;
-use splitter_common::layout::{ConnectionRecord, FrontendKey, OriginalDstRecord, Stage};
+use splitter_common::layout::{ConnectionRecord, FrontendKey, OriginalDstRecord, Protocol, Stage};
 
 use crate::connect::Picked;
 use crate::context::{self, ALLOW, Family};
@@ -28,13 +28,19 @@ pub(crate) fn show(context: &SockAddrContext, family: Family) -> i32 {
         unsafe { show_stored(context, family, addr_of!((*stored).original_dst)) };
         return ALLOW;
     }
+    show_of_storage(context, family);
+    ALLOW
+}
+
+/// Shows what is stored on the socket itself.
+#[inline(always)]
+pub(crate) fn show_of_storage(context: &SockAddrContext, family: Family) {
     // SAFETY: only looks at the socket of the context.
     let stored = unsafe { ORIGINAL_DST.get_ptr_mut(context) };
     if !stored.is_null() {
         // SAFETY: a non-null pointer is to the socket's own record.
         unsafe { show_stored(context, family, addr_of!((*stored).original_dst)) };
     }
-    ALLOW
 }
 
 /// Shows what is stored, if the socket's peer is the endpoint in it.
@@ -63,7 +69,11 @@ unsafe fn show_stored(context: &SockAddrContext, family: Family, stored: *const 
 /// Stores the original destination. `false` if there is no memory for it.
 #[inline(always)]
 pub(crate) fn remember(context: &SockAddrContext, key: &FrontendKey, picked: &Picked) -> bool {
-    let (started, stage) = outcomes::beginning();
+    // A UDP socket tells nothing of what comes of it, and its errors end nothing.
+    let (started, stage) = match key.protocol {
+        Protocol::Tcp => outcomes::beginning(),
+        _ => (0, Stage::NotCounted),
+    };
     let mut words: Words = bytemuck::cast(ConnectionRecord {
         original_dst: OriginalDstRecord {
             frontend_address: key.address,
@@ -76,7 +86,10 @@ pub(crate) fn remember(context: &SockAddrContext, key: &FrontendKey, picked: &Pi
         stage: stage as u32,
         incarnation: picked.incarnation,
     });
-    if let Some(stored) = sockets::claim(context) {
+    // Nothing tells of the death of UDP sockets, so that they would keep their slots.
+    if key.protocol == Protocol::Tcp
+        && let Some(stored) = sockets::claim(context)
+    {
         // SAFETY: the record is in a map value, and the socket's own.
         unsafe {
             outcomes::replaced(stored);

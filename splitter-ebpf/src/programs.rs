@@ -10,7 +10,7 @@ use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::macros::{btf_tracepoint, cgroup_sock_addr};
 use aya_ebpf::programs::{BtfTracePointContext, SockAddrContext};
 
-use crate::{connect, context, original_dst, outcomes};
+use crate::{connect, context, datagrams, original_dst, outcomes};
 
 /// An IPv4 socket connects.
 #[cgroup_sock_addr(connect4)]
@@ -34,6 +34,31 @@ fn getpeername4(context: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(getpeername6)]
 fn getpeername6(context: SockAddrContext) -> i32 {
     original_dst::show(&context, context::Family::V6)
+}
+
+/// A UDP socket sends to an IPv4 address that it is not connected to: an IPv4 socket, or an IPv6 one
+/// that sends to an IPv4-mapped address.
+#[cgroup_sock_addr(sendmsg4)]
+fn sendmsg4(context: SockAddrContext) -> i32 {
+    datagrams::send(&context, context::Family::V4)
+}
+
+/// An IPv6 UDP socket sends to an IPv6 address that it is not connected to.
+#[cgroup_sock_addr(sendmsg6)]
+fn sendmsg6(context: SockAddrContext) -> i32 {
+    datagrams::send(&context, context::Family::V6)
+}
+
+/// An IPv4 UDP socket has received a datagram, and the application asks where it is from.
+#[cgroup_sock_addr(recvmsg4)]
+fn recvmsg4(context: SockAddrContext) -> i32 {
+    datagrams::receive(&context, context::Family::V4)
+}
+
+/// The same of an IPv6 socket, from an IPv6 address or an IPv4-mapped one.
+#[cgroup_sock_addr(recvmsg6)]
+fn recvmsg6(context: SockAddrContext) -> i32 {
+    datagrams::receive(&context, context::Family::V6)
 }
 
 /// A TCP socket dies, of any process. Attached only where `SOCKETS` is used, as all that follow.

@@ -219,7 +219,7 @@ fn of_frontend(
             &claim.root_field,
             reason::PROTOCOL_NOT_SPLIT,
             format!(
-                "{list} of Service {root} {} through unsplit, since only TCP is split; split a \
+                "{list} of Service {root} {} through unsplit, since only TCP and UDP are split; split a \
                  Service without {} to be rid of this warning",
                 ports.either("passes", "pass"),
                 ports.either("it", "them"),

@@ -7,8 +7,9 @@ use splitter_common::layout::Protocol;
 use super::conflict;
 use super::diagnostics::{Diagnostics, Severity};
 use crate::objects::{AppProtocol, Service, ServicePort, quoted};
+use crate::plan::protocol_name;
 use crate::reason;
-use crate::route::Claim;
+use crate::route::{Claim, Ports};
 
 /// Whether a claim has any port of its root; says so if it has not all that it is about.
 pub(super) fn is_split(
@@ -21,6 +22,17 @@ pub(super) fn is_split(
     let Some(claim) = claims.get(index) else {
         return false;
     };
+    if let Some(message) = of_other_transport(service, claim) {
+        let (severity, reason) = (Severity::Inactive, reason::ROOT_PORT_MISSING);
+        diagnostics.emit(
+            &claim.origin,
+            severity,
+            reason,
+            claim.ports_field(),
+            message,
+        );
+        return false;
+    }
     if let Some(name) = &claim.ports.name
         && !service.ports.iter().any(|port| claim.ports.covers(port))
     {
@@ -108,6 +120,33 @@ pub(super) fn is_split(
         }
     }
     conflict::emit_losses(service, losses, claims, index, diagnostics)
+}
+
+/// Why a claim has no port of the root, if that is for its transport protocol alone.
+fn of_other_transport(service: &Service, claim: &Claim) -> Option<String> {
+    let transport = claim.ports.transport?;
+    if service.ports.iter().any(|port| claim.ports.covers(port)) {
+        return None;
+    }
+    let of_any = Ports {
+        transport: None,
+        ..claim.ports.clone()
+    };
+    let port = service.ports.iter().find(|port| of_any.covers(port))?;
+    let (wanted, kind, root) = (protocol_name(transport), claim.origin.kind, &claim.root);
+    let what = if claim.ports.are_all() {
+        format!("Service {root} has no {wanted} port")
+    } else {
+        format!(
+            "port {} of Service {root} is one of {}",
+            port_text(port),
+            protocol_name(port.protocol)
+        )
+    };
+    Some(format!(
+        "{what}, and {kind}s are for {wanted}; name a Service and port for {wanted}, or write a route of a \
+         kind for what the port is"
+    ))
 }
 
 /// Whether any claim of the object that a claim is from is about a port of the root.

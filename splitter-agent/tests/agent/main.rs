@@ -12,3 +12,4 @@ mod commands;
 mod life;
 mod pages;
 mod status;
+mod udp;

@@ -66,7 +66,9 @@ fn what_no_program_looks_up_is_not_programmed() {
     );
     assert_eq!(store.count(10), (9, 1, 0));
 
+    let datagrams = ["sendmsg4", "sendmsg6", "recvmsg4", "recvmsg6"];
     unpin(&store.site, &["connect4", "getpeername4"]);
+    unpin(&store.site, &datagrams);
     for command in [&["status"][..], &["explain", "bookstore.bookstore"]] {
         let output = store.site.command(command);
         assert_eq!(output.status.code(), Some(1), "{output:?}");

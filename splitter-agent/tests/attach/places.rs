@@ -101,7 +101,7 @@ fn a_group_that_vanishes_is_let_go() {
     node.wait_for_attached(&["kubepods"]);
     wait_for(server, "/readyz", 200);
     let links = node.store.site.lab.pin_directory().join("links");
-    wait("four links to a cgroup", || {
+    wait("all links to a cgroup", || {
         let names = fs::read_dir(&links).ok()?.filter_map(Result::ok);
         let names = names.map(|link| link.file_name().to_string_lossy().into_owned());
         // Others are to tracepoints.

@@ -14,3 +14,4 @@ mod reader;
 mod refused_share;
 mod sockets;
 mod storm;
+mod udp;

@@ -20,6 +20,10 @@ const BPF_F_MMAPABLE: u32 = 1024;
 /// `enum bpf_attach_type` in include/uapi/linux/bpf.h.
 const INET4_CONNECT: u32 = 10;
 const INET6_CONNECT: u32 = 11;
+const UDP4_SENDMSG: u32 = 14;
+const UDP6_SENDMSG: u32 = 15;
+const UDP4_RECVMSG: u32 = 19;
+const UDP6_RECVMSG: u32 = 20;
 const INET4_GETPEERNAME: u32 = 29;
 const INET6_GETPEERNAME: u32 = 30;
 
@@ -34,6 +38,8 @@ pub enum Feature {
     ConnectHooks,
     /// The same on getpeername().
     GetpeernameHooks,
+    /// The same on sendmsg() and recvmsg() of UDP sockets.
+    DatagramHooks,
     /// `bpf_sk_storage_get` in these programs.
     SocketStorage,
     /// `bpf_get_current_ancestor_cgroup_id` in these programs.
@@ -45,11 +51,12 @@ pub enum Feature {
 }
 
 impl Feature {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::TypedMaps,
         Self::MappedArrays,
         Self::ConnectHooks,
         Self::GetpeernameHooks,
+        Self::DatagramHooks,
         Self::SocketStorage,
         Self::CgroupOfClient,
         Self::FetchingAtomics,
@@ -68,6 +75,10 @@ impl Feature {
             }
             Self::GetpeernameHooks => {
                 "programs on getpeername() (cgroup/getpeername4 and getpeername6, Linux 5.8)"
+            }
+            Self::DatagramHooks => {
+                "programs on sendmsg() and recvmsg() of UDP (cgroup/sendmsg4, sendmsg6, recvmsg4 and \
+                 recvmsg6, Linux 5.2)"
             }
             Self::SocketStorage => {
                 "storage in sockets for programs on connect() (bpf_sk_storage_get)"
@@ -100,6 +111,9 @@ impl Feature {
             Self::GetpeernameHooks => {
                 load(INET4_GETPEERNAME, &ALLOW).and_then(|()| load(INET6_GETPEERNAME, &ALLOW))
             }
+            Self::DatagramHooks => [UDP4_SENDMSG, UDP6_SENDMSG, UDP4_RECVMSG, UDP6_RECVMSG]
+                .into_iter()
+                .try_for_each(|hook| load(hook, &ALLOW)),
             Self::SocketStorage => has_helper(BpfHelper::BPF_FUNC_sk_storage_get),
             Self::CgroupOfClient => has_helper(BpfHelper::BPF_FUNC_get_current_ancestor_cgroup_id),
             Self::FetchingAtomics => load(INET4_CONNECT, &FETCHING_ADD),

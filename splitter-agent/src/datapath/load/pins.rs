@@ -23,7 +23,16 @@ use super::tracing::is_tracing_link;
 
 /// Every program on cgroups, in the order in which they are attached: what undoes a rewrite for the
 /// application is in place before what rewrites.
-pub const PROGRAMS: [&str; 4] = ["getpeername4", "getpeername6", "connect4", "connect6"];
+pub const PROGRAMS: [&str; 8] = [
+    "getpeername4",
+    "getpeername6",
+    "recvmsg4",
+    "recvmsg6",
+    "connect4",
+    "connect6",
+    "sendmsg4",
+    "sendmsg6",
+];
 
 /// The map that leads to all others, in every layout.
 const FRONTENDS: &str = "FRONTENDS";
@@ -382,7 +391,8 @@ mod tests {
         };
         assert_eq!(parse("connect4-4711"), Some(("connect4", Some(4711))));
         assert_eq!(parse("getpeername6"), Some(("getpeername6", None)));
-        for name in ["connect4-new", "connect4-", "sendmsg4-1", "theirs", "-1"] {
+        assert_eq!(parse("sendmsg4-1"), Some(("sendmsg4", Some(1))));
+        for name in ["connect4-new", "connect4-", "bind4-1", "theirs", "-1"] {
             assert_eq!(parse(name), None, "{name}");
         }
     }

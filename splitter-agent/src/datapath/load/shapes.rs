@@ -1,6 +1,7 @@
 //! The shapes that pinned maps must have.
 
 use aya::maps::{MapInfo, MapType};
+use splitter_common::flows::{FLOWS, FlowKey, FlowRecord, FlowSourceRecord};
 use splitter_common::layout::{
     ClientNames, ClientRecord, ConnectionRecord, CounterRecord, CurrentRecord, EndpointRecord,
     FrontendKey, FrontendNames, FrontendValue, LeafNames, LeafRecord, LeafStats, MAX_CLIENTS,
@@ -30,7 +31,7 @@ pub(crate) struct Shape {
 }
 
 /// Every map that is pinned.
-pub(crate) fn shapes(capacity: Capacity) -> [Shape; 16] {
+pub(crate) fn shapes(capacity: Capacity) -> [Shape; 18] {
     const WORD: usize = size_of::<u32>();
     let shape = |name, kind, key_size, value_size, max_entries, flags| Shape {
         name,
@@ -62,6 +63,17 @@ pub(crate) fn shapes(capacity: Capacity) -> [Shape; 16] {
     };
     let counters = |name, value_size, max_entries| {
         shape(name, MapType::PerCpuArray, WORD, value_size, max_entries, 0)
+    };
+    // All of their memory is taken at once.
+    let flows = |name, value_size| {
+        shape(
+            name,
+            MapType::LruHash,
+            size_of::<FlowKey>(),
+            value_size,
+            FLOWS,
+            0,
+        )
     };
     [
         hash(
@@ -104,6 +116,8 @@ pub(crate) fn shapes(capacity: Capacity) -> [Shape; 16] {
             0,
             NO_PREALLOC,
         ),
+        flows("FLOWS", size_of::<FlowRecord>()),
+        flows("FLOW_SOURCES", size_of::<FlowSourceRecord>()),
         hash(
             "FRONTEND_NAMES",
             size_of::<FrontendKey>(),
