@@ -9,6 +9,8 @@
 //! pinned below a directory of that name, and two versions never share a map.
 //!
 //! ```text
+//! FRONTEND_INDEX[..] = {current, tag} ──────────────┐
+//!                                                   ▼
 //! FRONTENDS {address, port, protocol, clients} ─► CURRENT[..] = {split, generation}
 //!                                                                │
 //!                  SPLITS[split] ◄───────────────────────────────┘   must carry the same key
@@ -21,8 +23,8 @@
 use bytemuck::{CheckedBitPattern, NoUninit, Pod, Zeroable};
 
 /// Version of the records below, and the name of the directory that the maps are
-/// pinned in (`v4`).
-pub const LAYOUT_VERSION: u32 = 4;
+/// pinned in (`v5`).
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Version of [`SocketRecord`] and of what its table means. The table is pinned beside the
 /// layouts, under a name of its own (`SOCKETS-v1`), and so outlives a change of the layout:
@@ -86,6 +88,17 @@ impl ClientScope {
 pub struct FrontendValue {
     /// Index into `CURRENT`.
     pub current: u32,
+}
+
+/// A slot of the index of `FRONTENDS`, see [`crate::index`]: one aligned 64-bit word, read and
+/// written whole.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct IndexRecord {
+    /// Index into `CURRENT` of the frontend that has the slot.
+    pub current: u32,
+    /// What stands for that frontend; 0 if no frontend has the slot, 1 if several have.
+    pub tag: u32,
 }
 
 /// Which record is programmed: one aligned 64-bit word, read and written whole, since no BPF

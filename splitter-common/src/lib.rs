@@ -2,6 +2,7 @@
 //!
 //! - [`layout`]: the records in the BPF maps, byte for byte;
 //! - [`pick`]: which leaf and which endpoint the n-th connection gets;
+//! - [`index`]: where a frontend is in the index of `FRONTENDS`;
 //! - [`flows`]: the records of UDP flows;
 //! - [`outcomes`]: what came of a connection;
 //! - [`sockets`]: which slot of the table of live sockets is a socket's;
@@ -14,6 +15,7 @@
 
 pub mod address;
 pub mod flows;
+pub mod index;
 pub mod layout;
 pub mod outcomes;
 pub mod pick;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use aya::maps::{HashMap, MapData, MapError};
 use splitter_common::layout::{
     ClientNames, ClientRecord, CounterRecord, CurrentRecord, EndpointRecord, FrontendKey,
-    FrontendNames, LeafNames, LeafRecord, OutcomeRecord, PodLevels, SplitRecord,
+    FrontendNames, IndexRecord, LeafNames, LeafRecord, OutcomeRecord, PodLevels, SplitRecord,
 };
 
 use super::load::{Layout, PinDirectory, PinError, exists, shapes};
@@ -115,6 +115,7 @@ pub(crate) fn is_not_found(error: &MapError) -> bool {
 /// Handles to all pinned maps.
 #[derive(Debug)]
 pub(crate) struct Maps {
+    pub(crate) index: Table<IndexRecord>,
     pub(crate) frontends: HashMap<MapData, KeyBytes, u32>,
     /// The same map, to read many at once.
     pub(crate) frontend_list: HashList<KeyBytes, u32>,
@@ -193,6 +194,7 @@ impl Maps {
             frontend_list: HashList::new(open(pins, "FRONTENDS")?)
                 .map_err(MapsError::access("examine", "FRONTENDS"))?,
             frontends: typed(frontends, aya::maps::Map::HashMap, "FRONTENDS")?,
+            index: table(pins, "FRONTEND_INDEX", access)?,
             current: table(pins, "CURRENT", access)?,
             clients: hash(pins, "CLIENTS")?,
             client_names: hash(pins, "CLIENT_NAMES")?,

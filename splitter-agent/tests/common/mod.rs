@@ -123,7 +123,7 @@ pub fn layout_name(number: u32) -> String {
     }
 }
 
-fn load_settings(pins: &PinDirectory, capacity: Capacity) -> LoadSettings {
+pub fn load_settings(pins: &PinDirectory, capacity: Capacity) -> LoadSettings {
     LoadSettings {
         pins: pins.clone(),
         capacity,

@@ -16,6 +16,7 @@ use super::allocation::{Allocation, Free};
 use super::clients::Clients;
 use super::difference::{loses_endpoints, same, same_shares};
 use super::grace::{GracePeriod, GracePeriods};
+use super::index::Index;
 use super::leaf_ids::LeafIds;
 use super::reclaim::RetiredSlots;
 use super::summary::{Change, FrontendError, InstalledFrontend, PublishError, PublishSummary};
@@ -28,6 +29,7 @@ pub struct Publisher {
     pub(super) node_fraction: u32,
     pub(super) generation: u32,
     pub(super) installed: BTreeMap<Frontend, Installed>,
+    pub(super) index: Index,
     pub(super) leaf_ids: LeafIds,
     pub(super) free: Free,
     /// What waits for a grace period to complete.
@@ -111,6 +113,7 @@ impl Publisher {
             node_fraction,
             generation: 0,
             installed: BTreeMap::new(),
+            index: Index::default(),
             pending_reclaim: VecDeque::new(),
             retired: RetiredSlots::default(),
             own: BTreeSet::new(),
