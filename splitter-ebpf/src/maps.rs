@@ -8,7 +8,7 @@ use splitter_common::flows::{FLOWS as MAX_FLOWS, FlowKey, FlowRecord, FlowSource
 use splitter_common::layout::{
     ClientNames, ClientRecord, ConnectionRecord, CounterRecord, CurrentRecord, EndpointRecord,
     FrontendKey, FrontendNames, FrontendValue, LeafNames, LeafRecord, LeafStats, MAX_CLIENTS,
-    OutcomeRecord, PodLevels, SOCKET_SLOTS, SocketRecord, SplitRecord, VERDICT_COUNTERS,
+    OutcomeRecord, PodLevels, PodNames, SOCKET_SLOTS, SocketRecord, SplitRecord, VERDICT_COUNTERS,
 };
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
@@ -90,6 +90,11 @@ pub(crate) static FRONTEND_NAMES: HashMap<FrontendKey, FrontendNames, 65_536, NO
 /// For people: what a scope of clients stands for.
 #[btf_map]
 pub(crate) static CLIENT_NAMES: HashMap<u32, ClientNames, { MAX_CLIENTS as usize }, NO_PREALLOC> =
+    HashMap::new();
+
+/// For people: the pods of this node, by the ids of their cgroups.
+#[btf_map]
+pub(crate) static POD_NAMES: HashMap<u64, PodNames, { MAX_CLIENTS as usize }, NO_PREALLOC> =
     HashMap::new();
 
 /// For people: what a leaf id stands for.

@@ -53,7 +53,12 @@ fn now() -> u64 {
 #[inline(always)]
 unsafe fn elapsed(record: *mut ConnectionRecord) -> u64 {
     // SAFETY: the caller's.
-    let started = unsafe { addr_of!((*record).started).read_volatile() };
+    let started = unsafe {
+        ConnectionRecord::ticks_of_parts(
+            addr_of!((*record).started).read_volatile(),
+            addr_of!((*record).started_upper).read_volatile(),
+        )
+    };
     now().wrapping_sub(started).wrapping_mul(settings::tick())
 }
 
@@ -118,7 +123,7 @@ unsafe fn enter(
         if addr_of!((*counters).incarnation).read_volatile() != u64::from(incarnation) {
             return None;
         }
-        addr_of_mut!((*record).stage).write_volatile(stage as u32);
+        addr_of_mut!((*record).stage).write_volatile(stage as u8);
         let counts = addr_of_mut!((*counters).counts).cast::<u64>();
         add(counts.add(outcome as usize), 1);
         Some(counters)

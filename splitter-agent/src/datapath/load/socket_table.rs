@@ -2,7 +2,7 @@
 //! comes of connections can be counted.
 //!
 //! ```text
-//! <pin directory>/SOCKETS-v1                       the table, below no layout: sockets that are open
+//! <pin directory>/SOCKETS-v2                       the table, below no layout: sockets that are open
 //!                                                  keep what is in it when the layout changes
 //! ```
 
@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{MapInfo, MapType};
 use aya::sys::BpfHelper;
-use splitter_common::layout::{SOCKET_SLOTS, SOCKETS_VERSION, SocketOffsets, SocketRecord};
+use splitter_common::layout::{SOCKET_SLOTS, SOCKETS_VERSION, SocketRecord};
+use splitter_common::socket_offsets::SocketOffsets;
 
 use crate::datapath::sys::programs::Instruction;
 
@@ -216,7 +217,9 @@ fn probe_counting(types: &KernelTypes, wanted: Outcomes) -> Result<SocketOffsets
 
 impl Programs {
     /// Removes tables that these programs do not use: of other versions, or without need. To be
-    /// called once no other programs are attached. Gives back what was removed.
+    /// called once no other programs are on cgroups, and before those are taken off that free the slots
+    /// of such a table: an agent of its version would take what nobody freed for live sockets. Gives
+    /// back what was removed.
     ///
     /// # Errors
     ///

@@ -4,6 +4,7 @@
 //!   `summary`: what was changed;
 //! - `install`: writing a frontend's records; `reclaim` and `grace`: when slots are free again;
 //! - `clients`: the pods of the node, and whether a split depends on who connects;
+//! - `pod_names`: their names;
 //! - `recover`: taking over maps that another agent left;
 //! - `capacity`, `slots`, `allocation` and `leaf_ids`: slots and ids, taken and given back.
 
@@ -14,6 +15,7 @@ mod difference;
 mod grace;
 mod install;
 mod leaf_ids;
+mod pod_names;
 mod publisher;
 mod reclaim;
 mod recover;

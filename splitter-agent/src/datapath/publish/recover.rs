@@ -41,6 +41,7 @@ impl Publisher {
         }
         self.remove_stale()?;
         self.recover_clients()?;
+        self.recover_pod_names()?;
         Ok(forgot)
     }
 
