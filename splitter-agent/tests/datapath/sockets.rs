@@ -50,15 +50,19 @@ pub(crate) fn wait_for_taken(pins: &PinDirectory, expected: u32) {
     }
 }
 
-/// The links of the programs that free slots.
+/// The links of the programs that free slots; of each there is another one for what is nested.
 fn freeing_links(pins: &PinDirectory) -> Vec<PathBuf> {
+    links(pins, "tcp_destroy_sock-")
+}
+
+fn links(pins: &PinDirectory, prefix: &str) -> Vec<PathBuf> {
     let links = fs::read_dir(pins.path().join("links")).unwrap();
     let links = links.map(|link| link.unwrap().path());
-    let is_freeing = |path: &PathBuf| {
+    let is_meant = |path: &PathBuf| {
         let name = path.file_name().unwrap().to_string_lossy();
-        name.starts_with("tcp_destroy_sock-")
+        name.starts_with(prefix)
     };
-    links.filter(is_freeing).collect()
+    links.filter(is_meant).collect()
 }
 
 /// A socket for IPv4 that may wait or not.
@@ -274,9 +278,10 @@ fn open_connections_keep_their_peers_names_across_a_change_of_the_layout() {
     scene.pins.remove_other_layouts(programs.layout()).unwrap();
     assert!(programs.remove_other_socket_tables().unwrap().is_empty());
 
-    let links = freeing_links(&scene.pins);
-    assert_eq!(links.len(), 1, "{links:?}");
-    assert_ne!(links, old_links);
+    let new_links = freeing_links(&scene.pins);
+    assert_eq!(new_links.len(), 1, "{new_links:?}");
+    assert_ne!(new_links, old_links);
+    assert_eq!(links(&scene.pins, "tcp_destroy_sock_nested-").len(), 1);
     let second = open(&client, root().address);
     wait_for_taken(&scene.pins, 2);
     assert!(connection.is_running(), "its peer had another name");
@@ -436,7 +441,7 @@ fn a_table_whose_slots_nobody_freed_is_not_used_again() {
     wait_for_taken(&scene.pins, 1);
 
     // As an agent of a version does that does not know it.
-    for link in freeing_links(&scene.pins) {
+    for link in links(&scene.pins, "tcp_destroy_sock") {
         fs::remove_file(link).unwrap();
     }
     assert!(!scene.programs.is_attached(&cgroup).unwrap());

@@ -21,7 +21,7 @@ use super::kernel_types::KernelTypes;
 use super::pins::{PinDirectory, PinError, entries, exists, is_numbered, remove_file};
 use super::programs::{LoadSettings, Programs};
 use super::shapes::MMAPABLE;
-use super::tracing::{COUNTING, CannotTrace, FREEING, TIMING, TracingProgram};
+use super::tracing::{COUNTING, CannotTrace, FREEING, FREEING_NESTED, TIMING, TracingProgram};
 
 /// The map, by its name in the programs.
 pub(crate) const SOCKETS: &str = "SOCKETS";
@@ -65,7 +65,7 @@ pub(super) struct SocketTable {
 impl SocketTable {
     /// The programs that see what happens to sockets, as far as they are needed.
     pub(super) fn programs(&self) -> Vec<TracingProgram> {
-        [FREEING]
+        [FREEING, FREEING_NESTED]
             .into_iter()
             .chain(self.outcomes.programs())
             .collect()
@@ -209,7 +209,7 @@ fn probe(types: &KernelTypes) -> Result<u32, Lack> {
 fn probe_counting(types: &KernelTypes, wanted: Outcomes) -> Result<SocketOffsets, Lack> {
     let offsets = types.socket_offsets().ok_or(Lack::Members)?;
     let nothing = [Instruction::move_value(0, 0), Instruction::EXIT];
-    for program in wanted.programs() {
+    for program in wanted.programs().filter(|program| !program.is_again()) {
         program.probe(types, &nothing)?;
     }
     Ok(offsets)
