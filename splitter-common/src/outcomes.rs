@@ -188,7 +188,7 @@ const fn given_up(elapsed: u64) -> Outcome {
 /// The stage that a number in a record stands for; one that is none is not counted.
 #[inline(always)]
 #[must_use]
-pub const fn stage(number: u32) -> Stage {
+pub const fn stage(number: u8) -> Stage {
     match number {
         1 => Stage::Begun,
         2 => Stage::Established,

@@ -9,7 +9,7 @@ use splitter_common::index::SLOTS;
 use splitter_common::layout::{
     ClientNames, ClientRecord, ConnectionRecord, CounterRecord, CurrentRecord, EndpointRecord,
     FrontendKey, FrontendNames, FrontendValue, IndexRecord, LeafNames, LeafRecord, LeafStats,
-    MAX_CLIENTS, OutcomeRecord, PodLevels, SOCKET_SLOTS, SocketRecord, SplitRecord,
+    MAX_CLIENTS, OutcomeRecord, PodLevels, PodNames, SOCKET_SLOTS, SocketRecord, SplitRecord,
     VERDICT_COUNTERS,
 };
 
@@ -96,6 +96,11 @@ pub(crate) static FRONTEND_NAMES: HashMap<FrontendKey, FrontendNames, 65_536, NO
 /// For people: what a scope of clients stands for.
 #[btf_map]
 pub(crate) static CLIENT_NAMES: HashMap<u32, ClientNames, { MAX_CLIENTS as usize }, NO_PREALLOC> =
+    HashMap::new();
+
+/// For people: the pods of this node, by the ids of their cgroups.
+#[btf_map]
+pub(crate) static POD_NAMES: HashMap<u64, PodNames, { MAX_CLIENTS as usize }, NO_PREALLOC> =
     HashMap::new();
 
 /// For people: what a leaf id stands for.

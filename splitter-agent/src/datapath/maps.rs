@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use aya::maps::{HashMap, MapData, MapError};
 use splitter_common::layout::{
     ClientNames, ClientRecord, CounterRecord, CurrentRecord, EndpointRecord, FrontendKey,
-    FrontendNames, IndexRecord, LeafNames, LeafRecord, OutcomeRecord, PodLevels, SplitRecord,
+    FrontendNames, IndexRecord, LeafNames, LeafRecord, OutcomeRecord, PodLevels, PodNames,
+    SplitRecord,
 };
 
 use super::load::{Layout, PinDirectory, PinError, exists, shapes};
@@ -95,6 +96,7 @@ type ClientBytes = [u8; size_of::<ClientRecord>()];
 type FrontendNamesBytes = [u8; size_of::<FrontendNames>()];
 type OutcomeBytes = [u8; size_of::<OutcomeRecord>()];
 type LeafNamesBytes = [u8; size_of::<LeafNames>()];
+type PodNamesBytes = [u8; size_of::<PodNames>()];
 
 /// The bytes of a key.
 pub(crate) fn key_bytes(key: &FrontendKey) -> KeyBytes {
@@ -122,6 +124,7 @@ pub(crate) struct Maps {
     pub(crate) current: Table<CurrentRecord>,
     pub(crate) clients: HashMap<MapData, u64, ClientBytes>,
     pub(crate) client_names: HashMap<MapData, u32, ClientNamesBytes>,
+    pub(crate) pod_names: HashMap<MapData, u64, PodNamesBytes>,
     pub(crate) pod_levels: Table<PodLevels>,
     pub(crate) splits: Table<SplitRecord>,
     pub(crate) leaves: Table<LeafRecord>,
@@ -198,6 +201,7 @@ impl Maps {
             current: table(pins, "CURRENT", access)?,
             clients: hash(pins, "CLIENTS")?,
             client_names: hash(pins, "CLIENT_NAMES")?,
+            pod_names: hash(pins, "POD_NAMES")?,
             pod_levels: table(pins, "POD_LEVELS", access)?,
             splits: table(pins, "SPLITS", access)?,
             leaves: table(pins, "LEAVES", access)?,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::{CgroupSockAddr, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
-use splitter_common::layout::SocketOffsets;
+use splitter_common::socket_offsets::SocketOffsets;
 
 use crate::causes::with_causes;
 use crate::datapath::maps::MapsError;

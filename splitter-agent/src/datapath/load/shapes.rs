@@ -6,7 +6,7 @@ use splitter_common::index;
 use splitter_common::layout::{
     ClientNames, ClientRecord, ConnectionRecord, CounterRecord, CurrentRecord, EndpointRecord,
     FrontendKey, FrontendNames, FrontendValue, IndexRecord, LeafNames, LeafRecord, LeafStats,
-    MAX_CLIENTS, OutcomeRecord, PodLevels, SplitRecord, VERDICT_COUNTERS,
+    MAX_CLIENTS, OutcomeRecord, PodLevels, PodNames, SplitRecord, VERDICT_COUNTERS,
 };
 
 use crate::datapath::maps::MapsError;
@@ -32,7 +32,7 @@ pub(crate) struct Shape {
 }
 
 /// Every map that is pinned.
-pub(crate) fn shapes(capacity: Capacity) -> [Shape; 19] {
+pub(crate) fn shapes(capacity: Capacity) -> [Shape; 20] {
     const WORD: usize = size_of::<u32>();
     let shape = |name, kind, key_size, value_size, max_entries, flags| Shape {
         name,
@@ -92,6 +92,12 @@ pub(crate) fn shapes(capacity: Capacity) -> [Shape; 19] {
             MAX_CLIENTS,
         ),
         hash("CLIENT_NAMES", WORD, size_of::<ClientNames>(), MAX_CLIENTS),
+        hash(
+            "POD_NAMES",
+            size_of::<u64>(),
+            size_of::<PodNames>(),
+            MAX_CLIENTS,
+        ),
         table("POD_LEVELS", size_of::<PodLevels>(), 1),
         table("SPLITS", size_of::<SplitRecord>(), capacity.splits()),
         table("LEAVES", size_of::<LeafRecord>(), capacity.leaf_slots()),

@@ -5,6 +5,7 @@
 //! - `install`: writing a frontend's records; `index`: how the programs find most of them;
 //!   `reclaim` and `grace`: when slots are free again;
 //! - `clients`: the pods of the node, and whether a split depends on who connects;
+//! - `pod_names`: their names;
 //! - `recover`: taking over maps that another agent left;
 //! - `capacity`, `slots`, `allocation` and `leaf_ids`: slots and ids, taken and given back.
 
@@ -16,6 +17,7 @@ mod grace;
 mod index;
 mod install;
 mod leaf_ids;
+mod pod_names;
 mod publisher;
 mod reclaim;
 mod recover;

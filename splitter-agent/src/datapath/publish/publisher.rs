@@ -10,6 +10,7 @@ use splitter_common::pick::Lattice;
 use crate::datapath::load::{PinDirectory, Programs};
 use crate::datapath::maps::{Access, Maps, MapsError};
 use crate::datapath::view::View;
+use crate::objects::ObjectName;
 use crate::plan::{Frontend, FrontendPlan, Plan};
 
 use super::allocation::{Allocation, Free};
@@ -39,6 +40,8 @@ pub struct Publisher {
     /// Frontends of the agent's own among those installed.
     pub(super) own: BTreeSet<Frontend>,
     pub(super) clients: Clients,
+    /// The names of pods that the maps have, by the ids of their cgroups.
+    pub(super) pod_names: BTreeMap<u64, ObjectName>,
     pub(super) freed: u64,
 }
 
@@ -118,6 +121,7 @@ impl Publisher {
             retired: RetiredSlots::default(),
             own: BTreeSet::new(),
             clients: Clients::default(),
+            pod_names: BTreeMap::new(),
             freed: 0,
         };
         if publisher.recover()? {

@@ -45,6 +45,7 @@ impl Publisher {
         self.index = Index::of(&self.maps.index, frontends);
         self.remove_stale()?;
         self.recover_clients()?;
+        self.recover_pod_names()?;
         Ok(forgot)
     }
 
