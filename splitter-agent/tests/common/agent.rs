@@ -18,8 +18,9 @@ use testbed::lab::Lab;
 /// The binary under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_splitter-agent");
 
-/// How long anything may take that takes milliseconds on an idle machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anything may take that takes milliseconds on an idle machine; an emulated one is a
+/// hundred times as slow.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A lab with a directory of manifests, and agents that watch it.
 pub struct Site {

@@ -18,7 +18,7 @@ use crate::common::{PORT, Scene, decided, frontend, leaf, root, serve, small, sp
 
 /// Who answered, and whom the client believes to be connected to.
 fn dial(target: SocketAddr) -> Result<(String, SocketAddr), String> {
-    let connection = TcpStream::connect_timeout(&target, Duration::from_secs(5))
+    let connection = TcpStream::connect_timeout(&target, Duration::from_secs(30))
         .map_err(|error| format!("{:?}", error.kind()))?;
     let peer = connection.peer_addr().map_err(|error| error.to_string())?;
     let identity = io::read_to_string(connection).map_err(|error| error.to_string())?;
@@ -174,7 +174,7 @@ fn udp_to_the_vip_passes_through() {
                 let socket = UdpSocket::bind((IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0))?;
                 socket.connect(vip)?;
                 socket.send(b"hello")?;
-                server.set_read_timeout(Some(Duration::from_secs(5)))?;
+                server.set_read_timeout(Some(Duration::from_secs(30)))?;
                 let mut buffer = [0; 16];
                 let length = server.recv(&mut buffer)?;
                 Ok((buffer[..length].to_vec(), socket.peer_addr()?))

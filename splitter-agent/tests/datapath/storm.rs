@@ -8,6 +8,7 @@ use splitter_agent::datapath::{Publisher, View};
 use splitter_agent::plan::FrontendPlan;
 use testbed::lab::{Process, client};
 
+use crate::common::agent::PATIENCE;
 use crate::common::{Scene, expected, frontend, leaf, plan, root, serve, split};
 
 /// One connection of a client under load.
@@ -25,11 +26,11 @@ fn now() -> u64 {
     (time.tv_sec * 1_000_000_000 + time.tv_nsec).cast_unsigned()
 }
 
-/// Connects without pause for a while.
-fn attempts(target: SocketAddr, duration: Duration) -> Vec<Attempt> {
+/// Connects without pause for a while, and on a slow machine until it has connected so many times.
+fn attempts(target: SocketAddr, duration: Duration, at_least: usize) -> Vec<Attempt> {
     let end = Instant::now() + duration;
     let mut attempts = Vec::new();
-    while Instant::now() < end {
+    while Instant::now() < end || attempts.len() < at_least {
         let started = now();
         let answer = client::read_tag(target).map_err(|error| error.to_string());
         attempts.push(Attempt {
@@ -51,8 +52,9 @@ struct Phase {
 /// Case: CHANGE-WHOLE
 #[test]
 fn under_a_storm_of_changes_every_connection_gets_what_was_programmed_while_it_was_made() {
-    const CLIENTS: usize = 16;
+    const CLIENTS: u32 = 16;
     const DURATION: Duration = Duration::from_secs(4);
+    const FASTEST: Duration = Duration::from_millis(1);
     let mut scene = Scene::new("storm");
     let (client, shop) = scene.pods();
     let names = ["a", "b", "c", "d"];
@@ -110,11 +112,15 @@ fn under_a_storm_of_changes_every_connection_gets_what_was_programmed_while_it_w
     let vip = root().address;
     let (changes, attempts) = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
-            .map(|_| scope.spawn(|| client.run_within(2 * DURATION, || attempts(vip, DURATION))))
+            .map(|_| {
+                scope.spawn(|| client.run_within(4 * PATIENCE, || attempts(vip, DURATION, 250)))
+            })
             .collect();
         let start = Instant::now();
         let mut changes: u64 = 0;
-        while start.elapsed() < DURATION {
+        let mut pace = FASTEST;
+        let mut due = start;
+        while clients.iter().any(|client| !client.is_finished()) {
             changes += 1;
             let (state, allowed) = &states[changes as usize % states.len()];
             let from = now();
@@ -130,8 +136,14 @@ fn under_a_storm_of_changes_every_connection_gets_what_was_programmed_while_it_w
                 until: u64::MAX,
                 allowed: allowed.clone(),
             });
-            // A thousand changes a second, as far as the machine can.
-            let due = start + Duration::from_millis(changes);
+            // A thousand changes a second; fewer if a connection takes longer, since one that meets
+            // many states tells nothing.
+            if changes.is_multiple_of(20) {
+                let connections = scene.verdict_count("split").max(1);
+                let connections = u32::try_from(connections).unwrap_or(u32::MAX);
+                pace = FASTEST.max(start.elapsed() * CLIENTS / connections);
+            }
+            due = (due + pace).max(Instant::now());
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
         }
         let attempts: Vec<Attempt> = clients
@@ -170,6 +182,7 @@ fn under_a_storm_of_changes_every_connection_gets_what_was_programmed_while_it_w
 /// Case: WEIGHT-ZERO-ONE
 #[test]
 fn a_weight_of_0_gets_nothing_once_the_change_is_settled() {
+    const DURATION: Duration = Duration::from_millis(200);
     let mut scene = Scene::new("zero");
     let (client, shop) = scene.pods();
     let (_one, one) = serve(&shop, 1000, "one");
@@ -182,10 +195,14 @@ fn a_weight_of_0_gets_nothing_once_the_change_is_settled() {
     };
     let vip = root().address;
     let mut after = 0;
-    for _ in 0..20 {
+    let start = Instant::now();
+    let mut rounds = 0;
+    while rounds < 20 || after <= 100 {
+        assert!(start.elapsed() < PATIENCE, "only {after} after a change");
+        rounds += 1;
         scene.publisher.publish(&with(1, 1));
         let (settled, attempts) = std::thread::scope(|scope| {
-            let client = scope.spawn(|| client.run(|| attempts(vip, Duration::from_millis(200))));
+            let client = scope.spawn(|| client.run(|| attempts(vip, DURATION, 30)));
             std::thread::sleep(Duration::from_millis(30));
             scene.publisher.publish(&with(1, 0));
             scene.publisher.synchronize();
@@ -196,7 +213,6 @@ fn a_weight_of_0_gets_nothing_once_the_change_is_settled() {
             after += 1;
         }
     }
-    assert!(after > 100, "only {after} connections after the changes");
 }
 
 #[test]
@@ -275,6 +291,10 @@ fn killed_in_the_middle_of_whatever_it_does_a_publisher_leaves_valid_maps() {
         assert!(view.frontends.contains_key(&root()));
     }
 
+    let start = Instant::now();
+    while View::open(&pins).unwrap().frontends[&steady].connections <= 100 {
+        assert!(start.elapsed() < PATIENCE, "nobody connects");
+    }
     assert!(
         clients.iter_mut().all(Process::is_running),
         "a connection failed"
@@ -288,11 +308,6 @@ fn killed_in_the_middle_of_whatever_it_does_a_publisher_leaves_valid_maps() {
         .unwrap();
     assert_eq!(view.record.generation, 2);
     let counts: Vec<u64> = view.leaves.iter().map(|leaf| leaf.connections).collect();
-    assert!(
-        view.connections > 100,
-        "only {} connections",
-        view.connections
-    );
     assert_eq!(counts, expected(&view, view.connections));
     assert_eq!(
         view.leaves.iter().map(|leaf| leaf.lifetime).sum::<u64>(),

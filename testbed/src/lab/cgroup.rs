@@ -12,7 +12,7 @@ use super::sys::{self, Pid};
 use crate::mounts;
 
 /// How long killed processes may take to leave, and a cgroup to become removable.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A mounted cgroup v2 file system.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::sys;
 use crate::fixtures::Tally;
 
-/// How long connecting, and each wait for an answer, may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long connecting, and each wait for an answer, may take, on an emulated machine too.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Connects `count` times, one after the other, to a [`tag`](super::server::tag) server.
 ///

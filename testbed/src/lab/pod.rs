@@ -75,7 +75,7 @@ impl Pod {
     }
 
     /// Runs `body` in a process of its own inside the pod and returns what it returned. A panic in
-    /// it becomes an error that quotes it; after a minute it is killed.
+    /// it becomes an error that quotes it; after five minutes it is killed.
     ///
     /// The process is a fork: `body` sees all of this process's memory as it is now, and what it
     /// changes there stays unseen here. It must not print (see the module `sys` for why).
@@ -87,7 +87,7 @@ impl Pod {
         self.run_within(process::RUN_TIMEOUT, body)
     }
 
-    /// The same, with another limit than a minute.
+    /// The same, with another limit.
     pub fn run_within<T, F>(&self, timeout: Duration, body: F) -> Result<T>
     where
         T: Serialize + DeserializeOwned,

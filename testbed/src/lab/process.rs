@@ -14,11 +14,12 @@ use serde::de::DeserializeOwned;
 use super::place::Place;
 use super::sys::{self, Pid};
 
-/// How long [`run`] waits when nothing else is said.
-pub(crate) const RUN_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long [`run`] waits when nothing else is said. An emulated machine is a hundred times as slow as
+/// others.
+pub(crate) const RUN_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How long a process may take to report that it is ready.
-const READY_TIMEOUT: Duration = Duration::from_secs(30);
+const READY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A child process that runs a closure. Killed and collected when dropped.
 ///

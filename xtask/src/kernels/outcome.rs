@@ -65,12 +65,12 @@ impl Outcome {
             } => self.take_output(program, line),
             Record::Output { .. } => {}
             Record::Ended { program, failure } => {
-                // Of failed tests nothing needs to be said twice.
-                let has_failed = self
-                    .tests
-                    .iter()
-                    .any(|((of, _), verdict)| *of == program && *verdict == Some(Verdict::Failed));
-                if let Some(failure) = failure.filter(|_| !has_failed) {
+                // That tests failed is said of each of them.
+                let verdicts = self.tests.iter().filter(|((of, _), _)| *of == program);
+                let mut verdicts = verdicts.map(|(_, verdict)| *verdict);
+                let is_explained = verdicts.clone().all(|verdict| verdict.is_some())
+                    && verdicts.any(|verdict| verdict == Some(Verdict::Failed));
+                if let Some(failure) = failure.filter(|_| !is_explained) {
                     self.problems.push(format!("{program}: {failure}"));
                 }
             }
@@ -279,12 +279,21 @@ mod tests {
         let mut hung = outcome(&[
             started(),
             listed(&["a", "b"]),
-            output("test a ... ok"),
+            output("test a ... FAILED"),
             output("test b has been running for over 60 seconds"),
+            ended(Some("time is up")),
+            Record::Finished,
         ]);
-        hung.end(Some("time is up".to_owned()));
+        hung.end(None);
         assert!(!hung.is_success());
-        assert_eq!(hung.remarks(), ["time is up", "did not end: datapath b"]);
+        assert_eq!(
+            hung.remarks(),
+            [
+                "datapath: time is up",
+                "failed: datapath a",
+                "did not end: datapath b"
+            ]
+        );
 
         let mut lost = outcome(&[started(), listed(&["a"])]);
         let line = output("test a ... ok").to_line().unwrap();

@@ -151,6 +151,8 @@ fn without_debug_information(program: &Path, scratch: &Path) -> Result<Vec<u8>> 
     };
     let stripped = scratch.join("stripped");
     run(Command::new(objcopy)
+        // rustup sets it for what it starts, but not for what that starts.
+        .env("LD_LIBRARY_PATH", toolchain::sysroot()?.join("lib"))
         .arg("--strip-all")
         .arg(program)
         .arg(&stripped))?;
