@@ -14,6 +14,7 @@ use splitter_common::layout::ClientScope;
 
 use super::Settings;
 use super::conflict::{self, FrontendClaims};
+use super::delegates::{Delegates, Known};
 use super::diagnostics::{Diagnostic, Diagnostics, Severity};
 use super::index::{Index, Routes};
 use super::knowledge::Knowledge;
@@ -37,6 +38,7 @@ pub struct Compiler {
     pub(super) routes: Routes,
     /// What was wrong with each of them when it was translated.
     translations: HashMap<ObjectReference, Emitted>,
+    delegates: Delegates,
     index: Index,
     subsets: Subsets,
     scopes: Scopes,
@@ -104,6 +106,7 @@ impl Compiler {
             settings,
             routes: Routes::new(),
             translations: HashMap::new(),
+            delegates: Delegates::default(),
             index: Index::default(),
             scopes: Scopes::default(),
             are_clients_known: true,
@@ -125,6 +128,7 @@ impl Compiler {
         let before = self.store.know(kind, knowledge);
         if knowledge > before {
             self.index.mark(self.waiting_roots.iter().cloned());
+            self.translate_all(self.delegates.of_kind(kind));
         }
     }
 
@@ -178,15 +182,16 @@ impl Compiler {
     pub fn delete(&mut self, object: &ObjectReference) {
         let affected = self.store.remove(object);
         self.index.mark_affected(affected);
-        self.replace_route(object, None);
+        self.remove_route(object);
     }
 
     /// An object is there but cannot be read: whoever refers to it is told that, not that it is
     /// missing.
     pub fn refuse(&mut self, object: ObjectReference) {
-        self.replace_route(&object, None);
+        let reference = object.clone();
         let affected = self.store.refuse(object);
         self.index.mark_affected(affected);
+        self.remove_route(&reference);
     }
 
     /// A pod runs on this node, or changed.
@@ -357,8 +362,35 @@ impl Compiler {
     }
 
     fn apply_route(&mut self, object: &RouteObject) {
+        let others = self.delegates.replace(&object.reference(), Some(object));
+        self.translate(object);
+        self.translate_all(others);
+    }
+
+    fn remove_route(&mut self, object: &ObjectReference) {
+        let others = self.delegates.replace(object, None);
+        self.replace_route(object, None);
+        self.translate_all(others);
+    }
+
+    /// Translates delegates, and objects that name some, again.
+    fn translate_all(&mut self, objects: BTreeSet<ObjectReference>) {
+        for object in objects {
+            if let Some(object) = self.delegates.get(&object).cloned() {
+                self.translate(&object);
+            }
+        }
+    }
+
+    fn translate(&mut self, object: &RouteObject) {
+        let others = Known {
+            delegates: &self.delegates,
+            routes: &self.routes,
+            store: &self.store,
+        };
         let context = Context {
             cluster_domain: &self.settings.cluster_domain,
+            others: &others,
         };
         let mut diagnostics = Diagnostics::default();
         let route = Route::translate(object, context, &mut diagnostics);

@@ -131,7 +131,7 @@ pub(super) fn rank(claims: &mut [&Claim]) {
     let rank = |claim: &Claim| {
         let selector = claim.clients.selector();
         let is_consumer = selector.is_some_and(|selector| selector.is_consumer);
-        (claim.split.is_none(), !is_consumer)
+        (!claim.asks(), !is_consumer)
     };
     // Stable, so that the claims of one object keep its order.
     claims.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.by_seniority(b)));
@@ -154,7 +154,7 @@ pub(super) fn claimed_frontends(
     owned
         .map(|(claim, frontends)| {
             let claim = FrontendClaim {
-                is_refused: claim.split.is_none(),
+                is_refused: !claim.asks(),
                 precedence: claim.precedence,
                 origin: claim.origin.clone(),
                 root: root.clone(),
@@ -185,16 +185,15 @@ pub(super) fn owned(
             let mut claims = ranked.iter();
             claims.position(|claim| claim.ports.covers(port) && is_one(claim))
         };
-        let for_everyone =
-            find(&|claim| claim.split.is_some() && claim.clients == Clients::Everyone);
+        let for_everyone = find(&|claim| claim.asks() && claim.clients == Clients::Everyone);
         let owner = for_everyone
-            .or_else(|| find(&|claim| claim.split.is_some()))
+            .or_else(|| find(&|claim| claim.asks()))
             .or_else(|| find(&|_| true));
         give(owner, frontend);
         for (id, scope) in &scopes {
             let for_scope = find(&|claim| {
                 let selector = claim.clients.selector();
-                selector.is_none_or(|selector| scope.contains(selector)) && claim.split.is_some()
+                selector.is_none_or(|selector| scope.contains(selector)) && claim.asks()
             });
             // What is the same for everyone needs no entry of its own.
             let for_scope = for_scope.filter(|owner| {

@@ -34,7 +34,7 @@ impl<'a> Judgement<'a> {
 enum Asks {
     Yes,
     No,
-    /// It was not heard of, and its kind is not followed.
+    /// It was not heard of, or not of what it refers to, and that kind is not followed.
     Unknown(Kind),
 }
 
@@ -130,10 +130,11 @@ impl Compiler {
                     ports.find(|port| port.port == number && port.protocol == frontend.protocol);
                 // Of a root that was not heard of again, it is not known which port that is.
                 let covers = |claim: &Claim| port.is_none_or(|port| claim.ports.covers(port));
-                let asks = |claim: &Claim| {
-                    claim.split.is_some() && claim.root == old.root && covers(claim)
-                };
-                if route.claims.iter().any(asks) {
+                let claims = route.claims.iter();
+                let mut of_root = claims.filter(|it| it.root == old.root && covers(it));
+                if let Some(kind) = of_root.clone().find_map(|claim| claim.waits_for) {
+                    Asks::Unknown(kind)
+                } else if of_root.any(|claim| claim.split.is_some()) {
                     Asks::Yes
                 } else {
                     Asks::No

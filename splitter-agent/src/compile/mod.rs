@@ -21,6 +21,7 @@
 mod compiler;
 mod conflict;
 mod decide;
+mod delegates;
 mod diagnostics;
 mod endpoints;
 mod findings;

@@ -345,10 +345,11 @@ fn refused(claim: &Claim) -> FrontendPlan {
     }
 }
 
-/// Puts a frontend whose only claims were refused where it belongs.
+/// Puts a frontend whose only claims were refused, or ask for what is not known yet, where it belongs.
 fn place_refused(store: &Store, claim: &Claim, frontend: Frontend, resolved: &mut Resolved) {
     let refused = refused(claim);
-    let kinds = unknown_claims(store);
+    let mut kinds = unknown_claims(store);
+    kinds.extend(claim.waits_for);
     if kinds.is_empty() {
         resolved.insert(frontend, refused);
         return;

@@ -137,8 +137,12 @@ impl Store {
 
     /// Whether a Service of this name exists but cannot be read.
     pub(super) fn is_refused_service(&self, name: &ObjectName) -> bool {
-        let object = ObjectReference::new(Kind::SERVICE, name.clone());
-        self.refused.contains(&object)
+        self.is_refused(&ObjectReference::new(Kind::SERVICE, name.clone()))
+    }
+
+    /// Whether an object exists but cannot be read.
+    pub(super) fn is_refused(&self, object: &ObjectReference) -> bool {
+        self.refused.contains(object)
     }
 
     /// How much is known of a kind.

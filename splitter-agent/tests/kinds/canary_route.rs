@@ -172,6 +172,7 @@ impl Translate for CanaryRoute {
                     ports: canary.port.map_or(Ports::ALL, Ports::one),
                     clients: canary.clients.clone(),
                     split,
+                    waits_for: None,
                 }
             })
             .collect()

@@ -563,3 +563,39 @@ fn istios_objects_are_judged_as_if_the_pods_of_subsets_were_there() {
     let expected = "VirtualService shop/web: refused (UnsupportedField): spec.http[0].timeout";
     assert!(checked.text.contains(expected), "{}", checked.text);
 }
+
+/// Case: ISTIO-DELEGATE, ISTIO-DELEGATE-NOT-FOUND
+#[test]
+fn a_virtual_service_is_judged_with_its_delegate() {
+    let [web, v1, v2] = shop();
+    let istio = |name: &str, spec: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}, \
+             namespace: shop}}\nspec: {spec}\n"
+        )
+    };
+    let root = istio(
+        "canary",
+        "{hosts: [web], http: [{delegate: {name: shared}}]}",
+    );
+    let shared = istio(
+        "shared",
+        "{http: [{route: [{destination: {host: web-v1}, weight: 9}, {destination: {host: web-v2}, weight: 1}]}]}",
+    );
+    let checked = run(&[&web, &v1, &v2, &root, &shared], &["--strict"]);
+    assert_eq!(checked.code, Some(0), "{}", checked.text);
+    assert!(
+        checked.text.contains("shop/canary: accepted (Accepted)"),
+        "{}",
+        checked.text
+    );
+    assert!(
+        checked.text.contains("shop/shared: note (UsedAsDelegate)"),
+        "{}",
+        checked.text
+    );
+    let checked = check(&[&web, &v1, &v2, &root]);
+    assert_eq!(checked.code, Some(1), "{}", checked.text);
+    let refused = "refused (DelegateNotFound): spec.http[0].delegate: names VirtualService";
+    assert!(checked.text.contains(refused), "{}", checked.text);
+}

@@ -404,6 +404,7 @@ impl Translator<'_> {
             },
             root,
             split,
+            waits_for: None,
         })
     }
 }

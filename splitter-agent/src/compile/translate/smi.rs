@@ -43,6 +43,7 @@ impl Translate for TrafficSplit {
             ports,
             clients: Clients::Everyone,
             split: split.filter(|_| allowed),
+            waits_for: None,
         });
         claim.into_iter().collect()
     }

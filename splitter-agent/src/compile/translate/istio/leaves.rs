@@ -79,7 +79,8 @@ impl Translator<'_> {
     }
 
     fn service_of(&self, destination: &Destination) -> Result<ObjectName, host::NoService> {
-        let namespace = &self.origin.namespace;
+        let own = &self.origin.namespace;
+        let namespace = destination.namespace.as_ref().unwrap_or(own);
         host::service(&destination.host, namespace, self.cluster_domain)
     }
 
