@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use crate::compile::Diagnostics;
 use crate::objects::{
-    AppProtocol, Identity, Kind, ObjectName, ObjectReference, ServicePort, Timestamp, Weight,
+    AppProtocol, Identity, KINDS_OF_AN_API, Kind, ObjectName, ObjectReference, ServicePort,
+    Timestamp, Weight,
 };
 use crate::plan::{Frontend, Origin};
 
@@ -451,6 +452,12 @@ impl Claim {
     #[must_use]
     pub const fn asks(&self) -> bool {
         self.split.is_some() || self.waits_for.is_some()
+    }
+
+    /// Which API its object is of: the lower number comes first.
+    #[must_use]
+    pub fn api(&self) -> u8 {
+        self.precedence / KINDS_OF_AN_API
     }
 
     /// Which of two claims comes first: that of the kind that takes precedence, then the older

@@ -124,14 +124,14 @@ impl FrontendClaims {
 }
 
 /// Sorts the claims on one root: of those that are about a connection, the first counts. One that
-/// was refused counts only if there are no others; a consumer's comes before all others; then the
-/// most senior one. So an object comes before another one as a whole, whoever its claims are for,
-/// and its status can say so.
+/// was refused counts only if there are no others; then goes the API, and within it a consumer's
+/// comes before all others; then the most senior one. So an object comes before another one as a
+/// whole, whoever its claims are for, and its status can say so.
 pub(super) fn rank(claims: &mut [&Claim]) {
     let rank = |claim: &Claim| {
         let selector = claim.clients.selector();
         let is_consumer = selector.is_some_and(|selector| selector.is_consumer);
-        (!claim.asks(), !is_consumer)
+        (!claim.asks(), claim.api(), !is_consumer)
     };
     // Stable, so that the claims of one object keep its order.
     claims.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.by_seniority(b)));
@@ -404,7 +404,7 @@ fn emit_loss(claim: &Claim, winner: &Claim, what: &str, diagnostics: &mut Diagno
 fn winner_text(winner: &Claim, loser: &Claim) -> String {
     let origin = &winner.origin;
     let object = format!("{} {}/{}", origin.kind, origin.namespace, origin.name);
-    if winner.clients != loser.clients {
+    if winner.clients != loser.clients && winner.api() == loser.api() {
         format!("{object}, which is for these clients")
     } else if winner.precedence == loser.precedence {
         format!("{object}, which is older or, at the same age, comes first by name")

@@ -14,7 +14,7 @@ use super::knowledge::{Kinds, Knowledge};
 use super::scopes::Scopes;
 use super::store::Store;
 use super::{notes, rules, slices, waiting};
-use crate::objects::{AppProtocol, Kind, ObjectName, Service, ServiceKind, ServicePort};
+use crate::objects::{AppProtocol, Kind, ObjectName, Service, ServiceKind, ServicePort, quoted};
 use crate::plan::{Decision, Frontend, FrontendPlan};
 use crate::reason;
 use crate::route::{Claim, Clients, Destinations, Split};
@@ -130,8 +130,9 @@ fn is_split(
         let of_service: Vec<String> = service.ports.iter().map(port_text).collect();
         let number = claim.ports.numbers.iter().flatten().next();
         let message = format!(
-            "Service {} has no port {name}{}; name one that it has ({}), or none for all of them",
+            "Service {} has no port {}{}; name one that it has ({}), or none for all of them",
             claim.root,
+            quoted(name),
             number.map_or_else(String::new, |number| format!(" with the number {number}")),
             shortened(&of_service)
         );

@@ -41,7 +41,9 @@ pub use gateway::{
 pub use ignored::Ignored;
 pub use istio::destination_rule::{DestinationRule, Fate, Impossible, Policy, PolicyNote, Subset};
 pub use istio::virtual_service::VirtualService;
-pub use kind::{Availability, Entry, Kind, NameRule, Purpose, Resource, StatusForm};
+pub use kind::{
+    Availability, Entry, KINDS_OF_AN_API, Kind, NameRule, Purpose, Resource, StatusForm,
+};
 pub use node::{Node, ZONE};
 pub use placement::{Hints, Placement, Placements};
 pub use pod::Pod;
@@ -52,7 +54,7 @@ pub use unknown::Unknown;
 pub use weight::{Weight, WeightError};
 
 pub(crate) use decode::{decode_fields, reference_of};
-pub(crate) use field::{inert, shown};
+pub(crate) use field::{inert, quoted, shown};
 
 /// Namespace and name: what identifies an object among those of its kind.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
