@@ -249,6 +249,7 @@ mod tests {
             labels: labels
                 .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
                 .collect(),
+            on_node: Default::default(),
         }
     }
 

@@ -46,7 +46,7 @@ pub use kind::{
 };
 pub use node::{Node, ZONE};
 pub use placement::{Hints, Placement, Placements};
-pub use pod::Pod;
+pub use pod::{OnNode, Pod};
 pub use service::{AppProtocol, Service, ServiceKind, ServicePort};
 pub use timestamp::Timestamp;
 pub use traffic_split::{Backend, ON_NO_ENDPOINTS, Refusal, RefusedSpec, SplitSpec, TrafficSplit};

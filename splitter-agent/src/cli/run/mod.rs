@@ -217,7 +217,7 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
         .listen
         .map(|address| Reports::start(address, args.keep_original_dst))
         .transpose()?;
-    let source = args.source.connect().await?;
+    let source = args.source.connect(&args.node_name).await?;
     let mut programs = Programs::load(&LoadSettings {
         pins: pins.clone(),
         capacity: Capacity {
