@@ -337,7 +337,7 @@ fn selects(selector: &Value) -> bool {
         return true;
     };
     let is_empty = |value: &Value| {
-        value.is_null() || value.as_object().is_some_and(|labels| labels.is_empty())
+        value.is_null() || value.as_object().is_some_and(Fields::is_empty)
     };
     selector.values().any(|value| !is_empty(value))
 }
