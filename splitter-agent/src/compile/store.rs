@@ -29,6 +29,8 @@ pub(super) struct Store {
     pub(super) pods: Pods,
     pub(super) cluster_domain: String,
     pub(super) here: Here,
+    /// How much is known of the pods of this node, who are the clients that are told apart.
+    pub(super) clients: Knowledge,
 }
 
 /// The node whose connections are planned.
