@@ -170,6 +170,7 @@ impl Compiler {
             Object::Node(node) => affected.extend(self.store.put_node(node)),
             Object::Pod(pod) => self.store.put_pod(&pod),
             Object::DestinationRule(rule) => affected.extend(self.store.put_rule(*rule)),
+            Object::ReferenceGrant(grant) => affected.extend(self.store.grants.put(grant)),
             Object::Route(object) => self.apply_route(&object),
         }
         self.index.mark_affected(affected);
@@ -397,6 +398,7 @@ impl Compiler {
         };
         let context = Context {
             cluster_domain: &self.settings.cluster_domain,
+            requires_grants: self.settings.requires_grants,
             others: &others,
         };
         let mut diagnostics = Diagnostics::default();

@@ -13,7 +13,7 @@ use super::findings::Findings;
 use super::knowledge::{Kinds, Knowledge};
 use super::scopes::Scopes;
 use super::store::Store;
-use super::{notes, rules, slices, waiting};
+use super::{grants, notes, rules, slices, waiting};
 use crate::objects::{AppProtocol, Kind, ObjectName, Service, ServiceKind, ServicePort};
 use crate::plan::{Decision, Frontend, FrontendPlan, Origin};
 use crate::reason;
@@ -80,6 +80,12 @@ pub(super) fn resolve<'a>(
             return resolved;
         }
     };
+    let permitted = grants::permitted(store, claims, diagnostics);
+    let permitted = permitted.as_ref().map(|permitted| {
+        let claims = permitted.iter().map(|claim| &**claim);
+        claims.collect::<Vec<&Claim>>()
+    });
+    let claims = permitted.as_deref().unwrap_or(claims);
     let possible = without_impossible(store, service, claims, diagnostics);
     let ranked = possible.as_ref().map(|possible| {
         let mut claims: Vec<&Claim> = possible.iter().map(|claim| &**claim).collect();
