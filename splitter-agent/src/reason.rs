@@ -100,6 +100,8 @@ pub const HOSTNAMES_IGNORED: &str = "HostnamesIgnored";
 pub const RULE_UNREACHABLE: &str = "RuleUnreachable";
 /// A backend is of a kind that has no endpoints.
 pub const INVALID_BACKEND_KIND: &str = "InvalidBackendKind";
+/// No ReferenceGrant permits a backend in another namespace, where one is required.
+pub const REF_NOT_PERMITTED: &str = "RefNotPermitted";
 /// There are no backends, which means that connections are refused.
 pub const NO_BACKENDS: &str = "NoBackends";
 /// The status has entries that are not to be there any more.
@@ -191,6 +193,7 @@ pub fn is_about_references(reason: &str) -> bool {
             | INVALID_BACKEND_NAME
             | INVALID_BACKEND_KIND
             | BACKEND_IN_OTHER_NAMESPACE
+            | REF_NOT_PERMITTED
             | NO_LEAF_SERVICE
             | NO_LEAF_PORT
             | NO_LEAF_FAMILY

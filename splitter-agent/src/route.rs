@@ -72,6 +72,8 @@ impl Eq for RouteObject {}
 pub struct Context<'a> {
     /// The DNS domain of the cluster.
     pub cluster_domain: &'a str,
+    /// Whether ReferenceGrants are required.
+    pub requires_grants: bool,
     /// The other objects of its kind.
     pub others: &'a dyn Others,
 }
@@ -306,6 +308,8 @@ pub enum Destinations {
     /// Services, and nothing but Services.
     #[default]
     Services,
+    /// The same; those of another namespace than the object's have to permit it (ReferenceGrant).
+    GrantedServices,
     /// Hosts, as Istio has them. DestinationRules apply to them, and one that names no port means the
     /// only one that its Service has, if it has only one.
     Hosts,
@@ -433,6 +437,8 @@ pub struct Leaf {
     pub port: Option<u16>,
     /// The name of the subset of its Service's endpoints; `None` for all of them.
     pub subset: Option<String>,
+    /// The kind of which an object that was not heard of decides whether it may have its Service.
+    pub waits_for: Option<Kind>,
     /// Its weight.
     pub weight: Weight,
     /// The field that is the leaf.

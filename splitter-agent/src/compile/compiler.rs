@@ -42,8 +42,6 @@ pub struct Compiler {
     index: Index,
     subsets: Subsets,
     scopes: Scopes,
-    /// Whether all pods of this node have been told of.
-    pub(super) are_clients_known: bool,
     frontend_claims: FrontendClaims,
     roots: HashMap<ObjectName, Compiled>,
     pub(super) plan: Plan,
@@ -109,7 +107,6 @@ impl Compiler {
             delegates: Delegates::default(),
             index: Index::default(),
             scopes: Scopes::default(),
-            are_clients_known: true,
             frontend_claims: FrontendClaims::default(),
             roots: HashMap::new(),
             plan: Plan::default(),
@@ -173,6 +170,7 @@ impl Compiler {
             Object::Node(node) => affected.extend(self.store.put_node(node)),
             Object::Pod(pod) => self.store.put_pod(&pod),
             Object::DestinationRule(rule) => affected.extend(self.store.put_rule(*rule)),
+            Object::ReferenceGrant(grant) => affected.extend(self.store.grants.put(grant)),
             Object::Route(object) => self.apply_route(&object),
         }
         self.index.mark_affected(affected);
@@ -221,10 +219,20 @@ impl Compiler {
         !self.routes.is_empty()
     }
 
-    /// Whether all pods of this node have been told of. As long as that is not so, what is
-    /// programmed for the clients of a scope stays.
-    pub fn know_clients(&mut self, are_known: bool) {
-        self.are_clients_known = are_known;
+    /// From now on this much is known of the pods of this node. As long as they are not followed,
+    /// what is programmed for the clients of a scope stays; before all of them have been told of,
+    /// what is for some clients only is told to be in force for nobody else.
+    pub fn know_clients(&mut self, knowledge: Knowledge) {
+        let before = std::mem::replace(&mut self.store.clients, knowledge);
+        if knowledge > before {
+            self.index.mark(self.waiting_roots.iter().cloned());
+        }
+    }
+
+    /// How much is known of the pods of this node.
+    #[must_use]
+    pub fn clients_known(&self) -> Knowledge {
+        self.store.clients
     }
 
     /// Plans nothing any more for scopes that no pod is in, as of the last [`Self::compile`]. To be
@@ -390,6 +398,7 @@ impl Compiler {
         };
         let context = Context {
             cluster_domain: &self.settings.cluster_domain,
+            requires_grants: self.settings.requires_grants,
             others: &others,
         };
         let mut diagnostics = Diagnostics::default();

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use splitter_common::layout::{ClientScope, LeafState, Reason};
 
 use super::compiler::Compiler;
-use super::knowledge::Kinds;
+use super::knowledge::{Kinds, Knowledge};
 use super::resolve::{self, Waiting};
 use crate::objects::Kind;
 use crate::plan::{Decision, Frontend, FrontendPlan, PlannedLeaf};
@@ -111,7 +111,8 @@ impl Compiler {
             // Pods that were there before the agent are in the scope still.
             Asks::Yes => {
                 let is_for_some = frontend.clients != ClientScope::EVERYONE;
-                (is_for_some && !self.are_clients_known).then_some(Kind::POD)
+                let are_known = self.store.clients == Knowledge::Followed;
+                (is_for_some && !are_known).then_some(Kind::POD)
             }
         }
     }

@@ -25,6 +25,7 @@ mod delegates;
 mod diagnostics;
 mod endpoints;
 mod findings;
+mod grants;
 mod index;
 mod judgement;
 mod knowledge;
@@ -61,6 +62,9 @@ pub use shares::shares;
 pub struct Settings {
     /// The DNS domain of the cluster.
     pub cluster_domain: String,
+    /// Whether a route of the Gateway API may name a Service of another namespace as its backend only
+    /// if a ReferenceGrant there permits it.
+    pub requires_grants: bool,
     /// The name of the node that the plan is for. Without one it is for none in particular:
     /// endpoints of every node are used, whatever traffic policy and hints say.
     pub node_name: Option<String>,
@@ -72,6 +76,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             cluster_domain: DEFAULT_CLUSTER_DOMAIN.to_owned(),
+            requires_grants: false,
             node_name: None,
             zone: None,
         }

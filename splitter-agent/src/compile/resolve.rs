@@ -13,9 +13,9 @@ use super::findings::Findings;
 use super::knowledge::{Kinds, Knowledge};
 use super::scopes::Scopes;
 use super::store::Store;
-use super::{notes, rules, slices, waiting};
+use super::{grants, notes, rules, slices, waiting};
 use crate::objects::{AppProtocol, Kind, ObjectName, Service, ServiceKind, ServicePort, quoted};
-use crate::plan::{Decision, Frontend, FrontendPlan};
+use crate::plan::{Decision, Frontend, FrontendPlan, Origin};
 use crate::reason;
 use crate::route::{Claim, Clients, Destinations, Split};
 
@@ -80,6 +80,12 @@ pub(super) fn resolve<'a>(
             return resolved;
         }
     };
+    let permitted = grants::permitted(store, claims, diagnostics);
+    let permitted = permitted.as_ref().map(|permitted| {
+        let claims = permitted.iter().map(|claim| &**claim);
+        claims.collect::<Vec<&Claim>>()
+    });
+    let claims = permitted.as_deref().unwrap_or(claims);
     let possible = without_impossible(store, service, claims, diagnostics);
     let ranked = possible.as_ref().map(|possible| {
         let mut claims: Vec<&Claim> = possible.iter().map(|claim| &**claim).collect();
@@ -89,10 +95,21 @@ pub(super) fn resolve<'a>(
     let claims = ranked.as_deref().unwrap_or(claims);
     let owned = conflict::owned(scopes, service, claims);
     let losses = conflict::Losses::of(service, claims);
+    let are_clients_unknown = store.clients == Knowledge::Incomplete;
+    let for_everyone: BTreeSet<&Origin> = claims
+        .iter()
+        .filter(|claim| are_clients_unknown && claim.clients == Clients::Everyone)
+        .map(|claim| &claim.origin)
+        .collect();
     for (index, (claim, owned)) in claims.iter().zip(owned).enumerate() {
         match &claim.split {
             Some(split) => {
                 if is_split(service, &losses, claims, index, diagnostics) {
+                    if are_clients_unknown && claim.clients != Clients::Everyone {
+                        resolved.waits_for.insert(Kind::POD);
+                        let is_whole = !for_everyone.contains(&claim.origin);
+                        tell_unknown_clients(store, claim, is_whole, diagnostics);
+                    }
                     let place = Place {
                         claim,
                         split,
@@ -111,6 +128,24 @@ pub(super) fn resolve<'a>(
         }
     }
     resolved
+}
+
+/// Says of a claim for some clients only that it is not known who they are; `is_whole` if all of the
+/// object is.
+fn tell_unknown_clients(
+    store: &Store,
+    claim: &Claim,
+    is_whole: bool,
+    diagnostics: &mut Diagnostics,
+) {
+    let severity = if is_whole {
+        Severity::Inactive
+    } else {
+        Severity::Warning
+    };
+    let message = waiting::for_clients(store.here.node.as_deref());
+    let (origin, reason) = (&claim.origin, reason::NOT_KNOWN_YET);
+    diagnostics.emit(origin, severity, reason, &*claim.root_field, message);
 }
 
 /// Whether a claim has any port of its root; says so if it has not all that it is about.
@@ -508,8 +543,17 @@ fn place_split<'a>(
             let is_everyone_else =
                 own.clients == ClientScope::EVERYONE && claim.clients != Clients::Everyone;
             if is_everyone_else {
-                let others = Decision::PassThrough(Reason::OtherClients);
-                resolved.insert(*own, planned((others, Vec::new())));
+                let pass_through = |reason| planned((Decision::PassThrough(reason), Vec::new()));
+                let others = pass_through(Reason::OtherClients);
+                if store.clients == Knowledge::Incomplete {
+                    let waiting = Waiting {
+                        kinds: Kinds::from([Kind::POD]),
+                        at_face_value: others,
+                    };
+                    resolved.wait(*own, pass_through(Reason::NotKnownYet), waiting);
+                } else {
+                    resolved.insert(*own, others);
+                }
                 continue;
             }
             match decided.clone() {

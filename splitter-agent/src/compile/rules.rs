@@ -202,7 +202,7 @@ impl Store {
     /// The port of the Service of a leaf for connections to a frontend.
     pub(super) fn port_of(&self, split: &Split, leaf: &Leaf, frontend: Frontend) -> u16 {
         let dialled = leaf.port_for(frontend);
-        if leaf.port.is_some() || split.destinations == Destinations::Services {
+        if leaf.port.is_some() || split.destinations != Destinations::Hosts {
             return dialled;
         }
         let service = leaf.service.as_ref().and_then(|name| self.service(name));

@@ -131,6 +131,12 @@ impl Kind {
         Self(entry)
     }
 
+    /// What is to be known of it.
+    #[must_use]
+    pub const fn entry(self) -> &'static Entry {
+        self.0
+    }
+
     /// Every kind that is read.
     pub fn all() -> impl Iterator<Item = Self> + Clone {
         kinds::all()

@@ -151,6 +151,7 @@ impl Translate for CanaryRoute {
                     service: Some(ObjectName::new(&*object.name.namespace, service)),
                     port,
                     subset: None,
+                    waits_for: None,
                     weight: Weight::whole(weight),
                     field: field.clone(),
                 };

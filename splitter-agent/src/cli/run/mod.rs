@@ -177,6 +177,7 @@ pub(super) fn run(args: &RunArgs, common: &Common) -> anyhow::Result<CommandOutc
         Output::Json => LogForm::Json,
     };
     args.source.leave_out_apis()?;
+    args.cluster.add_kinds()?;
     let with_ebpf = args.ebpf_log_level != EbpfLogLevel::Off;
     let log = log::start(&args.log_level, form, with_ebpf, &args.node_name)?;
     tracing::info!(

@@ -319,6 +319,7 @@ impl Translator<'_> {
             service,
             port: None,
             subset: None,
+            waits_for: None,
             weight: backend.weight,
             field,
         }

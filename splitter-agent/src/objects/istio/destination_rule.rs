@@ -336,9 +336,8 @@ fn selects(selector: &Value) -> bool {
     let Some(selector) = selector.as_object() else {
         return true;
     };
-    let is_empty = |value: &Value| {
-        value.is_null() || value.as_object().is_some_and(Fields::is_empty)
-    };
+    let is_empty =
+        |value: &Value| value.is_null() || value.as_object().is_some_and(Fields::is_empty);
     selector.values().any(|value| !is_empty(value))
 }
 

@@ -48,6 +48,13 @@ pub fn changes(old: &Snapshot, new: &Snapshot) -> Vec<Change> {
         &mut changes,
     );
     difference(
+        &before.reference_grants,
+        &after.reference_grants,
+        named(Kind::REFERENCE_GRANT),
+        Object::ReferenceGrant,
+        &mut changes,
+    );
+    difference(
         &before.routes,
         &after.routes,
         ObjectReference::clone,

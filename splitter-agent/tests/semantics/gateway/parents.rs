@@ -25,6 +25,7 @@ fn claims(object: Value) -> Vec<Claim> {
     let domain = Settings::default().cluster_domain;
     let context = Context {
         cluster_domain: &domain,
+        requires_grants: false,
         others: &Objects::default(),
     };
     Route::translate(&object, context, &mut Diagnostics::default()).claims

@@ -65,6 +65,7 @@ impl Translator<'_> {
                 service: target.0.clone().ok(),
                 port: target.2,
                 subset: target.1.clone(),
+                waits_for: None,
                 weight,
                 field: destination.field.clone(),
             });

@@ -1,6 +1,7 @@
 //! From Istio's VirtualServices to the neutral form.
 
 mod delegates;
+mod destinations;
 pub(crate) mod host;
 mod leaves;
 mod merge;
@@ -75,6 +76,20 @@ impl Translate for VirtualService {
 
     fn written_roots(&self) -> Vec<&str> {
         self.hosts.iter().map(String::as_str).collect()
+    }
+
+    fn without_refusals(&self) -> Option<Arc<dyn Translate>> {
+        let mut rules = self.rules.iter();
+        rules
+            .any(|rule| !rule.route.is_empty() || rule.delegate.is_some())
+            .then(|| {
+                let judged: Arc<dyn Translate> = Arc::new(Self {
+                    is_for_its_destinations: true,
+                    refusals: Vec::new(),
+                    ..self.clone()
+                });
+                judged
+            })
     }
 
     fn is_equal(&self, other: &dyn Translate) -> bool {
@@ -174,6 +189,7 @@ impl<'a> Translator<'a> {
         let clients = self.exported_to();
         self.tell_conflicts(diagnostics);
         let splits = match is_refused {
+            _ if self.service.is_for_its_destinations => Ok(self.of_destinations(diagnostics)),
             true => Err(Stopped::Refused),
             false => self.splits(&clients, diagnostics),
         };

@@ -53,6 +53,8 @@ pub struct VirtualService {
     /// Rules of delegates that were left out, since they conflict with the rule that delegates: the
     /// fields of their conditions.
     pub conflicts: Vec<String>,
+    /// Whether only its destinations are to be judged, of every rule, whatever else it asks for.
+    pub is_for_its_destinations: bool,
     /// What cannot be read, in the order of the fields.
     pub refusals: Vec<Refusal>,
     /// Fields that no VirtualService has, and that restrict nothing.
