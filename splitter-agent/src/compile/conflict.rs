@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::diagnostics::{Diagnostics, Severity};
-use super::resolve;
+use super::roots;
 use super::scopes::Scopes;
 use super::sorted_vec_set::SortedVecSet;
 use super::store::Store;
@@ -145,7 +145,7 @@ pub(super) fn claimed_frontends(
     root: &ObjectName,
     ranked: &[&Claim],
 ) -> Vec<(FrontendClaim, SortedVecSet<Frontend>)> {
-    let Ok(service) = resolve::root(store, root) else {
+    let Ok(service) = roots::root(store, root) else {
         return Vec::new();
     };
     let owned = owned(scopes, service, ranked);
@@ -180,7 +180,7 @@ pub(super) fn owned(
     };
     let selectors = ranked.iter().filter_map(|claim| claim.clients.selector());
     let scopes: Vec<_> = scopes.with_any_of(selectors).collect();
-    for (port, frontend) in resolve::frontends_by_port(service) {
+    for (port, frontend) in roots::frontends_by_port(service) {
         let find = |is_one: &dyn Fn(&Claim) -> bool| {
             let mut claims = ranked.iter();
             claims.position(|claim| claim.ports.covers(port) && is_one(claim))
@@ -296,7 +296,7 @@ pub(super) fn kept(
     let kept = ports.filter(|(number, port)| {
         claim.ports.covers(port) && losses.winner(*number, index).is_none()
     });
-    kept.flat_map(|(_, port)| resolve::frontends_of(service, port))
+    kept.flat_map(|(_, port)| roots::frontends_of(service, port))
         .collect()
 }
 

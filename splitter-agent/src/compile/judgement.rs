@@ -6,7 +6,8 @@ use splitter_common::layout::{ClientScope, LeafState, Reason};
 
 use super::compiler::Compiler;
 use super::knowledge::{Kinds, Knowledge};
-use super::resolve::{self, Waiting};
+use super::resolve::Waiting;
+use super::roots;
 use crate::objects::Kind;
 use crate::plan::{Decision, Frontend, FrontendPlan, PlannedLeaf};
 use crate::route::Claim;
@@ -98,8 +99,8 @@ impl Compiler {
         let root = &old.root;
         let is_root_known =
             self.store.service(root).is_some() || self.store.is_settled(Kind::SERVICE, root);
-        let has_frontend = resolve::root(&self.store, root).is_ok_and(|service| {
-            resolve::frontends(service).any(|own| own == frontend.for_everyone())
+        let has_frontend = roots::root(&self.store, root).is_ok_and(|service| {
+            roots::frontends(service).any(|own| own == frontend.for_everyone())
         });
         if is_root_known && !has_frontend {
             return None;
