@@ -1,5 +1,5 @@
-//! `cargo xtask demo`: a shop in two versions on this machine, a real agent, and a TrafficSplit that
-//! is edited while a client keeps buying.
+//! `cargo xtask demo`: a shop in two versions on this machine, a real agent, and a TrafficSplit
+//! (or a VirtualService, or an HTTPRoute) that is edited while a client keeps buying.
 //!
 //! Without a cluster (`local`) every pod is a process with a network namespace and a cgroup of its
 //! own, and the manifests are files in a directory that the agent watches. With `--cluster`
@@ -34,7 +34,7 @@ use testbed::workspace::say;
 use self::evaluate::{Outcome, Row};
 use self::local::Local;
 use self::on_cluster::OnCluster;
-use self::scenario::{BOOKSTORE, HTTPBIN, Scenario};
+use self::scenario::{Api, BOOKSTORE, HTTPBIN, Scenario};
 use self::screen::Screen;
 use self::steps::{Pace, play};
 
@@ -44,6 +44,10 @@ pub struct DemoArgs {
     /// What to show
     #[arg(value_enum, default_value_t = Name::Bookstore)]
     scenario: Name,
+
+    /// The API in which the split is written
+    #[arg(long, value_enum, default_value_t, conflicts_with = "cluster")]
+    api: Api,
 
     /// On a Kubernetes cluster of two nodes, made for it on this machine
     ///
@@ -143,7 +147,7 @@ pub fn run(args: &DemoArgs, agent_binary: &Path) -> Result<()> {
     let mut screen = Screen::new();
     let pace = args.pace(&screen, Duration::from_millis(40), 20);
 
-    let mut local = Local::start(args.scenario(), agent_binary)?;
+    let mut local = Local::start(args.scenario(), args.api, agent_binary)?;
     local.introduce(&mut screen)?;
     let rows = play(&mut local, pace, &mut screen)?;
     screen.summarise(&rows)?;

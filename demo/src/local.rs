@@ -12,19 +12,19 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use splitter_api::Status;
 use tempfile::TempDir;
-use testbed::fixtures::manifests::{documents, endpoints, service_at, traffic_split};
+use testbed::fixtures::manifests::{documents, endpoints, service_at};
 use testbed::fixtures::{Tally, log_tail};
 use testbed::lab::names::Published;
 use testbed::lab::{Lab, Pod, Process, client, server};
 
 use crate::interrupt;
-use crate::scenario::{PORT, Scenario};
+use crate::scenario::{Api, PORT, Scenario};
 use crate::screen::Screen;
 use crate::status;
 use crate::steps::{Stage, Step};
 
-/// The file with the TrafficSplit.
-const SPLIT_FILE: &str = "traffic-split.yaml";
+/// The file with the object that splits.
+const SPLIT_FILE: &str = "split.yaml";
 
 /// Begins the names of what others see of the demo.
 const PREFIX: &str = "splitter-demo-";
@@ -37,6 +37,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Local {
     scenario: &'static Scenario,
+    api: Api,
     // Dropped in this order: who uses something before what is used.
     agent: Agent,
     /// How long it took until its programs were attached.
@@ -52,7 +53,11 @@ pub(crate) struct Local {
 
 impl Local {
     /// Sets everything up. The agent runs, but there is nothing to split yet.
-    pub(crate) fn start(scenario: &'static Scenario, agent_binary: &Path) -> Result<Self> {
+    pub(crate) fn start(
+        scenario: &'static Scenario,
+        api: Api,
+        agent_binary: &Path,
+    ) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix(PREFIX).tempdir()?;
         let lab = Lab::new("demo")?;
         let mut leaf_pods = Vec::new();
@@ -80,6 +85,7 @@ impl Local {
         let agent = Agent::start(agent_binary, &lab, &manifests, directory.path())?;
         let mut local = Self {
             scenario,
+            api,
             agent,
             agent_started_in: Duration::ZERO,
             _servers: servers,
@@ -128,7 +134,11 @@ impl Local {
         }
         parts.push((
             (*split).to_owned(),
-            format!("the TrafficSplit, edited in {}", self.manifests().display()),
+            format!(
+                "{}, edited in {}",
+                self.api.kind(),
+                self.manifests().display()
+            ),
         ));
         parts.push((
             "splitter-agent".to_owned(),
@@ -230,9 +240,9 @@ impl Stage for Local {
         vec![String::new()]
     }
 
-    /// Edits the TrafficSplit, or makes it: replaces the file in one step, as editors do.
+    /// Edits the object, or makes it: replaces the file in one step, as editors do.
     fn change(&mut self, step: &Step) -> Result<Instant> {
-        let split = split(self.scenario, step.weights);
+        let split = self.scenario.object(self.api, step.weights);
         let path = self.manifests().join(SPLIT_FILE);
         let unfinished = self.manifests().join(format!(".{SPLIT_FILE}.new"));
         let edited = Instant::now();
@@ -278,19 +288,6 @@ fn services(scenario: &Scenario, pods: &[Pod]) -> Vec<Value> {
         ]
     });
     objects.collect()
-}
-
-fn split(scenario: &Scenario, weights: [u64; 2]) -> Value {
-    let Scenario {
-        namespace,
-        root,
-        leaves: [one, two],
-        split,
-        ..
-    } = scenario;
-    let root = format!("{root}.{namespace}");
-    let backends = [(*one, weights[0]), (*two, weights[1])];
-    traffic_split("v1alpha2", namespace, split, &root, &backends)
 }
 
 /// Publishes a pod under the name that the documentation uses; where another demo runs at

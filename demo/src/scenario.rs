@@ -2,6 +2,33 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use clap::ValueEnum;
+use serde_json::{Value, json};
+use testbed::fixtures::manifests::traffic_split;
+
+/// The APIs in which a canary can be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Api {
+    /// SMI's TrafficSplit
+    #[default]
+    Smi,
+    /// Istio's VirtualService
+    Istio,
+    /// The Gateway API's HTTPRoute
+    Gateway,
+}
+
+impl Api {
+    /// The kind of its objects, with the article.
+    pub(crate) fn kind(self) -> &'static str {
+        match self {
+            Self::Smi => "the TrafficSplit",
+            Self::Istio => "the VirtualService",
+            Self::Gateway => "the HTTPRoute",
+        }
+    }
+}
+
 /// The bookstore: bookbuyer counts who sold it its books.
 pub(crate) const BOOKSTORE: Scenario = Scenario {
     command: "demo bookstore",
@@ -56,7 +83,7 @@ pub(crate) struct Scenario {
     pub(crate) root: &'static str,
     /// The leaf Services, each with one pod of the same name.
     pub(crate) leaves: [&'static str; 2],
-    /// The TrafficSplit.
+    /// The object that splits it.
     pub(crate) split: &'static str,
     /// The client's pod, without a cluster.
     pub(crate) client: &'static str,
@@ -108,5 +135,45 @@ impl Scenario {
             suffixes.map(|suffix| (format!("{name}{suffix}"), address.into()))
         };
         self.services().into_iter().flat_map(name).collect()
+    }
+
+    /// The object that splits the root Service, as it is written in an API.
+    pub(crate) fn object(&self, api: Api, weights: [u64; 2]) -> Value {
+        let Self {
+            namespace,
+            root,
+            split,
+            ..
+        } = self;
+        let [one, two] = self.leaves;
+        let leaves = [(one, weights[0]), (two, weights[1])];
+        let metadata = json!({"namespace": namespace, "name": split});
+        match api {
+            Api::Smi => {
+                let root = format!("{root}.{namespace}");
+                traffic_split("v1alpha2", namespace, split, &root, &leaves)
+            }
+            Api::Istio => {
+                let route = leaves
+                    .map(|(host, weight)| json!({"destination": {"host": host}, "weight": weight}));
+                json!({
+                    "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+                    "metadata": metadata,
+                    "spec": {"hosts": [root], "http": [{"route": route}]},
+                })
+            }
+            Api::Gateway => {
+                let backends = leaves
+                    .map(|(name, weight)| json!({"name": name, "port": PORT, "weight": weight}));
+                json!({
+                    "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+                    "metadata": metadata,
+                    "spec": {
+                        "parentRefs": [{"group": "", "kind": "Service", "name": root}],
+                        "rules": [{"backendRefs": backends}],
+                    },
+                })
+            }
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The steps: change the TrafficSplit, wait until it is programmed, count who answers.
+//! The steps: change the split, wait until it is programmed, count who answers.
 
 use std::num::NonZeroU64;
 use std::thread::sleep;

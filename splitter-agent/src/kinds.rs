@@ -27,6 +27,8 @@ impl Kind {
     pub const DESTINATION_RULE: Self = Self::new(&destination_rule::ENTRY);
     /// VirtualService (Istio, `networking.istio.io`).
     pub const VIRTUAL_SERVICE: Self = Self::new(&virtual_service::ENTRY);
+    /// ReferenceGrant (Gateway API). Not read unless it is [added](add).
+    pub const REFERENCE_GRANT: Self = Self::new(&gateway::reference_grant::ENTRY);
     /// Node (`v1`).
     pub const NODE: Self = Self::new(&node::ENTRY);
 }
@@ -180,6 +182,22 @@ mod tests {
         needed
     }
 
+    /// What reading ReferenceGrants needs.
+    fn grants() -> [Right; 2] {
+        let kind = Kind::REFERENCE_GRANT;
+        let Resource { plural, group, .. } = kind.resource;
+        let definition = [kind.definition_name()];
+        [
+            Right::new(group, plural, &[], &["list", "watch"]),
+            Right::new(
+                "apiextensions.k8s.io",
+                "customresourcedefinitions",
+                &definition,
+                &["get", "list", "watch"],
+            ),
+        ]
+    }
+
     fn listed(names: &[String]) -> String {
         match names {
             [first @ .., one, last] => [first, &[format!("{one} and {last}")]].concat().join(", "),
@@ -193,6 +211,13 @@ mod tests {
         assert_eq!(rights(CLUSTER_ROLE), needed);
         let chart = include_str!("../../deploy/chart/templates/cluster-role.yaml");
         assert_eq!(rights(&plain(chart)), needed);
+        // With a value of the chart, or a component, one kind more is read.
+        let chart = include_str!("../../deploy/chart/templates/reference-grants.yaml");
+        let (chart, _binding) = chart.split_once("---").expect("two documents");
+        let component = include_str!("../../deploy/components/reference-grants/cluster-role.yaml");
+        for role in [&plain(chart), component] {
+            assert_eq!(rights(role), BTreeSet::from(grants()));
+        }
     }
 
     #[test]

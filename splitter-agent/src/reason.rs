@@ -49,6 +49,16 @@ pub const NOT_MESH_BOUND: &str = "NotMeshBound";
 pub const NO_RULE: &str = "NoRule";
 /// A host is not a Service of this cluster.
 pub const HOST_NOT_FOUND: &str = "HostNotFound";
+/// There is no VirtualService that may be used as the delegate.
+pub const DELEGATE_NOT_FOUND: &str = "DelegateNotFound";
+/// A delegate has no rules that can be used.
+pub const DELEGATE_UNUSABLE: &str = "DelegateUnusable";
+/// A rule of a delegate is for more than the rule that delegates.
+pub const DELEGATE_CONFLICT: &str = "DelegateConflict";
+/// No VirtualService uses the rules of one that is there for others.
+pub const DELEGATE_UNUSED: &str = "DelegateUnused";
+/// Its rules are those of other VirtualServices.
+pub const USED_AS_DELEGATE: &str = "UsedAsDelegate";
 /// No DestinationRule has the subset.
 pub const SUBSET_NOT_FOUND: &str = "SubsetNotFound";
 /// Ports that declare no protocol are not split, since the rules for several protocols differ.
@@ -90,6 +100,8 @@ pub const HOSTNAMES_IGNORED: &str = "HostnamesIgnored";
 pub const RULE_UNREACHABLE: &str = "RuleUnreachable";
 /// A backend is of a kind that has no endpoints.
 pub const INVALID_BACKEND_KIND: &str = "InvalidBackendKind";
+/// No ReferenceGrant permits a backend in another namespace, where one is required.
+pub const REF_NOT_PERMITTED: &str = "RefNotPermitted";
 /// There are no backends, which means that connections are refused.
 pub const NO_BACKENDS: &str = "NoBackends";
 /// The status has entries that are not to be there any more.
@@ -181,6 +193,7 @@ pub fn is_about_references(reason: &str) -> bool {
             | INVALID_BACKEND_NAME
             | INVALID_BACKEND_KIND
             | BACKEND_IN_OTHER_NAMESPACE
+            | REF_NOT_PERMITTED
             | NO_LEAF_SERVICE
             | NO_LEAF_PORT
             | NO_LEAF_FAMILY
@@ -190,6 +203,8 @@ pub fn is_about_references(reason: &str) -> bool {
             | LEAF_FAMILY_MISSING
             | LEAF_NOT_READY
             | HOST_NOT_FOUND
+            | DELEGATE_NOT_FOUND
+            | DELEGATE_UNUSABLE
             | SUBSET_NOT_FOUND
     )
 }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use crate::compile::Diagnostics;
 use crate::objects::{
-    AppProtocol, Identity, Kind, ObjectName, ObjectReference, ServicePort, Timestamp, Weight,
+    AppProtocol, Identity, KINDS_OF_AN_API, Kind, ObjectName, ObjectReference, ServicePort,
+    Timestamp, Weight,
 };
 use crate::plan::{Frontend, Origin};
 
@@ -71,6 +72,37 @@ impl Eq for RouteObject {}
 pub struct Context<'a> {
     /// The DNS domain of the cluster.
     pub cluster_domain: &'a str,
+    /// Whether ReferenceGrants are required.
+    pub requires_grants: bool,
+    /// The other objects of its kind.
+    pub others: &'a dyn Others,
+}
+
+/// The objects that ask for splits, as far as one uses the rules of another (Istio's delegates).
+pub trait Others: fmt::Debug {
+    /// An object whose rules another one asks for.
+    fn delegate(&self, object: &ObjectReference) -> Delegate<'_>;
+
+    /// The objects that name this one as their delegate, in order.
+    fn users_of(&self, object: &ObjectReference) -> Vec<ObjectReference>;
+
+    /// Whether what was not heard of does not exist, of this kind.
+    fn is_followed(&self, kind: Kind) -> bool;
+}
+
+/// What an object is whose rules another one asks for.
+#[derive(Clone, Copy, Debug)]
+pub enum Delegate<'a> {
+    /// This one, which is there for others.
+    Found(&'a RouteObject),
+    /// One that asks for splits itself.
+    NotForOthers,
+    /// One that cannot be read.
+    Unreadable,
+    /// There is none.
+    Missing,
+    /// None was heard of, and its kind is not followed.
+    NotKnownYet,
 }
 
 /// The content of an object that asks for splits, in the form of its API.
@@ -83,6 +115,22 @@ pub trait Translate: fmt::Debug + Send + Sync + Any {
         context: Context<'_>,
         diagnostics: &mut Diagnostics,
     ) -> Vec<Claim>;
+
+    /// The objects whose rules it asks for.
+    fn delegates(&self) -> Vec<ObjectReference> {
+        Vec::new()
+    }
+
+    /// Whether it asks for nothing itself, and its rules are for others to use.
+    fn is_delegate(&self) -> bool {
+        false
+    }
+
+    /// The same with the rules of its delegates in their places; `None` if it has no delegates.
+    fn merged(&self, object: &RouteObject, context: Context<'_>) -> Option<Arc<dyn Translate>> {
+        let _ = (object, context);
+        None
+    }
 
     /// Whether it is for splitter at all: of one that is not, nothing is said.
     fn is_for_splitter(&self) -> bool {
@@ -134,13 +182,15 @@ impl Route {
         diagnostics: &mut Diagnostics,
     ) -> Self {
         let mut own = Diagnostics::default();
-        let claims = object.content.translate(object, context, &mut own);
+        let merged = object.content.merged(object, context);
+        let content = merged.as_ref().unwrap_or(&object.content);
+        let claims = content.translate(object, context, &mut own);
         diagnostics.append_some(own);
         Self {
             object: object.reference(),
             identity: object.identity.clone(),
             claims,
-            weights: object.content.weights().into(),
+            weights: content.weights().into(),
             is_for_splitter: object.content.is_for_splitter(),
         }
     }
@@ -167,6 +217,9 @@ pub struct Claim {
     /// What it asks for; `None` if it was refused. The claim stays, so that whoever asks
     /// why the root is not split can be told.
     pub split: Option<Split>,
+    /// The kind of which an object that was not heard of decides what it asks for. It has no split
+    /// until then.
+    pub waits_for: Option<Kind>,
 }
 
 /// Ports of a root: those that meet every condition.
@@ -255,6 +308,8 @@ pub enum Destinations {
     /// Services, and nothing but Services.
     #[default]
     Services,
+    /// The same; those of another namespace than the object's have to permit it (ReferenceGrant).
+    GrantedServices,
     /// Hosts, as Istio has them. DestinationRules apply to them, and one that names no port means the
     /// only one that its Service has, if it has only one.
     Hosts,
@@ -382,6 +437,8 @@ pub struct Leaf {
     pub port: Option<u16>,
     /// The name of the subset of its Service's endpoints; `None` for all of them.
     pub subset: Option<String>,
+    /// The kind of which an object that was not heard of decides whether it may have its Service.
+    pub waits_for: Option<Kind>,
     /// Its weight.
     pub weight: Weight,
     /// The field that is the leaf.
@@ -397,6 +454,18 @@ impl Leaf {
 }
 
 impl Claim {
+    /// Whether it asks for a split, which may not be known yet; otherwise it was refused.
+    #[must_use]
+    pub const fn asks(&self) -> bool {
+        self.split.is_some() || self.waits_for.is_some()
+    }
+
+    /// Which API its object is of: the lower number comes first.
+    #[must_use]
+    pub fn api(&self) -> u8 {
+        self.precedence / KINDS_OF_AN_API
+    }
+
     /// Which of two claims comes first: that of the kind that takes precedence, then the older
     /// one, those of unknown age last, and then by name. The same on every node.
     #[must_use]

@@ -26,7 +26,11 @@ enum What {
 
 #[derive(Args, Clone, Debug)]
 struct ScaleArgs {
-    /// TrafficSplits, with two leaves each
+    /// The API in which the splits are written
+    #[arg(long, default_value = "smi", value_parser = ["smi", "gateway", "istio"])]
+    api: String,
+
+    /// Splits, with two leaves each
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     splits: u32,
 
@@ -41,7 +45,11 @@ struct ScaleArgs {
 ///
 /// When the machine lacks something, something does not compile, or the measurement fails.
 pub fn run(arguments: &BenchArgs) -> Result<()> {
-    let What::Scale(ScaleArgs { splits, endpoints }) = &arguments.what;
+    let What::Scale(ScaleArgs {
+        api,
+        splits,
+        endpoints,
+    }) = &arguments.what;
     preflight::check("bench", &tools::requirements(Part::ApiServer)?)?;
     build_ebpf::build()?;
     tools::ensure(Part::ApiServer)?;
@@ -49,6 +57,7 @@ pub fn run(arguments: &BenchArgs) -> Result<()> {
     let mut bench = cargo();
     bench
         .args(["bench", "--package=splitter-agent", "--bench=scale", "--"])
+        .args(["--api", api])
         .args(["--splits", &splits.to_string()])
         .args(["--endpoints", &endpoints.to_string()]);
     workspace::run(&mut bench)

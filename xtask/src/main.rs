@@ -91,6 +91,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   cargo xtask demo
+  cargo xtask demo --api istio
   cargo xtask demo httpbin --keep
   cargo xtask demo --cluster
   cargo xtask demo --cluster httpbin --keep")]

@@ -15,7 +15,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::agent::{Agent, Frontends};
 use super::cluster::{CONCURRENCY, Cluster, patch};
-use super::objects::{frontend, slices_path, split_of, splits_path, weight_change};
+use super::objects::{Api, frontend, slices_path, split_of};
 
 /// How long a change may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,7 +35,8 @@ static VERSIONS: AtomicUsize = AtomicUsize::new(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     EndpointSlice,
-    TrafficSplit,
+    /// The weights of objects of an API.
+    Weights(Api),
 }
 
 /// A kind that is watched, and its changes.
@@ -89,17 +90,17 @@ struct Metadata {
 }
 
 impl Kind {
-    pub(crate) const fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> String {
         match self {
-            Self::EndpointSlice => "endpoint of an EndpointSlice",
-            Self::TrafficSplit => "weight of a TrafficSplit",
+            Self::EndpointSlice => "endpoint of an EndpointSlice".to_owned(),
+            Self::Weights(api) => format!("weight of a {}", api.kind()),
         }
     }
 
     fn path(self) -> String {
         match self {
             Self::EndpointSlice => slices_path(),
-            Self::TrafficSplit => splits_path(),
+            Self::Weights(api) => api.path(),
         }
     }
 }
@@ -186,7 +187,7 @@ impl<'a> Watched<'a> {
     async fn change(&self, split: usize) {
         let (path, change) = match self.kind {
             Kind::EndpointSlice => self.cluster.size.slice_change(split, self.version),
-            Kind::TrafficSplit => weight_change(split, self.version),
+            Kind::Weights(api) => api.weight_change(split, self.version),
         };
         patch(self.cluster.client(), &path, &change).await;
     }

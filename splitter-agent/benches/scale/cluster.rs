@@ -8,6 +8,7 @@ use http::Request;
 use kube::Client;
 use kube::core::Status;
 use serde_json::{Value, json};
+use testbed::fixtures::definitions::{GATEWAY_ROUTES, ISTIO_KINDS};
 
 use super::objects::{CLUSTER_IPS, Creation, Size};
 use super::server::{AGENT, Server};
@@ -96,7 +97,7 @@ impl Cluster {
     }
 }
 
-/// What must be there first: the kind TrafficSplit, what the agent may do, and a leader that is
+/// What must be there first: the kinds that split, what the agent may do, and a leader that is
 /// another agent, as it is for all agents of a cluster but one.
 fn prerequisites() -> Vec<Value> {
     let deployed = |text: &str| -> Value { serde_saphyr::from_str(text).expect("a manifest") };
@@ -113,7 +114,9 @@ fn prerequisites() -> Vec<Value> {
         "metadata": {"name": LEASE, "namespace": AGENT_NAMESPACE},
         "spec": {"holderIdentity": "another-agent", "leaseDurationSeconds": 3600},
     });
-    vec![
+    let routes = GATEWAY_ROUTES.into_iter().chain(ISTIO_KINDS);
+    let mut all: Vec<Value> = routes.map(|kind| kind.definition()).collect();
+    all.extend([
         deployed(include_str!("../../../deploy/crd/trafficsplits.yaml")),
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": AGENT_NAMESPACE}}),
         deployed(include_str!("../../../deploy/base/cluster-role.yaml")),
@@ -121,7 +124,8 @@ fn prerequisites() -> Vec<Value> {
         deployed(include_str!("../../../deploy/base/role.yaml")),
         binding,
         lease,
-    ]
+    ]);
+    all
 }
 
 async fn create(client: &Client, creation: Creation) {

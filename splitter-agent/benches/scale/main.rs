@@ -5,7 +5,7 @@
 //! else talks to that server but what measures. A watch of the benchmark's own tells when the
 //! server hands a change out, and the pinned maps tell when it is programmed.
 //!
-//! Run as root: `cargo xtask bench scale [--splits N] [--endpoints N]`.
+//! Run as root: `cargo xtask bench scale [--api smi|gateway|istio] [--splits N] [--endpoints N]`.
 
 mod agent;
 mod changes;
@@ -46,10 +46,12 @@ impl Effort {
     fn from_arguments() -> Self {
         let arguments: Vec<String> = std::env::args().collect();
         let is_bench = arguments.iter().any(|argument| argument == "--bench");
-        let number = |name: &str| {
+        let value = |name: &str| {
             let at = arguments.iter().position(|argument| argument == name)?;
-            arguments.get(at + 1)?.parse().ok()
+            arguments.get(at + 1)
         };
+        let number = |name: &str| value(name)?.parse().ok();
+        let api = value("--api").map(|api| api.parse().unwrap_or_else(|error| panic!("{error}")));
         let (splits, endpoints, samples, burst, rest, scrapes) = if is_bench {
             (10_000, 100_000, 300, 10_000, 60, 20)
         } else {
@@ -57,6 +59,7 @@ impl Effort {
         };
         Self {
             size: Size::new(
+                api.unwrap_or_default(),
                 number("--splits").unwrap_or(splits),
                 number("--endpoints").unwrap_or(endpoints),
             ),
@@ -114,10 +117,10 @@ async fn measure(effort: Effort) {
     table::print_scrapes(agent.scrape(effort.scrapes));
 
     table::print_changes_head(effort.samples);
-    for kind in [Kind::EndpointSlice, Kind::TrafficSplit] {
+    for kind in [Kind::EndpointSlice, Kind::Weights(size.api)] {
         let changes = Watched::begin(&cluster, &agent, kind).await;
         let times = changes.one_by_one(effort.samples).await;
-        table::print_changes(kind.name(), times);
+        table::print_changes(&kind.name(), times);
     }
     let changes = Watched::begin(&cluster, &agent, Kind::EndpointSlice).await;
     let begin = agent.work();
@@ -130,7 +133,7 @@ async fn measure(effort: Effort) {
     let begin = agent.cpu();
     let as_leader = Requests::during(&cluster, effort.rest).await;
     table::print_leader(effort.rest, agent.cpu() - begin, &as_leader, &without_agent);
-    for kind in [Kind::EndpointSlice, Kind::TrafficSplit] {
+    for kind in [Kind::EndpointSlice, Kind::Weights(size.api)] {
         let changes = Watched::begin(&cluster, &agent, kind).await;
         let times = changes.one_by_one(effort.samples).await;
         table::print_changes(&format!("{}, as the leader", kind.name()), times);

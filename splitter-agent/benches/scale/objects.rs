@@ -1,6 +1,7 @@
 //! The objects of a large cluster, all in one namespace.
 
 use std::net::Ipv4Addr;
+use std::str::FromStr;
 
 use serde_json::{Value, json};
 use splitter_agent::plan::Frontend;
@@ -26,9 +27,107 @@ const ADDRESSES: u32 = 16;
 /// Leaves of each split, with an EndpointSlice each.
 const LEAVES: [&str; 2] = ["a", "b"];
 
+/// The API in which the splits are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Api {
+    /// TrafficSplit.
+    #[default]
+    Smi,
+    /// HTTPRoute.
+    Gateway,
+    /// VirtualService.
+    Istio,
+}
+
+impl FromStr for Api {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "smi" => Ok(Self::Smi),
+            "gateway" => Ok(Self::Gateway),
+            "istio" => Ok(Self::Istio),
+            _ => Err(format!("{text:?} is none of smi, gateway, istio")),
+        }
+    }
+}
+
+impl Api {
+    /// The kind of the objects that split.
+    pub(crate) const fn kind(self) -> &'static str {
+        match self {
+            Self::Smi => "TrafficSplit",
+            Self::Gateway => "HTTPRoute",
+            Self::Istio => "VirtualService",
+        }
+    }
+
+    /// Where its objects are.
+    pub(crate) fn path(self) -> String {
+        let (resource, plural) = match self {
+            Self::Smi => ("split.smi-spec.io/v1alpha4", "trafficsplits"),
+            Self::Gateway => ("gateway.networking.k8s.io/v1", "httproutes"),
+            Self::Istio => ("networking.istio.io/v1", "virtualservices"),
+        };
+        format!("/apis/{resource}/namespaces/{NAMESPACE}/{plural}")
+    }
+
+    /// The object of a split.
+    fn object(self, split: usize) -> Value {
+        let root = root(split);
+        let object = match self {
+            Self::Smi => manifests::traffic_split::<u64>("v1alpha4", NAMESPACE, &root, &root, &[]),
+            Self::Gateway => json!({
+                "apiVersion": "gateway.networking.k8s.io/v1", "kind": self.kind(),
+                "metadata": {"namespace": NAMESPACE, "name": root},
+                "spec": {"parentRefs": [
+                    {"group": "", "kind": "Service", "name": root, "port": PORT},
+                ]},
+            }),
+            Self::Istio => json!({
+                "apiVersion": "networking.istio.io/v1", "kind": self.kind(),
+                "metadata": {"namespace": NAMESPACE, "name": root},
+                "spec": {"hosts": [root]},
+            }),
+        };
+        manifests::with(object, &self.weights(split, 90))
+    }
+
+    /// The part of a split's object that has this weight for its first leaf, and 10 for the other.
+    fn weights(self, split: usize, weight: usize) -> Value {
+        let leaves = [(0, weight), (1, 10)];
+        let leaves =
+            leaves.map(|(leaf, weight)| (format!("{}-{}", root(split), LEAVES[leaf]), weight));
+        match self {
+            Self::Smi => {
+                let backends =
+                    leaves.map(|(name, weight)| json!({"service": name, "weight": weight}));
+                json!({"spec": {"backends": backends}})
+            }
+            Self::Gateway => {
+                let backends = leaves
+                    .map(|(name, weight)| json!({"name": name, "port": PORT, "weight": weight}));
+                json!({"spec": {"rules": [{"backendRefs": backends}]}})
+            }
+            Self::Istio => {
+                let route = leaves
+                    .map(|(host, weight)| json!({"destination": {"host": host}, "weight": weight}));
+                json!({"spec": {"http": [{"route": route}]}})
+            }
+        }
+    }
+
+    /// The path of a split's object, and what changes its weights.
+    pub(crate) fn weight_change(self, split: usize, version: usize) -> (String, Value) {
+        let path = format!("{}/{}", self.path(), root(split));
+        (path, self.weights(split, 1 + version % 89))
+    }
+}
+
 /// How much there is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size {
+    pub(crate) api: Api,
     pub(crate) splits: usize,
     endpoints_per_slice: usize,
 }
@@ -41,10 +140,11 @@ pub(crate) struct Creation {
 
 impl Size {
     /// As many splits, and about as many endpoints.
-    pub(crate) fn new(splits: usize, endpoints: usize) -> Self {
+    pub(crate) fn new(api: Api, splits: usize, endpoints: usize) -> Self {
         let splits = splits.clamp(1, 500_000);
         let endpoints_per_slice = (endpoints / (splits * LEAVES.len())).clamp(1, 1000);
         Self {
+            api,
             splits,
             endpoints_per_slice,
         }
@@ -70,8 +170,8 @@ impl Size {
                 ]
             });
             [service(split)].into_iter().chain(leaves).chain([Creation {
-                path: splits_path(),
-                object: traffic_split(split),
+                path: self.api.path(),
+                object: self.api.object(split),
             }])
         })
     }
@@ -111,7 +211,7 @@ impl Size {
     }
 }
 
-/// The name of a root Service and its TrafficSplit.
+/// The name of a root Service and of the object that splits it.
 fn root(split: usize) -> String {
     format!("shop-{split}")
 }
@@ -136,10 +236,6 @@ fn cluster_ip(split: usize) -> Ipv4Addr {
 
 pub(crate) fn slices_path() -> String {
     format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices")
-}
-
-pub(crate) fn splits_path() -> String {
-    format!("/apis/split.smi-spec.io/v1alpha4/namespaces/{NAMESPACE}/trafficsplits")
 }
 
 fn service(split: usize) -> Creation {
@@ -178,27 +274,4 @@ fn slice(service: &str, endpoints: &[Value]) -> Creation {
         path: slices_path(),
         object: manifests::endpoint_slice(NAMESPACE, &format!("{service}-0"), service, &content),
     }
-}
-
-fn traffic_split(split: usize) -> Value {
-    let root = root(split);
-    let object = manifests::traffic_split::<u64>("v1alpha4", NAMESPACE, &root, &root, &[]);
-    let spec = json!({"backends": backends(split, 90)});
-    manifests::with(object, &json!({"spec": spec}))
-}
-
-fn backends(split: usize, weight: usize) -> Value {
-    json!([
-        {"service": format!("{}-{}", root(split), LEAVES[0]), "weight": weight},
-        {"service": format!("{}-{}", root(split), LEAVES[1]), "weight": 10},
-    ])
-}
-
-/// The path of a TrafficSplit, and what changes its weights.
-pub(crate) fn weight_change(split: usize, version: usize) -> (String, Value) {
-    let weight = 1 + version % 89;
-    (
-        format!("{}/{}", splits_path(), root(split)),
-        json!({"spec": {"backends": backends(split, weight)}}),
-    )
 }

@@ -15,7 +15,10 @@ pub(crate) fn print_machine(size: Size) {
     let (splits, slices, endpoints) = (size.splits, size.slices(), size.endpoints());
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    println!("{splits} splits, {endpoints} endpoints in {slices} EndpointSlices");
+    println!(
+        "{splits} {}s, {endpoints} endpoints in {slices} EndpointSlices",
+        size.api.kind()
+    );
     println!("Linux {}, {processors} processors", release.trim());
 }
 

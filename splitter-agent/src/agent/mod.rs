@@ -85,6 +85,7 @@ impl Agent {
             compiler.know(kind, Knowledge::Incomplete);
             state.set_knowledge(kind, Knowledge::Incomplete);
         }
+        compiler.know_clients(Knowledge::Incomplete);
         for kind in Kind::known().filter(|kind| kind.purpose == Purpose::OnDemand) {
             compiler.know(kind, Knowledge::Incomplete);
         }
@@ -292,7 +293,11 @@ impl Agent {
             Change::NodePodGone(uid) => self.clients.remove(&uid, &mut self.compiler),
             Change::NodePodsKnown(is_complete) => {
                 self.clients.set_complete(is_complete);
-                self.compiler.know_clients(is_complete);
+                self.compiler.know_clients(if is_complete {
+                    Knowledge::Followed
+                } else {
+                    self.compiler.clients_known().min(Knowledge::Stale)
+                });
                 self.knows_more |= is_complete;
             }
             Change::Pods(namespace, news) => {

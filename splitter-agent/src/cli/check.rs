@@ -49,6 +49,7 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) fn run(args: &CheckArgs, common: &Common) -> anyhow::Result<CommandOutcome> {
+    args.cluster.add_kinds()?;
     let reading = manifests::read_to_judge(&args.files)?;
     let verdict = judge(&reading, &args.cluster.settings());
     print(common.output, &text(&verdict)?, &verdict)?;

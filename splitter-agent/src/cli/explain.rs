@@ -103,6 +103,7 @@ pub(super) fn run(args: &ExplainArgs, common: &Common) -> anyhow::Result<Command
 
 /// What is said about the objects that have to do with the target.
 fn diagnose(directory: PathBuf, args: &ExplainArgs) -> anyhow::Result<Vec<Diagnostic>> {
+    args.cluster.add_kinds()?;
     let snapshot = manifests::read_once(&[directory])?;
     let compiled = compile(&snapshot.objects, &args.cluster.settings());
     let origins: Vec<_> = compiled

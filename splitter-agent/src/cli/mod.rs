@@ -29,6 +29,8 @@ use serde::Serialize;
 use crate::causes::with_causes;
 use crate::compile::Settings;
 use crate::datapath::PinDirectory;
+use crate::kinds;
+use crate::objects::Kind;
 
 /// The name of the program.
 const NAME: &str = "splitter-agent";
@@ -110,12 +112,33 @@ struct ClusterArgs {
     /// /etc/resolv.conf searches in a pod, or else cluster.local].
     #[arg(long, env = "SPLITTER_CLUSTER_DOMAIN", value_name = "DOMAIN")]
     cluster_domain: Option<String>,
+
+    /// Have routes of the Gateway API name a Service of another namespace as their backend only
+    /// where a ReferenceGrant permits it; otherwise that share of the connections is refused. The API
+    /// does not ask for this of routes on Services (GEP-1294). With a cluster, the agent needs the right
+    /// to list and watch ReferenceGrants.
+    #[arg(
+        long,
+        env = "SPLITTER_REQUIRE_REFERENCE_GRANTS",
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
+    require_reference_grants: bool,
 }
 
 impl ClusterArgs {
+    /// Has the kinds read that are read only if they are asked for. To be done before anything goes by
+    /// kinds.
+    fn add_kinds(&self) -> anyhow::Result<()> {
+        if self.require_reference_grants {
+            kinds::add(&[Kind::REFERENCE_GRANT.entry()])?;
+        }
+        Ok(())
+    }
+
     fn settings(&self) -> Settings {
         Settings {
             cluster_domain: domain::of_cluster(self.cluster_domain.as_deref()),
+            requires_grants: self.require_reference_grants,
             ..Settings::default()
         }
     }

@@ -14,6 +14,7 @@ use splitter_common::layout::ClientScope;
 
 use super::Settings;
 use super::conflict::{self, FrontendClaims};
+use super::delegates::{Delegates, Known};
 use super::diagnostics::{Diagnostic, Diagnostics, Severity};
 use super::index::{Index, Routes};
 use super::knowledge::Knowledge;
@@ -37,11 +38,10 @@ pub struct Compiler {
     pub(super) routes: Routes,
     /// What was wrong with each of them when it was translated.
     translations: HashMap<ObjectReference, Emitted>,
+    delegates: Delegates,
     index: Index,
     subsets: Subsets,
     scopes: Scopes,
-    /// Whether all pods of this node have been told of.
-    pub(super) are_clients_known: bool,
     frontend_claims: FrontendClaims,
     roots: HashMap<ObjectName, Compiled>,
     pub(super) plan: Plan,
@@ -104,9 +104,9 @@ impl Compiler {
             settings,
             routes: Routes::new(),
             translations: HashMap::new(),
+            delegates: Delegates::default(),
             index: Index::default(),
             scopes: Scopes::default(),
-            are_clients_known: true,
             frontend_claims: FrontendClaims::default(),
             roots: HashMap::new(),
             plan: Plan::default(),
@@ -125,6 +125,7 @@ impl Compiler {
         let before = self.store.know(kind, knowledge);
         if knowledge > before {
             self.index.mark(self.waiting_roots.iter().cloned());
+            self.translate_all(self.delegates.of_kind(kind));
         }
     }
 
@@ -169,6 +170,7 @@ impl Compiler {
             Object::Node(node) => affected.extend(self.store.put_node(node)),
             Object::Pod(pod) => self.store.put_pod(&pod),
             Object::DestinationRule(rule) => affected.extend(self.store.put_rule(*rule)),
+            Object::ReferenceGrant(grant) => affected.extend(self.store.grants.put(grant)),
             Object::Route(object) => self.apply_route(&object),
         }
         self.index.mark_affected(affected);
@@ -178,15 +180,16 @@ impl Compiler {
     pub fn delete(&mut self, object: &ObjectReference) {
         let affected = self.store.remove(object);
         self.index.mark_affected(affected);
-        self.replace_route(object, None);
+        self.remove_route(object);
     }
 
     /// An object is there but cannot be read: whoever refers to it is told that, not that it is
     /// missing.
     pub fn refuse(&mut self, object: ObjectReference) {
-        self.replace_route(&object, None);
+        let reference = object.clone();
         let affected = self.store.refuse(object);
         self.index.mark_affected(affected);
+        self.remove_route(&reference);
     }
 
     /// A pod runs on this node, or changed.
@@ -216,10 +219,20 @@ impl Compiler {
         !self.routes.is_empty()
     }
 
-    /// Whether all pods of this node have been told of. As long as that is not so, what is
-    /// programmed for the clients of a scope stays.
-    pub fn know_clients(&mut self, are_known: bool) {
-        self.are_clients_known = are_known;
+    /// From now on this much is known of the pods of this node. As long as they are not followed,
+    /// what is programmed for the clients of a scope stays; before all of them have been told of,
+    /// what is for some clients only is told to be in force for nobody else.
+    pub fn know_clients(&mut self, knowledge: Knowledge) {
+        let before = std::mem::replace(&mut self.store.clients, knowledge);
+        if knowledge > before {
+            self.index.mark(self.waiting_roots.iter().cloned());
+        }
+    }
+
+    /// How much is known of the pods of this node.
+    #[must_use]
+    pub fn clients_known(&self) -> Knowledge {
+        self.store.clients
     }
 
     /// Plans nothing any more for scopes that no pod is in, as of the last [`Self::compile`]. To be
@@ -357,8 +370,36 @@ impl Compiler {
     }
 
     fn apply_route(&mut self, object: &RouteObject) {
+        let others = self.delegates.replace(&object.reference(), Some(object));
+        self.translate(object);
+        self.translate_all(others);
+    }
+
+    fn remove_route(&mut self, object: &ObjectReference) {
+        let others = self.delegates.replace(object, None);
+        self.replace_route(object, None);
+        self.translate_all(others);
+    }
+
+    /// Translates delegates, and objects that name some, again.
+    fn translate_all(&mut self, objects: BTreeSet<ObjectReference>) {
+        for object in objects {
+            if let Some(object) = self.delegates.get(&object).cloned() {
+                self.translate(&object);
+            }
+        }
+    }
+
+    fn translate(&mut self, object: &RouteObject) {
+        let others = Known {
+            delegates: &self.delegates,
+            routes: &self.routes,
+            store: &self.store,
+        };
         let context = Context {
             cluster_domain: &self.settings.cluster_domain,
+            requires_grants: self.settings.requires_grants,
+            others: &others,
         };
         let mut diagnostics = Diagnostics::default();
         let route = Route::translate(object, context, &mut diagnostics);

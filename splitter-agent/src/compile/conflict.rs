@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::diagnostics::{Diagnostics, Severity};
-use super::resolve;
+use super::roots;
 use super::scopes::Scopes;
 use super::sorted_vec_set::SortedVecSet;
 use super::store::Store;
@@ -124,14 +124,14 @@ impl FrontendClaims {
 }
 
 /// Sorts the claims on one root: of those that are about a connection, the first counts. One that
-/// was refused counts only if there are no others; a consumer's comes before all others; then the
-/// most senior one. So an object comes before another one as a whole, whoever its claims are for,
-/// and its status can say so.
+/// was refused counts only if there are no others; then goes the API, and within it a consumer's
+/// comes before all others; then the most senior one. So an object comes before another one as a
+/// whole, whoever its claims are for, and its status can say so.
 pub(super) fn rank(claims: &mut [&Claim]) {
     let rank = |claim: &Claim| {
         let selector = claim.clients.selector();
         let is_consumer = selector.is_some_and(|selector| selector.is_consumer);
-        (claim.split.is_none(), !is_consumer)
+        (!claim.asks(), claim.api(), !is_consumer)
     };
     // Stable, so that the claims of one object keep its order.
     claims.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.by_seniority(b)));
@@ -145,7 +145,7 @@ pub(super) fn claimed_frontends(
     root: &ObjectName,
     ranked: &[&Claim],
 ) -> Vec<(FrontendClaim, SortedVecSet<Frontend>)> {
-    let Ok(service) = resolve::root(store, root) else {
+    let Ok(service) = roots::root(store, root) else {
         return Vec::new();
     };
     let owned = owned(scopes, service, ranked);
@@ -154,7 +154,7 @@ pub(super) fn claimed_frontends(
     owned
         .map(|(claim, frontends)| {
             let claim = FrontendClaim {
-                is_refused: claim.split.is_none(),
+                is_refused: !claim.asks(),
                 precedence: claim.precedence,
                 origin: claim.origin.clone(),
                 root: root.clone(),
@@ -180,21 +180,20 @@ pub(super) fn owned(
     };
     let selectors = ranked.iter().filter_map(|claim| claim.clients.selector());
     let scopes: Vec<_> = scopes.with_any_of(selectors).collect();
-    for (port, frontend) in resolve::frontends_by_port(service) {
+    for (port, frontend) in roots::frontends_by_port(service) {
         let find = |is_one: &dyn Fn(&Claim) -> bool| {
             let mut claims = ranked.iter();
             claims.position(|claim| claim.ports.covers(port) && is_one(claim))
         };
-        let for_everyone =
-            find(&|claim| claim.split.is_some() && claim.clients == Clients::Everyone);
+        let for_everyone = find(&|claim| claim.asks() && claim.clients == Clients::Everyone);
         let owner = for_everyone
-            .or_else(|| find(&|claim| claim.split.is_some()))
+            .or_else(|| find(&|claim| claim.asks()))
             .or_else(|| find(&|_| true));
         give(owner, frontend);
         for (id, scope) in &scopes {
             let for_scope = find(&|claim| {
                 let selector = claim.clients.selector();
-                selector.is_none_or(|selector| scope.contains(selector)) && claim.split.is_some()
+                selector.is_none_or(|selector| scope.contains(selector)) && claim.asks()
             });
             // What is the same for everyone needs no entry of its own.
             let for_scope = for_scope.filter(|owner| {
@@ -297,7 +296,7 @@ pub(super) fn kept(
     let kept = ports.filter(|(number, port)| {
         claim.ports.covers(port) && losses.winner(*number, index).is_none()
     });
-    kept.flat_map(|(_, port)| resolve::frontends_of(service, port))
+    kept.flat_map(|(_, port)| roots::frontends_of(service, port))
         .collect()
 }
 
@@ -405,7 +404,7 @@ fn emit_loss(claim: &Claim, winner: &Claim, what: &str, diagnostics: &mut Diagno
 fn winner_text(winner: &Claim, loser: &Claim) -> String {
     let origin = &winner.origin;
     let object = format!("{} {}/{}", origin.kind, origin.namespace, origin.name);
-    if winner.clients != loser.clients {
+    if winner.clients != loser.clients && winner.api() == loser.api() {
         format!("{object}, which is for these clients")
     } else if winner.precedence == loser.precedence {
         format!("{object}, which is older or, at the same age, comes first by name")

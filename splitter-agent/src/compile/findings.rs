@@ -7,7 +7,7 @@ use splitter_common::layout::{LeafState, Protocol, Reason};
 
 use super::diagnostics::{Diagnostics, Severity};
 use super::store::Store;
-use crate::objects::{AddressFamily, Service, inert};
+use crate::objects::{AddressFamily, Service, quoted};
 use crate::plan::{Frontend, protocol_name};
 use crate::reason;
 use crate::route::{Claim, Leaf, OnNoEndpoints, Split, UnreadyShare};
@@ -389,7 +389,7 @@ fn of_leaf(
             format!(
                 "Service {name} has no ready endpoint{} for {list}{share} until it has{}",
                 match &leaf.subset {
-                    Some(subset) => format!(" in subset {}", inert(subset)),
+                    Some(subset) => format!(" in subset {}", quoted(subset)),
                     None => String::new(),
                 },
                 bracketed(why)
@@ -409,7 +409,7 @@ fn of_leaf(
 
 fn no_subset(leaf: &Leaf) -> Option<Said> {
     let service = leaf.service.as_ref()?;
-    let subset = inert(leaf.subset.as_ref()?);
+    let subset = quoted(leaf.subset.as_deref()?);
     Some(Said {
         field: format!("{}.destination.subset", leaf.field),
         reason: reason::SUBSET_NOT_FOUND,

@@ -109,6 +109,12 @@ impl Index {
                     let users = self.users.get(&service).into_iter().flatten();
                     self.dirty.extend(users.cloned());
                 }
+                Affected::UsersIn(namespace) => {
+                    let users = self.users.iter();
+                    let users = users.filter(|(service, _)| service.namespace == namespace);
+                    self.dirty
+                        .extend(users.flat_map(|(_, roots)| roots).cloned());
+                }
                 Affected::Namespace(namespace) => {
                     let roots = self.roots.keys();
                     let roots = roots.filter(|root| root.namespace == namespace);

@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use splitter_common::layout::{ClientScope, LeafState, Reason};
 
 use super::compiler::Compiler;
-use super::knowledge::Kinds;
-use super::resolve::{self, Waiting};
+use super::knowledge::{Kinds, Knowledge};
+use super::resolve::Waiting;
+use super::roots;
 use crate::objects::Kind;
 use crate::plan::{Decision, Frontend, FrontendPlan, PlannedLeaf};
 use crate::route::Claim;
@@ -34,7 +35,7 @@ impl<'a> Judgement<'a> {
 enum Asks {
     Yes,
     No,
-    /// It was not heard of, and its kind is not followed.
+    /// It was not heard of, or not of what it refers to, and that kind is not followed.
     Unknown(Kind),
 }
 
@@ -98,8 +99,8 @@ impl Compiler {
         let root = &old.root;
         let is_root_known =
             self.store.service(root).is_some() || self.store.is_settled(Kind::SERVICE, root);
-        let has_frontend = resolve::root(&self.store, root).is_ok_and(|service| {
-            resolve::frontends(service).any(|own| own == frontend.for_everyone())
+        let has_frontend = roots::root(&self.store, root).is_ok_and(|service| {
+            roots::frontends(service).any(|own| own == frontend.for_everyone())
         });
         if is_root_known && !has_frontend {
             return None;
@@ -111,7 +112,8 @@ impl Compiler {
             // Pods that were there before the agent are in the scope still.
             Asks::Yes => {
                 let is_for_some = frontend.clients != ClientScope::EVERYONE;
-                (is_for_some && !self.are_clients_known).then_some(Kind::POD)
+                let are_known = self.store.clients == Knowledge::Followed;
+                (is_for_some && !are_known).then_some(Kind::POD)
             }
         }
     }
@@ -130,10 +132,11 @@ impl Compiler {
                     ports.find(|port| port.port == number && port.protocol == frontend.protocol);
                 // Of a root that was not heard of again, it is not known which port that is.
                 let covers = |claim: &Claim| port.is_none_or(|port| claim.ports.covers(port));
-                let asks = |claim: &Claim| {
-                    claim.split.is_some() && claim.root == old.root && covers(claim)
-                };
-                if route.claims.iter().any(asks) {
+                let claims = route.claims.iter();
+                let mut of_root = claims.filter(|it| it.root == old.root && covers(it));
+                if let Some(kind) = of_root.clone().find_map(|claim| claim.waits_for) {
+                    Asks::Unknown(kind)
+                } else if of_root.any(|claim| claim.split.is_some()) {
                     Asks::Yes
                 } else {
                     Asks::No

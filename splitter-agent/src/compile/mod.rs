@@ -21,9 +21,12 @@
 mod compiler;
 mod conflict;
 mod decide;
+mod delegates;
 mod diagnostics;
 mod endpoints;
 mod findings;
+mod grants;
+mod impossible;
 mod index;
 mod judgement;
 mod knowledge;
@@ -32,6 +35,8 @@ mod notes;
 mod overlap;
 mod pods;
 mod resolve;
+mod root_ports;
+mod roots;
 mod rules;
 mod scopes;
 mod shares;
@@ -60,6 +65,9 @@ pub use shares::shares;
 pub struct Settings {
     /// The DNS domain of the cluster.
     pub cluster_domain: String,
+    /// Whether a route of the Gateway API may name a Service of another namespace as its backend only
+    /// if a ReferenceGrant there permits it.
+    pub requires_grants: bool,
     /// The name of the node that the plan is for. Without one it is for none in particular:
     /// endpoints of every node are used, whatever traffic policy and hints say.
     pub node_name: Option<String>,
@@ -71,6 +79,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             cluster_domain: DEFAULT_CLUSTER_DOMAIN.to_owned(),
+            requires_grants: false,
             node_name: None,
             zone: None,
         }

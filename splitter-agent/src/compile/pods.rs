@@ -1,9 +1,9 @@
 //! The labels of pods, of which there are as many as endpoints in a cluster: a row for each, and each
 //! set of labels once.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::hash::Hash;
-use std::sync::Arc;
+use std::hash::{BuildHasher, RandomState};
 
 use super::knowledge::Knowledge;
 use crate::objects::{Pod, pod_key};
@@ -12,10 +12,7 @@ use crate::objects::{Pod, pod_key};
 #[derive(Debug, Default)]
 pub(super) struct Pods {
     namespaces: HashMap<String, Namespace>,
-    /// `key=value`
-    pairs: Interner<str>,
-    /// Sets of pairs, sorted.
-    sets: Interner<[u32]>,
+    sets: LabelSets,
     /// The pods of which something changed, see [`Self::take_changed`].
     changed: HashMap<String, HashSet<u64>>,
 }
@@ -25,7 +22,7 @@ struct Namespace {
     /// By a hash of the name.
     rows: HashMap<u64, Row>,
     /// The sets of labels, by a hash of the uid.
-    by_uid: HashMap<u64, u32>,
+    by_uid: HashMap<u64, u64>,
     /// The list in which pods are told of.
     list: u32,
     /// How much is known of the namespace by itself.
@@ -38,35 +35,19 @@ struct Namespace {
 struct Row {
     /// 0 if it has no uid.
     uid: u64,
-    labels: u32,
+    /// What stands for its set of labels.
+    labels: u64,
     list: u32,
 }
 
-/// What pods must have.
-pub(super) enum Wanted {
-    /// These pairs, sorted.
-    Pairs(Vec<u32>),
-    /// What no pod has.
-    Nothing,
-}
+/// The labels that pods must have, as hashes.
+pub(super) struct Wanted(Box<[u64]>);
 
 impl Pods {
     /// Takes note of a pod.
     pub(super) fn put(&mut self, pod: &Pod) {
         let (uid, name) = pod.keys();
-        let mut pairs: Vec<u32> = pod
-            .labels
-            .iter()
-            .map(|(key, value)| self.pairs.hold(&*format!("{key}={value}")))
-            .collect();
-        pairs.sort_unstable();
-        let labels = self.sets.hold(&*pairs);
-        if self.sets.count(labels) > 1 {
-            // The set that was there already holds them.
-            pairs.iter().for_each(|pair| {
-                self.pairs.release(*pair);
-            });
-        }
+        let labels = self.sets.hold(&pod.labels);
         let namespace = entry(&mut self.namespaces, &pod.name.namespace);
         let row = Row {
             uid: uid.unwrap_or(0),
@@ -79,7 +60,7 @@ impl Pods {
             if old.uid != 0 && old.uid != row.uid {
                 namespace.by_uid.remove(&old.uid);
             }
-            self.release(old.labels);
+            self.sets.release(old.labels);
         }
         if is_same {
             return;
@@ -115,15 +96,7 @@ impl Pods {
             self.namespaces.remove(name);
         }
         entry(&mut self.changed, name).extend([key, row.uid]);
-        self.release(row.labels);
-    }
-
-    fn release(&mut self, set: u32) {
-        if let Some(pairs) = self.sets.release(set) {
-            for pair in &*pairs {
-                self.pairs.release(*pair);
-            }
-        }
+        self.sets.release(row.labels);
     }
 
     /// All pods of a namespace are told of from now on.
@@ -175,27 +148,17 @@ impl Pods {
             return;
         };
         for row in namespace.rows.values() {
-            self.release(row.labels);
+            self.sets.release(row.labels);
         }
     }
 
     /// What pods must have to have these labels.
     pub(super) fn wanted(&self, labels: &BTreeMap<String, String>) -> Wanted {
-        let pairs = labels.iter();
-        let pairs: Option<Vec<u32>> = pairs
-            .map(|(key, value)| self.pairs.find(&*format!("{key}={value}")))
-            .collect();
-        pairs.map_or(Wanted::Nothing, |mut pairs| {
-            pairs.sort_unstable();
-            Wanted::Pairs(pairs)
-        })
+        Wanted(self.sets.hashes(labels))
     }
 
     /// Whether a pod has what is wanted. One that was not heard of has nothing.
     pub(super) fn has(&self, namespace: &str, pod: u64, wanted: &Wanted) -> bool {
-        let Wanted::Pairs(wanted) = wanted else {
-            return false;
-        };
         let Some(namespace) = self.namespaces.get(namespace) else {
             return false;
         };
@@ -204,7 +167,10 @@ impl Pods {
         let Some(labels) = labels.and_then(|labels| self.sets.get(*labels)) else {
             return false;
         };
-        wanted.iter().all(|pair| labels.binary_search(pair).is_ok())
+        let Wanted(wanted) = wanted;
+        wanted
+            .iter()
+            .all(|label| labels.binary_search(label).is_ok())
     }
 
     /// The pods of which something changed since the last time, by namespace.
@@ -221,81 +187,52 @@ fn entry<'a, T: Default>(map: &'a mut HashMap<String, T>, key: &str) -> &'a mut 
     map.entry(key.to_owned()).or_default()
 }
 
-/// Values that many have, each once, by small numbers.
+/// Sets of labels, each once, by a hash. The hashes have a key of this process's own, so that nobody
+/// can make up labels that have the hash of others.
+#[derive(Debug, Default)]
+struct LabelSets {
+    sets: HashMap<u64, LabelSet>,
+    hasher: RandomState,
+}
+
 #[derive(Debug)]
-struct Interner<T: ?Sized> {
-    values: Vec<Option<(Arc<T>, u32)>>,
-    numbers: HashMap<Arc<T>, u32>,
-    free: Vec<u32>,
+struct LabelSet {
+    /// Hashes of keys with their values, sorted.
+    labels: Box<[u64]>,
+    /// How many pods have it.
+    count: u32,
 }
 
-impl<T: ?Sized> Default for Interner<T> {
-    fn default() -> Self {
-        Self {
-            values: Vec::new(),
-            numbers: HashMap::new(),
-            free: Vec::new(),
+impl LabelSets {
+    /// The hashes of labels, sorted.
+    fn hashes(&self, labels: &BTreeMap<String, String>) -> Box<[u64]> {
+        let labels = labels.iter();
+        let mut hashes: Box<[u64]> = labels.map(|label| self.hasher.hash_one(label)).collect();
+        hashes.sort_unstable();
+        hashes
+    }
+
+    /// What stands for a set, for one more who has it.
+    fn hold(&mut self, labels: &BTreeMap<String, String>) -> u64 {
+        let labels = self.hashes(labels);
+        let key = self.hasher.hash_one(&labels);
+        let set = self.sets.entry(key);
+        set.or_insert(LabelSet { labels, count: 0 }).count += 1;
+        key
+    }
+
+    /// One has it no longer.
+    fn release(&mut self, key: u64) {
+        if let Entry::Occupied(mut set) = self.sets.entry(key) {
+            set.get_mut().count -= 1;
+            if set.get().count == 0 {
+                set.remove();
+            }
         }
     }
-}
 
-impl<T: ?Sized + Hash + Eq> Interner<T> {
-    /// The number of a value, for one more who has it.
-    fn hold<'a>(&mut self, value: &'a T) -> u32
-    where
-        Arc<T>: From<&'a T>,
-    {
-        if let Some(number) = self.numbers.get(value) {
-            let number = *number;
-            if let Some(Some((_, count))) = self.values.get_mut(number as usize) {
-                *count += 1;
-            }
-            return number;
-        }
-        let value: Arc<T> = value.into();
-        let new = Some((Arc::clone(&value), 1));
-        let number = match self.free.pop() {
-            Some(number) => {
-                self.values[number as usize] = new;
-                number
-            }
-            None => {
-                self.values.push(new);
-                // There is not the memory for more.
-                u32::try_from(self.values.len() - 1).unwrap_or(u32::MAX)
-            }
-        };
-        self.numbers.insert(value, number);
-        number
-    }
-
-    /// The value, if nobody has it any more.
-    fn release(&mut self, number: u32) -> Option<Arc<T>> {
-        let slot = self.values.get_mut(number as usize)?;
-        let (_, count) = slot.as_mut()?;
-        *count -= 1;
-        if *count > 0 {
-            return None;
-        }
-        let (value, _) = slot.take()?;
-        self.numbers.remove(&*value);
-        self.free.push(number);
-        Some(value)
-    }
-
-    /// How many have a value.
-    fn count(&self, number: u32) -> u32 {
-        let slot = self.values.get(number as usize);
-        slot.and_then(Option::as_ref).map_or(0, |(_, count)| *count)
-    }
-
-    fn get(&self, number: u32) -> Option<&T> {
-        let (value, _) = self.values.get(number as usize)?.as_ref()?;
-        Some(value)
-    }
-
-    fn find(&self, value: &T) -> Option<u32> {
-        self.numbers.get(value).copied()
+    fn get(&self, key: u64) -> Option<&[u64]> {
+        Some(&self.sets.get(&key)?.labels)
     }
 }
 
@@ -312,6 +249,7 @@ mod tests {
             labels: labels
                 .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
                 .collect(),
+            on_node: Default::default(),
         }
     }
 
@@ -383,8 +321,7 @@ mod tests {
         assert!(!changed["shop"].contains(&pod_key("2")));
         pods.forget("shop");
         assert_eq!(pods.knowledge("shop"), Knowledge::Incomplete);
-        assert!(pods.namespaces.is_empty() && pods.sets.numbers.is_empty());
-        assert!(pods.pairs.numbers.is_empty());
+        assert!(pods.namespaces.is_empty() && pods.sets.sets.is_empty());
     }
 
     #[test]
@@ -395,6 +332,7 @@ mod tests {
         pods.put(&pod("a", "1", &[("version", "v1")]));
         pods.remove("shop", "b");
         assert!(pods.take_changed().is_empty());
-        assert_eq!(pods.sets.count(0), 1);
+        let counts: Vec<u32> = pods.sets.sets.values().map(|set| set.count).collect();
+        assert_eq!(counts, [1]);
     }
 }

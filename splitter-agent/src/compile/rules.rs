@@ -202,7 +202,7 @@ impl Store {
     /// The port of the Service of a leaf for connections to a frontend.
     pub(super) fn port_of(&self, split: &Split, leaf: &Leaf, frontend: Frontend) -> u16 {
         let dialled = leaf.port_for(frontend);
-        if leaf.port.is_some() || split.destinations == Destinations::Services {
+        if leaf.port.is_some() || split.destinations != Destinations::Hosts {
             return dialled;
         }
         let service = leaf.service.as_ref().and_then(|name| self.service(name));
@@ -223,7 +223,7 @@ impl Store {
         // The first rule with a policy for the whole host has it.
         let first = rules
             .iter()
-            .find(|rule| rule.policy != Default::default())
+            .find(|rule| rule.has_policy)
             .or(rules.first())?;
         let name = leaf.subset.as_deref();
         let of_subset = name.and_then(|name| {
@@ -252,7 +252,7 @@ pub(super) fn judge(store: &Store, claims: &[&Claim], diagnostics: &mut Diagnost
     leaves.dedup_by_key(|(_, leaf)| &leaf.service);
     for (split, leaf) in leaves {
         let rules = store.rules_of(split, leaf);
-        let mut subsets: HashMap<&str, &DestinationRule> = HashMap::new();
+        let mut subsets: HashMap<&str, (&DestinationRule, &Subset)> = HashMap::new();
         for rule in rules {
             let mut say = |severity, reason, field: &str, message: &str| {
                 diagnostics.emit_for(reference(rule), severity, reason, field, message);
@@ -263,6 +263,7 @@ pub(super) fn judge(store: &Store, claims: &[&Claim], diagnostics: &mut Diagnost
                     Fate::Approximated => (Severity::Note, reason::APPROXIMATED),
                     Fate::Ignored => (Severity::Warning, reason::POLICY_IGNORED),
                     Fate::Unusable => (Severity::Warning, reason::RULE_NOT_USED),
+                    Fate::Unknown => (Severity::Warning, reason::UNKNOWN_FIELD),
                 };
                 say(severity, reason, &note.field, &note.message);
             }
@@ -273,12 +274,8 @@ pub(super) fn judge(store: &Store, claims: &[&Claim], diagnostics: &mut Diagnost
                 say(severity, reason, "spec.exportTo", message);
             }
             for subset in &rule.subsets {
-                let first = *subsets.entry(&subset.name).or_insert(rule);
-                let is_first = std::ptr::eq(first, rule)
-                    && rule
-                        .subset(&subset.name)
-                        .is_some_and(|own| own.field == subset.field);
-                if !is_first {
+                let (first, first_subset) = *subsets.entry(&subset.name).or_insert((rule, subset));
+                if !std::ptr::eq(first_subset, subset) {
                     let message = format!(
                         "is {} again, which DestinationRule {} has already for this host; give it another \
                          name, or remove it",

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::endpoints::LeafEndpoints;
+use super::grants::Grants;
 use super::knowledge::{Knowledge, KnownKinds};
 use super::pods::Pods;
 use super::rules::{Chosen, DestinationRules};
@@ -26,9 +27,12 @@ pub(super) struct Store {
     /// Objects of kinds that are not followed of whose deletion the source told nevertheless.
     gone: BTreeSet<ObjectReference>,
     pub(super) destination_rules: DestinationRules,
+    pub(super) grants: Grants,
     pub(super) pods: Pods,
     pub(super) cluster_domain: String,
     pub(super) here: Here,
+    /// How much is known of the pods of this node, who are the clients that are told apart.
+    pub(super) clients: Knowledge,
 }
 
 /// The node whose connections are planned.
@@ -66,6 +70,8 @@ pub(super) enum Affected {
     UsersOf(ObjectName),
     /// All of a namespace.
     Namespace(String),
+    /// Those that name any Service of a namespace.
+    UsersIn(String),
     /// All.
     Everything,
 }
@@ -137,8 +143,12 @@ impl Store {
 
     /// Whether a Service of this name exists but cannot be read.
     pub(super) fn is_refused_service(&self, name: &ObjectName) -> bool {
-        let object = ObjectReference::new(Kind::SERVICE, name.clone());
-        self.refused.contains(&object)
+        self.is_refused(&ObjectReference::new(Kind::SERVICE, name.clone()))
+    }
+
+    /// Whether an object exists but cannot be read.
+    pub(super) fn is_refused(&self, object: &ObjectReference) -> bool {
+        self.refused.contains(object)
     }
 
     /// How much is known of a kind.
@@ -178,9 +188,12 @@ impl Store {
         leaf: &Leaf,
         offer: &LeafEndpoints,
     ) -> Option<Kind> {
+        if leaf.waits_for.is_some() {
+            return leaf.waits_for;
+        }
         let service = leaf.service.as_ref()?;
         let waits_for = self.service_waits_for(Some(service), offer);
-        if waits_for == Some(Kind::SERVICE) || split.destinations == Destinations::Services {
+        if waits_for == Some(Kind::SERVICE) || split.destinations != Destinations::Hosts {
             return waits_for;
         }
         let rules = self.knowledge(Kind::DESTINATION_RULE);
@@ -347,6 +360,8 @@ impl Store {
         } else if kind == Some(Kind::DESTINATION_RULE) {
             let domain = &self.cluster_domain;
             affected.extend(self.destination_rules.remove(&object.name, domain));
+        } else if kind == Some(Kind::REFERENCE_GRANT) {
+            affected.extend(self.grants.remove(&object.name));
         } else if kind == Some(Kind::NODE) && self.here.is_named(&object.name.name) {
             affected.extend(self.set_own_zone(None));
         }

@@ -12,6 +12,24 @@ pub(super) fn for_root(root: &ObjectName) -> String {
     )
 }
 
+/// Of a claim for some clients only, while it is not known who the pods of this node are.
+pub(super) fn for_clients(node: Option<&str>) -> String {
+    let (why, remedy) = match node {
+        Some(_) => (
+            "the pods of the agent's node are not followed at present",
+            "until they are",
+        ),
+        None => (
+            "the agent was not told the name of its node",
+            "until it is, with --node-name",
+        ),
+    };
+    format!(
+        "the object is for some clients only, and {why}, so it is not known who they are; {remedy}, it \
+         is in force there for none but those that were told apart before"
+    )
+}
+
 /// What is not known of a split's leaves, or of other claims on its root; `unknown` has the kind
 /// that each leaf waits for.
 pub(super) fn for_leaves(split: &Split, kinds: &Kinds, unknown: &[Option<Kind>]) -> String {

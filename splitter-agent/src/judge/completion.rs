@@ -123,6 +123,8 @@ fn roots(objects: &Objects, settings: &Settings) -> BTreeSet<ObjectName> {
 fn claims(objects: &Objects, settings: &Settings) -> Vec<Claim> {
     let context = Context {
         cluster_domain: &settings.cluster_domain,
+        requires_grants: settings.requires_grants,
+        others: objects,
     };
     let mut diagnostics = Diagnostics::default();
     let routes = objects.routes.values();

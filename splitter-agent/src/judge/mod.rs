@@ -21,7 +21,8 @@ use crate::route::RouteObject;
 use crate::source::manifests::{Reading, UnreadKind, WrittenRoute};
 
 /// What can be said of a leaf whatever becomes of its split.
-const OF_LEAVES: [&str; 10] = [
+const OF_LEAVES: [&str; 11] = [
+    reason::REF_NOT_PERMITTED,
     reason::HOST_NOT_FOUND,
     reason::SUBSET_NOT_FOUND,
     reason::LEAF_SERVICE_MISSING,

@@ -59,6 +59,11 @@ pub(crate) fn shown(value: &Value) -> String {
     }
 }
 
+/// What an author wrote, for people: in quotes, not longer than a line.
+pub(crate) fn quoted(text: &str) -> String {
+    shown(&Value::from(text))
+}
+
 /// Text for people: what a terminal would obey, or what would show the rest in another
 /// order or on another line, is written as JSON escapes it.
 pub(crate) fn inert(text: &str) -> Cow<'_, str> {

@@ -79,6 +79,9 @@ pub enum NameRule {
     Subdomain,
 }
 
+/// How far the [`Entry::precedence`] of kinds of different APIs are apart.
+pub const KINDS_OF_AN_API: u8 = 10;
+
 /// What is to be known of a kind. To add one, write its type with its entry, and name the entry in
 /// the list of [`kinds`].
 #[derive(Debug)]
@@ -97,8 +100,8 @@ pub struct Entry {
     pub name_rule: NameRule,
     /// What splitter writes to the status, where the version has that subresource.
     pub status: StatusForm,
-    /// Of claims of different kinds on one root, those of the kind with the lower number win. 0
-    /// for kinds that ask for no splits.
+    /// Of claims of different kinds on one root, those of the kind with the lower number win. Kinds
+    /// with the same tens ([`KINDS_OF_AN_API`]) are of one API. 0 for kinds that ask for no splits.
     pub precedence: u8,
     /// Whether an object that loses its root to an older one of the same kind is accepted all the
     /// same, and only not in force; otherwise it is refused.
@@ -126,6 +129,12 @@ impl Kind {
     #[must_use]
     pub const fn new(entry: &'static Entry) -> Self {
         Self(entry)
+    }
+
+    /// What is to be known of it.
+    #[must_use]
+    pub const fn entry(self) -> &'static Entry {
+        self.0
     }
 
     /// Every kind that is read.

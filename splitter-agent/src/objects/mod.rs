@@ -34,6 +34,7 @@ use crate::route::RouteObject;
 pub use decode::{DecodeError, Metadata, decode};
 pub use endpoint_slice::{AddressFamily, EndpointSlice, SERVICE_NAME, SliceEndpoint, SlicePort};
 pub use field::{FieldError, Fields};
+pub use gateway::reference_grant::ReferenceGrant;
 pub use gateway::{
     CONTROLLER, GatewayRoute, Parent, ParentService, RouteBackend, Rules, Target, UNSUPPORTED,
     Unsupported, is_service_parent,
@@ -41,10 +42,12 @@ pub use gateway::{
 pub use ignored::Ignored;
 pub use istio::destination_rule::{DestinationRule, Fate, Impossible, Policy, PolicyNote, Subset};
 pub use istio::virtual_service::VirtualService;
-pub use kind::{Availability, Entry, Kind, NameRule, Purpose, Resource, StatusForm};
+pub use kind::{
+    Availability, Entry, KINDS_OF_AN_API, Kind, NameRule, Purpose, Resource, StatusForm,
+};
 pub use node::{Node, ZONE};
 pub use placement::{Hints, Placement, Placements};
-pub use pod::Pod;
+pub use pod::{OnNode, Pod};
 pub use service::{AppProtocol, Service, ServiceKind, ServicePort};
 pub use timestamp::Timestamp;
 pub use traffic_split::{Backend, ON_NO_ENDPOINTS, Refusal, RefusedSpec, SplitSpec, TrafficSplit};
@@ -52,7 +55,7 @@ pub use unknown::Unknown;
 pub use weight::{Weight, WeightError};
 
 pub(crate) use decode::{decode_fields, reference_of};
-pub(crate) use field::{inert, shown};
+pub(crate) use field::{inert, quoted, shown};
 
 /// Namespace and name: what identifies an object among those of its kind.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -153,6 +156,8 @@ pub enum Object {
     Pod(Pod),
     /// A DestinationRule (Istio).
     DestinationRule(Box<DestinationRule>),
+    /// A ReferenceGrant (Gateway API).
+    ReferenceGrant(ReferenceGrant),
     /// An object that asks for splits, of any API.
     Route(RouteObject),
 }
@@ -167,6 +172,7 @@ impl Object {
             Self::Node(_) => Kind::NODE,
             Self::Pod(_) => Kind::POD,
             Self::DestinationRule(_) => Kind::DESTINATION_RULE,
+            Self::ReferenceGrant(_) => Kind::REFERENCE_GRANT,
             Self::Route(object) => object.kind,
         }
     }
@@ -180,6 +186,7 @@ impl Object {
             Self::Node(object) => &object.name,
             Self::Pod(object) => &object.name,
             Self::DestinationRule(object) => &object.name,
+            Self::ReferenceGrant(object) => &object.name,
             Self::Route(object) => &object.name,
         }
     }
@@ -204,6 +211,8 @@ pub struct Objects {
     pub pods: BTreeMap<ObjectName, Pod>,
     /// DestinationRules.
     pub destination_rules: BTreeMap<ObjectName, DestinationRule>,
+    /// ReferenceGrants.
+    pub reference_grants: BTreeMap<ObjectName, ReferenceGrant>,
     /// Objects that ask for splits.
     pub routes: BTreeMap<ObjectReference, RouteObject>,
     /// Objects that exist but cannot be read, as their authors have been told. Whoever
@@ -232,6 +241,8 @@ impl Objects {
             self.pods.contains_key(name)
         } else if object.is(Kind::DESTINATION_RULE) {
             self.destination_rules.contains_key(name)
+        } else if object.is(Kind::REFERENCE_GRANT) {
+            self.reference_grants.contains_key(name)
         } else {
             self.routes.contains_key(object)
         }
@@ -244,6 +255,7 @@ impl Objects {
         let nodes = self.nodes.values().cloned();
         let pods = self.pods.values().cloned();
         let rules = self.destination_rules.values().cloned().map(Box::new);
+        let grants = self.reference_grants.values().cloned();
         let routes = self.routes.values().cloned();
         services
             .map(Object::Service)
@@ -251,6 +263,7 @@ impl Objects {
             .chain(nodes.map(Object::Node))
             .chain(pods.map(Object::Pod))
             .chain(rules.map(Object::DestinationRule))
+            .chain(grants.map(Object::ReferenceGrant))
             .chain(routes.map(Object::Route))
     }
 
@@ -267,6 +280,8 @@ impl Objects {
             self.pods.remove(name).is_some()
         } else if object.is(Kind::DESTINATION_RULE) {
             self.destination_rules.remove(name).is_some()
+        } else if object.is(Kind::REFERENCE_GRANT) {
+            self.reference_grants.remove(name).is_some()
         } else {
             self.routes.remove(object).is_some()
         }
@@ -287,6 +302,10 @@ impl Objects {
                 .destination_rules
                 .insert(name, *object)
                 .map(|object| Object::DestinationRule(Box::new(object))),
+            Object::ReferenceGrant(object) => self
+                .reference_grants
+                .insert(name, object)
+                .map(Object::ReferenceGrant),
             Object::Route(object) => self
                 .routes
                 .insert(object.reference(), object)

@@ -276,6 +276,8 @@ impl AgentState {
                 .iter()
                 .filter(|(_, knowledge)| **knowledge != Knowledge::Followed)
                 .map(|(kind, _)| *kind)
+                // Of what is followed only in part, that something waits for it is what matters.
+                .chain(held_for(&inner.held))
                 .collect(),
             held: inner.held.clone(),
         }
@@ -312,6 +314,13 @@ impl AgentState {
 }
 
 /// Every kind that frontends may wait for, with no frontend.
+/// The kinds that frontends wait for.
+fn held_for(held: &BTreeMap<Kind, usize>) -> impl Iterator<Item = Kind> {
+    held.iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(kind, _)| *kind)
+}
+
 fn no_frontends() -> BTreeMap<Kind, usize> {
     Kind::followed().map(|kind| (kind, 0)).collect()
 }

@@ -19,6 +19,8 @@ enum Kind {
     Manifests {
         snapshots: watch::Receiver<Snapshot>,
         told: Snapshot,
+        /// The name of the node whose pods are told of as such.
+        node: String,
         _watch: WatchHandle,
     },
     Kubernetes {
@@ -36,18 +38,19 @@ const MAX_CHANGES: usize = 16_384;
 pub struct Ended;
 
 impl ChangeStream {
-    /// Changes of a directory of manifests.
+    /// Changes of a directory of manifests, on the node of this name.
     ///
     /// # Errors
     ///
     /// When the directory cannot be watched.
-    pub fn manifests(directory: &Path) -> Result<Self, SourceError> {
+    pub fn manifests(directory: &Path, node: &str) -> Result<Self, SourceError> {
         let (mut snapshots, watch) = manifests::watch(directory)?;
         // What exists now has not been reported yet.
         snapshots.mark_changed();
         Ok(Self(Kind::Manifests {
             snapshots,
             told: Snapshot::default(),
+            node: node.to_owned(),
             _watch: watch,
         }))
     }
@@ -84,11 +87,15 @@ impl ChangeStream {
     pub async fn next(&mut self) -> Result<Vec<Change>, Ended> {
         match &mut self.0 {
             Kind::Manifests {
-                snapshots, told, ..
+                snapshots,
+                told,
+                node,
+                ..
             } => {
                 snapshots.changed().await.map_err(|_| Ended)?;
                 let snapshot = snapshots.borrow_and_update().clone();
-                let changes = manifests::changes(told, &snapshot);
+                let mut changes = manifests::node_pod_changes(told, &snapshot, node);
+                changes.extend(manifests::changes(told, &snapshot));
                 // Once everything was read, a new file that cannot be read does not make what
                 // was read before doubtful.
                 let complete = told.complete || snapshot.complete;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub use change_stream::{ChangeStream, Ended};
 
 use crate::compile::{Client, Diagnostic, Knowledge, PodNews};
-use crate::objects::{DecodeError, Kind, Object, ObjectReference, Objects};
+use crate::objects::{DecodeError, Kind, Object, ObjectReference, Objects, Pod};
 
 /// What a source of manifests knows at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +34,22 @@ pub struct NodePod {
     pub client: Client,
     /// Whether its connections are split at all.
     pub is_split: bool,
+}
+
+impl NodePod {
+    /// A Pod on its node; `None` if it has no uid, by which its cgroup is found.
+    #[must_use]
+    pub fn of(pod: &Pod) -> Option<Self> {
+        let uid = &pod.on_node.uid;
+        (!uid.is_empty()).then(|| Self {
+            uid: uid.to_string(),
+            is_split: !pod.on_node.is_left_alone,
+            client: Client {
+                namespace: pod.name.namespace.clone(),
+                labels: pod.labels.clone(),
+            },
+        })
+    }
 }
 
 /// One thing that changed.

@@ -5,6 +5,7 @@ mod common;
 
 mod bookstore;
 mod canary;
+mod clients;
 mod commands;
 mod life;
 mod pages;

@@ -73,10 +73,10 @@ async fn a_leader_that_ends_hands_over_to_one_that_starts() {
     let one = scene.agent("one", WITHOUT_STATUS);
     until("a leader", async || one.leads()).await;
     one.stop().await;
-    let start = std::time::Instant::now();
+    // So that the other need not wait until it runs out.
+    assert_eq!(scene.holder().await, None);
     let other = scene.agent("other", WITHOUT_STATUS);
     until("another leader", async || other.leads()).await;
-    assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
     assert_eq!(scene.holder().await.as_deref(), Some("other"));
 }
 

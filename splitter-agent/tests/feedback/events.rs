@@ -77,15 +77,32 @@ async fn what_is_reverted_while_objects_settle_is_not_written() {
     let scene = Scene::new("reverted").await;
     let agent = scene.agent("one", WITHOUT_STATUS);
     until("a leader", async || agent.leads()).await;
-    let split = scene.split("books").await;
-    split.say(&[&agent], &[(Severity::Inactive, "RootMissing")]);
-    tokio::time::sleep(SETTLE / 5).await;
-    split.say(&[&agent], &[(Severity::Inactive, "NoLeafService")]);
-    tokio::time::sleep(SETTLE / 5).await;
-    split.say(&[&agent], &[(Severity::Accepted, "Accepted")]);
-    until("an event", async || !scene.events().await.is_empty()).await;
-    tokio::time::sleep(SETTLE * 4).await;
-    assert_eq!(scene.reasons().await, ["Accepted"]);
+    for attempt in 0.. {
+        assert!(attempt < 20, "the machine stood still in each attempt");
+        let name = format!("books-{attempt}");
+        let split = scene.split(&name).await;
+        let reasons = async || -> Vec<String> {
+            let events = scene.events().await.into_iter();
+            let of_split = events.filter(|event| {
+                let regarding = event.regarding.as_ref();
+                regarding.and_then(|it| it.name.as_ref()) == Some(&name)
+            });
+            of_split.filter_map(|event| event.reason).collect()
+        };
+        let start = Instant::now();
+        split.say(&[&agent], &[(Severity::Inactive, "RootMissing")]);
+        tokio::time::sleep(SETTLE / 5).await;
+        split.say(&[&agent], &[(Severity::Inactive, "NoLeafService")]);
+        tokio::time::sleep(SETTLE / 5).await;
+        split.say(&[&agent], &[(Severity::Accepted, "Accepted")]);
+        // On a machine that stood still meanwhile, each of them may have lasted.
+        if start.elapsed() < SETTLE {
+            until("an event", async || !reasons().await.is_empty()).await;
+            tokio::time::sleep(SETTLE * 4).await;
+            assert_eq!(reasons().await, ["Accepted"]);
+            return;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

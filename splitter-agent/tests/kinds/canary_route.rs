@@ -151,6 +151,7 @@ impl Translate for CanaryRoute {
                     service: Some(ObjectName::new(&*object.name.namespace, service)),
                     port,
                     subset: None,
+                    waits_for: None,
                     weight: Weight::whole(weight),
                     field: field.clone(),
                 };
@@ -172,6 +173,7 @@ impl Translate for CanaryRoute {
                     ports: canary.port.map_or(Ports::ALL, Ports::one),
                     clients: canary.clients.clone(),
                     split,
+                    waits_for: None,
                 }
             })
             .collect()

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use splitter_agent::compile::{Client, Compiler, Delta, Settings, Severity};
+use splitter_agent::compile::{Client, Compiler, Delta, Knowledge, Settings, Severity};
 use splitter_agent::objects::{Kind, ObjectName, ObjectReference, decode};
 use splitter_agent::plan::{Decision, Frontend, FrontendPlan};
 use splitter_agent::reason;
@@ -208,7 +208,7 @@ fn what_is_programmed_for_a_scope_stays_until_the_pods_of_the_node_are_known() {
     let scope = before.scopes["a"];
 
     let mut after = Node::new();
-    after.compiler.know_clients(false);
+    after.compiler.know_clients(Knowledge::Stale);
     after.apply(canary_route("one", &json!([web(10, &namespace("team-a"))])));
     after.compile();
     let (frontend, plan) = programmed
@@ -220,7 +220,7 @@ fn what_is_programmed_for_a_scope_stays_until_the_pods_of_the_node_are_known() {
     assert_eq!(judgement.split.as_deref(), Some(plan));
     assert_eq!(judgement.waits_for, [Kind::POD].into());
     after.put("a", client("team-a", &[]));
-    after.compiler.know_clients(true);
+    after.compiler.know_clients(Knowledge::Followed);
     after.compile();
     assert_eq!(after.scopes["a"], scope);
     assert_eq!(
@@ -232,6 +232,81 @@ fn what_is_programmed_for_a_scope_stays_until_the_pods_of_the_node_are_known() {
     after.compiler.retire_scopes();
     after.compile();
     assert_eq!(after.compiler.judge(frontend, Some(plan)).split, None);
+}
+
+/// Case: CLIENTS-UNKNOWN
+#[test]
+fn what_is_for_some_clients_says_that_it_is_not_known_who_they_are() {
+    for node_name in [None, Some("n1")] {
+        let mut node = Node::new();
+        node.compiler = Compiler::new(Settings {
+            node_name: node_name.map(str::to_owned),
+            ..Settings::default()
+        });
+        node.compiler.know_clients(Knowledge::Incomplete);
+        for object in world() {
+            node.apply(object);
+        }
+        let some = || web(10, &namespace("team-a"));
+        node.apply(canary_route("some", &json!([some()])));
+        node.compile();
+        let told = |node: &Node, name: &str| {
+            let object = ObjectReference::new(CANARY_ROUTE, ObjectName::new(NAMESPACE, name));
+            let told = node.compiler.diagnostics(&object);
+            let [told] = told.as_slice() else {
+                panic!("{told:?}");
+            };
+            (told.severity, told.reason, told.message.clone())
+        };
+        let (severity, reason, message) = told(&node, "some");
+        assert_eq!(
+            (severity, reason),
+            (Severity::Inactive, reason::NOT_KNOWN_YET)
+        );
+        let remedy = node_name.map_or("--node-name", |_| "pods of the agent's node");
+        assert!(message.contains(remedy), "{message}");
+        let everyone = node.plan(WEB, ClientScope::EVERYONE).expect("a record");
+        assert_eq!(
+            everyone.decision,
+            Decision::PassThrough(Reason::NotKnownYet)
+        );
+        let frontend = Frontend {
+            address: WEB.parse().expect("an address"),
+            protocol: Protocol::Tcp,
+            clients: ClientScope::EVERYONE,
+        };
+        let waits_for = |node: &Node| node.compiler.judge(&frontend, None).waits_for;
+        assert_eq!(waits_for(&node), [Kind::POD].into());
+
+        // What is for everyone else, too, is in force for them.
+        node.apply(canary_route(
+            "some",
+            &json!([some(), web(20, &Value::Null)]),
+        ));
+        node.compile();
+        let (severity, reason, _) = told(&node, "some");
+        assert_eq!(
+            (severity, reason),
+            (Severity::Warning, reason::NOT_KNOWN_YET)
+        );
+        assert_eq!(waits_for(&node), [].into());
+
+        // A feed that breaks later takes nothing back.
+        node.apply(canary_route("some", &json!([some()])));
+        node.put("a", client("team-a", &[]));
+        node.compiler.know_clients(Knowledge::Followed);
+        node.compile();
+        assert_eq!(node.canary(WEB, "a"), Some(10));
+        assert_eq!(told(&node, "some").0, Severity::Accepted);
+        node.compiler.know_clients(Knowledge::Stale);
+        node.apply(canary_route(
+            "some",
+            &json!([web(30, &namespace("team-a"))]),
+        ));
+        node.compile();
+        assert_eq!(node.canary(WEB, "a"), Some(30));
+        assert_eq!(told(&node, "some").0, Severity::Accepted);
+    }
 }
 
 #[test]

@@ -563,3 +563,79 @@ fn istios_objects_are_judged_as_if_the_pods_of_subsets_were_there() {
     let expected = "VirtualService shop/web: refused (UnsupportedField): spec.http[0].timeout";
     assert!(checked.text.contains(expected), "{}", checked.text);
 }
+
+/// Case: ISTIO-DELEGATE, ISTIO-DELEGATE-NOT-FOUND
+#[test]
+fn a_virtual_service_is_judged_with_its_delegate() {
+    let [web, v1, v2] = shop();
+    let istio = |name: &str, spec: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}, \
+             namespace: shop}}\nspec: {spec}\n"
+        )
+    };
+    let root = istio(
+        "canary",
+        "{hosts: [web], http: [{delegate: {name: shared}}]}",
+    );
+    let shared = istio(
+        "shared",
+        "{http: [{route: [{destination: {host: web-v1}, weight: 9}, {destination: {host: web-v2}, weight: 1}]}]}",
+    );
+    let checked = run(&[&web, &v1, &v2, &root, &shared], &["--strict"]);
+    assert_eq!(checked.code, Some(0), "{}", checked.text);
+    assert!(
+        checked.text.contains("shop/canary: accepted (Accepted)"),
+        "{}",
+        checked.text
+    );
+    assert!(
+        checked.text.contains("shop/shared: note (UsedAsDelegate)"),
+        "{}",
+        checked.text
+    );
+    let checked = check(&[&web, &v1, &v2, &root]);
+    assert_eq!(checked.code, Some(1), "{}", checked.text);
+    let refused = "refused (DelegateNotFound): spec.http[0].delegate: names VirtualService";
+    assert!(checked.text.contains(refused), "{}", checked.text);
+}
+
+/// Case: ISTIO-MATCH
+#[test]
+fn the_destinations_of_a_virtual_service_that_is_refused_are_judged_all_the_same() {
+    let [web, v1, v2] = shop();
+    let virtual_service = "apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: canary, namespace: shop}
+spec:
+  hosts: [web]
+  http:
+  - match: [{headers: {user: {exact: x}}}]
+    timeout: 1s
+    route: [{destination: {host: web-v1, subset: none}}]
+  - match: [{port: 81}]
+    route: [{destination: {host: web-v1}, weight: 1}, {destination: {host: gone}, weight: 1}]
+  - route: [{destination: {host: web.shop}, weight: 1}, {destination: {host: web-v2}, weight: 0}]
+  - route: [{destination: {host: web-v2, port: {number: 99}}}]
+";
+    let checked = check(&[&web, &v1, &v2, virtual_service]);
+    assert_eq!(checked.code, Some(1), "{}", checked.text);
+    for expected in [
+        "refused (MatchesUnsupported): spec.http[0].match[0].headers",
+        "refused (UnsupportedField): spec.http[0].timeout",
+        "warning (SubsetNotFound): spec.http[0].route[0].destination.subset",
+        "warning (HostNotFound): spec.http[2].route[0].destination.host",
+        "warning (LeafPortMissing): spec.http[3].route[0]",
+    ] {
+        assert!(
+            checked.text.contains(expected),
+            "{expected}:\n{}",
+            checked.text
+        );
+    }
+    let of_canary = checked
+        .text
+        .lines()
+        .filter(|line| line.contains("shop/canary: "));
+    assert_eq!(of_canary.count(), 5, "{}", checked.text);
+}

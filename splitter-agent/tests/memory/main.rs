@@ -80,5 +80,5 @@ fn a_hundred_thousand_pods_take_at_most_16_mib() {
     // Each with a label of its own, as those of a StatefulSet.
     let bytes = bytes_for_pods(|number| Some(format!("application-{number}")));
     println!("pods of StatefulSets: {} KiB", bytes / 1024);
-    assert!(bytes <= 48 * MIB, "{bytes} bytes");
+    assert!(bytes <= 16 * MIB, "{bytes} bytes");
 }

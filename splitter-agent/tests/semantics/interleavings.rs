@@ -84,8 +84,27 @@ fn object() -> impl Strategy<Value = Value> {
         let spec = json!({"hosts": ["web"], "http": [{"route": route}]});
         virtual_service(if second { "b" } else { "a" }, &spec)
     });
+    // One delegates all of its rules, or part of them; the other is the delegate, or none.
+    let matches =
+        || proptest::sample::select(vec![json!(null), json!([{"sourceLabels": {"a": "b"}}])]);
+    let delegating = (matches(), leaf_name()).prop_map(|(matches, leaf)| {
+        let rules = json!([
+            {"match": matches, "delegate": {"name": "d"}}, {"route": [to(leaf, Value::Null, 1)]},
+        ]);
+        virtual_service("a", &json!({"hosts": ["web"], "http": rules}))
+    });
+    let delegates = (0..4u8, matches(), leaf_name()).prop_map(|(form, matches, leaf)| {
+        let rule = json!({"match": matches, "route": [to(leaf, Value::Null, 1)]});
+        let spec = match form {
+            0 => json!({"hosts": ["web-1"], "http": [rule]}),
+            1 => json!({"exportTo": ["elsewhere"], "http": [rule]}),
+            _ => json!({"http": [rule]}),
+        };
+        virtual_service("d", &spec)
+    });
     prop_oneof![
         3 => services, 4 => slices, 2 => splits, 3 => pods, 3 => rules, 3 => virtual_services,
+        2 => delegating, 2 => delegates,
     ]
 }
 

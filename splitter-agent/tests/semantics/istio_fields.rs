@@ -172,7 +172,6 @@ fn what_changes_where_a_request_goes_is_always_refused() {
             json!({"abort": {"percentage": {"value": 100}, "httpStatus": 500}}),
         ),
         ("fault", "fault", json!("all")),
-        ("delegate", "delegate", json!({"name": "other"})),
     ] {
         let rule = with(json!({"route": route("v1")}), &json!({name: value}));
         let field = format!("spec.http[0].{field}");
@@ -465,18 +464,6 @@ fn what_cannot_be_read_is_refused_with_its_field() {
             "{spec}"
         );
     }
-}
-
-/// Case: ISTIO-DELEGATE
-#[test]
-fn a_delegate_is_not_used_and_splits_nothing_by_itself() {
-    let rule = json!({"http": [{"route": route("v1")}]});
-    let outcome = bookinfo([virtual_service("it", &rule)]);
-    assert_eq!(
-        said(&outcome),
-        [(Severity::Inactive, "InvalidRoot", "spec.hosts")]
-    );
-    assert_eq!(outcome.at(REVIEWS), None);
 }
 
 /// Case: ISTIO-FIELD-UNKNOWN

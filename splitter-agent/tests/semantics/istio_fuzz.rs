@@ -59,7 +59,7 @@ fn almost(spec: Value, places: Vec<&'static str>) -> impl Strategy<Value = Value
 fn object() -> impl Strategy<Value = Value> {
     let rule = json!({
         "match": [{"uri": null, "port": null, "sourceLabels": null}], "timeout": null, "retries": null,
-        "fault": null, "mirror": null, "headers": null,
+        "fault": null, "mirror": null, "headers": null, "delegate": null,
         "route": [to("reviews", "v1", 1), to("reviews", "v2", 1)],
     });
     let spec = json!({"hosts": ["reviews", null], "gateways": null, "exportTo": null,
@@ -84,6 +84,7 @@ fn object() -> impl Strategy<Value = Value> {
         "/http/0/fault",
         "/http/0/mirror",
         "/http/0/headers",
+        "/http/0/delegate",
         "/http/0/route",
         "/http/0/route/1",
         "/http/0/route/1/destination",

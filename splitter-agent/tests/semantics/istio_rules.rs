@@ -295,6 +295,109 @@ fn what_becomes_of_each_policy_is_said_of_the_rule() {
     assert_eq!(said_of(&outcome, "reviews"), expected);
 }
 
+/// Case: ISTIO-RULE-FIELD-UNKNOWN
+#[test]
+fn what_nobody_knows_in_a_rule_is_told_of_with_its_field() {
+    const UNKNOWN: (Severity, &str) = (Severity::Warning, "UnknownField");
+    const UNUSABLE: (Severity, &str) = (Severity::Warning, "RuleNotUsed");
+    let subset = json!({"name": "v1", "labels": {"version": "v1"}});
+    let policy = |policy: Value| json!({"trafficPolicy": policy});
+    for (fields, field, expected) in [
+        (
+            json!({"host": "reviews", "trafficPolcy": {}}),
+            "spec.trafficPolcy",
+            UNKNOWN,
+        ),
+        (
+            json!({"subsets": [subset, {"name": "x", "label": {"version": "v1"}}]}),
+            "spec.subsets[1].label",
+            UNKNOWN,
+        ),
+        (
+            policy(json!({"tsl": {"mode": "SIMPLE"}})),
+            "spec.trafficPolicy.tsl",
+            UNKNOWN,
+        ),
+        (
+            policy(json!({"tls": {"mod": "SIMPLE"}})),
+            "spec.trafficPolicy.tls.mod",
+            UNKNOWN,
+        ),
+        (
+            policy(json!({"loadBalancer": {"smple": "RANDOM"}})),
+            "spec.trafficPolicy.loadBalancer.smple",
+            UNKNOWN,
+        ),
+        (
+            policy(json!({"loadBalancer": {"simple": "BOGUS"}})),
+            "spec.trafficPolicy.loadBalancer.simple",
+            UNUSABLE,
+        ),
+        (
+            policy(json!({"portLevelSettings": {"port": 80}})),
+            "spec.trafficPolicy.portLevelSettings",
+            UNUSABLE,
+        ),
+        (
+            policy(json!({"portLevelSettings": [7]})),
+            "spec.trafficPolicy.portLevelSettings[0]",
+            UNUSABLE,
+        ),
+        (
+            policy(json!({"portLevelSettings": [{"port": 80}]})),
+            "spec.trafficPolicy.portLevelSettings[0].port.number",
+            UNUSABLE,
+        ),
+    ] {
+        let spec = with(json!({"host": "reviews", "subsets": [subset]}), &fields);
+        let outcome = with_rules([destination_rule("reviews", &spec)]);
+        let (severity, reason) = expected;
+        assert_eq!(
+            said_of(&outcome, "reviews"),
+            [(severity, reason, field)],
+            "{spec}"
+        );
+        assert_eq!(outcome.shares(REVIEWS), [("reviews/v1", 1)]);
+    }
+}
+
+/// Case: ISTIO-POLICY-REFUSED
+#[test]
+fn what_cannot_be_done_at_a_port_that_cannot_be_read_is_not_done_at_any() {
+    let level = json!({"port": 9080, "tls": {"mode": "SIMPLE"}});
+    let spec = json!({"host": "reviews", "trafficPolicy": {"portLevelSettings": [level]},
+        "subsets": [{"name": "v1", "labels": {"version": "v1"}}]});
+    let outcome = with_rules([destination_rule("reviews", &spec)]);
+    assert_ne!(outcome.decision(REVIEWS), Some(Decision::Split));
+}
+
+/// Case: ISTIO-RULE-CLIENTS
+#[test]
+fn a_rule_whose_selector_cannot_be_read_may_be_for_some_clients_and_is_not_used() {
+    for selector in [json!({"labels": {"app": "shop"}}), json!(7)] {
+        let spec = json!({"host": "reviews", "workloadSelector": selector,
+            "subsets": [{"name": "v1", "labels": {"version": "v2"}}]});
+        let outcome = with_rules([reviews_rule(), destination_rule("some", &spec)]);
+        assert_eq!(outcome.endpoints(REVIEWS, 0), ["10.0.1.1:9080"]);
+        let expected = [(Severity::Warning, "RuleNotUsed", "spec.workloadSelector")];
+        assert_eq!(said_of(&outcome, "some"), expected);
+    }
+}
+
+/// Case: ISTIO-RULE-MERGE
+#[test]
+fn of_rules_of_one_host_the_first_with_a_policy_has_it() {
+    let pool = json!({"connectionPool": {"tcp": {"maxConnections": 1}}});
+    let first = json!({"host": "reviews", "trafficPolicy": pool,
+        "subsets": [{"name": "v1", "labels": {"version": "v1"}}]});
+    let second = json!({"host": "reviews", "trafficPolicy": {"tls": {"mode": "SIMPLE"}}});
+    let outcome = with_rules([
+        destination_rule("a", &first),
+        destination_rule("b", &second),
+    ]);
+    assert_eq!(outcome.shares(REVIEWS), [("reviews/v1", 1)]);
+}
+
 /// Case: ISTIO-RULE-NAMES
 #[test]
 fn a_rule_touches_only_splits_that_go_to_its_host() {

@@ -9,6 +9,7 @@ mod fixtures;
 mod gateway;
 mod interleavings;
 mod istio;
+mod istio_delegates;
 mod istio_fields;
 mod istio_fuzz;
 mod istio_pods;

@@ -251,11 +251,18 @@ fn virtual_service() -> impl Strategy<Value = Value> {
         json!({"timeout": "1s"}),
         json!({"fault": {"abort": {"percentage": {"value": 1}}}}),
     ]);
-    let blocks = proptest::collection::vec(block, 0..3);
+    let blocks = proptest::collection::vec(block, 0..3).boxed();
+    let delegate = (
+        blocks.clone(),
+        proptest::sample::select(vec!["a", "b", "c", "d"]),
+    );
+    let delegating =
+        delegate.prop_map(|(blocks, name)| json!({"match": blocks, "delegate": {"name": name}}));
     let rule = (blocks, proptest::collection::vec(destination, 0..4), extra)
         .prop_map(|(blocks, route, extra)| with(json!({"match": blocks, "route": route}), &extra))
         .boxed();
-    let http = proptest::collection::vec(rule.clone(), 0..3);
+    let http = prop_oneof![3 => rule.clone(), 2 => delegating];
+    let http = proptest::collection::vec(http, 0..3);
     let tcp = proptest::collection::vec(rule, 0..2);
     let gateways = proptest::sample::select(vec![json!(null), json!(["mesh"]), json!(["x"])]);
     let export = proptest::sample::select(vec![json!(null), json!(["*"]), json!(["."])]);

@@ -97,6 +97,8 @@ fn helm_renders_what_the_manifests_say() {
     assert_eq!(plain(&["privileged=false"]), with("capabilities"));
     assert_eq!(plain(&["resourceQuota=true"]), with("gke"));
     assert_eq!(plain(&["admissionPolicy=true"]), with("admission"));
+    let with_grants = plain(&["requireReferenceGrants=true"]);
+    assert_eq!(with_grants, with("reference-grants"));
     let mut all = plain(&[
         "installCRDs=true",
         "monitoring.podMonitor=true",

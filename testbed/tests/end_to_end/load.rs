@@ -60,6 +60,13 @@ impl<'a> Load<'a> {
         }
     }
 
+    /// At another port than 80.
+    pub(crate) fn at_port(self, port: u16) -> Self {
+        let address = self.cluster.cluster_ip(&self.namespace, &self.service);
+        let url = format!("http://{address}:{port}/");
+        Self { url, ..self }
+    }
+
     /// From these nodes alone.
     pub(crate) fn at_nodes(self, nodes: &'a [Node]) -> Self {
         Self { nodes, ..self }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use splitter_api::Verdict;
-use testbed::fixtures::Tally;
 use testbed::fixtures::definitions::{ForeignKind, GATEWAY_ROUTES, ISTIO_KINDS};
+use testbed::fixtures::{Tally, manifests};
 
+use crate::load::Load;
 use crate::namespace::Namespace;
 use crate::test_cluster::{Node, TestCluster, examples_image, wait_for};
 
@@ -169,6 +170,18 @@ fn conditions(object: &Value) -> Vec<String> {
         .collect()
 }
 
+/// Waits until the VirtualService `reviews` has conditions that begin so.
+fn wait_for_conditions<const N: usize>(shop: &Namespace<'_>, wanted: [&str; N]) {
+    wait_for(&format!("{wanted:?} of the VirtualService"), || {
+        let object = shop
+            .cluster()
+            .get(&["-n", shop.name(), "get", "virtualservice", "reviews"]);
+        let conditions = conditions(&object["status"]["conditions"]);
+        let has = |wanted: &&str| conditions.iter().any(|it| it.starts_with(wanted));
+        wanted.iter().all(has).then_some(())
+    });
+}
+
 #[test]
 fn bookinfo_shifts_with_virtual_services_and_with_http_routes() {
     let Some(cluster) = TestCluster::enter_local() else {
@@ -189,32 +202,56 @@ fn bookinfo_shifts_with_virtual_services_and_with_http_routes() {
     cluster.apply(&to_subsets(shop.name(), &[("v3", 100)]));
     wait_for_leaves(&shop, "VirtualService", &[("reviews/v3", 100)]);
     assert_shares(&shop, 40, [("v3", 40)]);
-    wait_for("the conditions of the VirtualService", || {
-        let object = cluster.get(&["-n", shop.name(), "get", "virtualservice", "reviews"]);
-        let conditions = conditions(&object["status"]["conditions"]);
-        let has = |wanted: &str| conditions.iter().any(|it| it.starts_with(wanted));
-        (has("splitter.dev/Accepted=True") && has("splitter.dev/Programmed=True")).then_some(())
-    });
+    wait_for_conditions(
+        &shop,
+        ["splitter.dev/Accepted=True", "splitter.dev/Programmed=True"],
+    );
 
-    // What a connection cannot honour is refused by its field, and the Service is as without a split.
+    // Weights that change while clients connect: every connection is answered, and what is in force
+    // at last is exact.
+    let load = Load::on(&cluster, shop.name(), "reviews").at_port(9080);
+    let load = load.start();
+    for weights in [[90, 10], [50, 50], [0, 100], [70, 30]] {
+        let subsets = [("v1", weights[0]), ("v3", weights[1])];
+        cluster.apply(&to_subsets(shop.name(), &subsets));
+        let leaves = [("reviews/v1", weights[0]), ("reviews/v3", weights[1])];
+        wait_for_leaves(&shop, "VirtualService", &leaves);
+        load.assert_goes_on();
+    }
+    load.finish().assert_none_failed();
+    assert_shares(&shop, 100, [("v1", 70), ("v3", 30)]);
+
+    // What a connection cannot honour is refused by its field, and the Service is as without a
+    // split: a timeout of requests, and a match of requests' headers.
     let mut late = to_subsets(shop.name(), &[("v3", 100)]);
     late["spec"]["http"][0]["timeout"] = json!("0.002s");
-    cluster.apply(&late);
-    wait_for("the field that is refused", || {
-        let object = cluster.get(&["-n", shop.name(), "get", "virtualservice", "reviews"]);
-        object
-            .to_string()
-            .contains("spec.http[0].timeout")
-            .then_some(())
-    });
-    cluster.wait_for_verdict(shop.name(), "reviews", Verdict::PassThrough);
-    for node in cluster.nodes() {
-        let counts = cluster.ask_from(node, &url(&shop), 100);
-        assert_eq!(counts.failed(), 0, "{counts:?}");
-        assert!(
-            counts.count("v1") > 0 && counts.count("v2") > 0,
-            "{counts:?}"
-        );
+    let mut one_user = to_subsets(shop.name(), &[("v3", 100)]);
+    let rules = one_user["spec"]["http"].as_array_mut().expect("rules");
+    rules.insert(
+        0,
+        json!({
+            "match": [{"headers": {"end-user": {"exact": "jason"}}}],
+            "route": [{"destination": {"host": "reviews", "subset": "v2"}}],
+        }),
+    );
+    for (refused, field) in [
+        (late, "spec.http[0].timeout"),
+        (one_user, "spec.http[0].match[0].headers"),
+    ] {
+        cluster.apply(&refused);
+        wait_for(&format!("{field} to be refused"), || {
+            let object = cluster.get(&["-n", shop.name(), "get", "virtualservice", "reviews"]);
+            object["status"].to_string().contains(field).then_some(())
+        });
+        cluster.wait_for_verdict(shop.name(), "reviews", Verdict::PassThrough);
+        for node in cluster.nodes() {
+            let counts = cluster.ask_from(node, &url(&shop), 100);
+            assert_eq!(counts.failed(), 0, "{counts:?}");
+            assert!(
+                counts.count("v1") > 0 && counts.count("v2") > 0,
+                "{counts:?}"
+            );
+        }
     }
 
     // The same sequence as routes, which take precedence over what is left of Istio's.
@@ -262,12 +299,35 @@ fn bookinfo_shifts_with_virtual_services_and_with_http_routes() {
     for condition in ["Accepted=True Accepted", "ResolvedRefs=True ResolvedRefs"] {
         assert!(own.iter().any(|it| it == condition), "{own:?}");
     }
-    wait_for("the loser to be told", || {
-        let object = cluster.get(&["-n", shop.name(), "get", "virtualservice", "reviews"]);
+    wait_for_conditions(&shop, ["splitter.dev/Accepted=False Conflicted"]);
+
+    // Three APIs on one Service: what takes precedence is deleted, and the next is in force.
+    let root = "reviews";
+    let split = manifests::traffic_split(
+        "v1alpha2",
+        shop.name(),
+        root,
+        root,
+        &[("reviews-v1", 1), ("reviews-v2", 3)],
+    );
+    cluster.apply(&split);
+    wait_for("the TrafficSplit to be told", || {
+        let object = cluster.get(&["-n", shop.name(), "get", "trafficsplit", root]);
         let conditions = conditions(&object["status"]["conditions"]);
-        let is_told = |it: &String| it == "splitter.dev/Accepted=False Conflicted";
+        let is_told = |it: &String| it == "Accepted=False Conflicted";
         conditions.iter().any(is_told).then_some(())
     });
+    assert_shares(&shop, 40, [("v3", 40)]);
+    shop.kubectl(&["delete", "httproute", root]);
+    wait_for_leaves(&shop, "VirtualService", &[("reviews/v3", 100)]);
+    wait_for_conditions(&shop, ["splitter.dev/Accepted=True"]);
+    shop.kubectl(&["delete", "virtualservice", root]);
+    wait_for_leaves(
+        &shop,
+        "TrafficSplit",
+        &[("reviews-v1", 1), ("reviews-v2", 3)],
+    );
+    assert_shares(&shop, 40, [("v1", 10), ("v2", 30)]);
 }
 
 #[test]

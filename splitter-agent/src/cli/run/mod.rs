@@ -177,6 +177,7 @@ pub(super) fn run(args: &RunArgs, common: &Common) -> anyhow::Result<CommandOutc
         Output::Json => LogForm::Json,
     };
     args.source.leave_out_apis()?;
+    args.cluster.add_kinds()?;
     let with_ebpf = args.ebpf_log_level != EbpfLogLevel::Off;
     let log = log::start(&args.log_level, form, with_ebpf, &args.node_name)?;
     tracing::info!(
@@ -217,7 +218,7 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
         .listen
         .map(|address| Reports::start(address, args.keep_original_dst))
         .transpose()?;
-    let source = args.source.connect().await?;
+    let source = args.source.connect(&args.node_name).await?;
     let mut programs = Programs::load(&LoadSettings {
         pins: pins.clone(),
         capacity: Capacity {

@@ -110,9 +110,9 @@ impl SourceArgs {
         Ok(())
     }
 
-    pub(super) async fn connect(&self) -> anyhow::Result<Source> {
+    pub(super) async fn connect(&self, node_name: &str) -> anyhow::Result<Source> {
         Ok(match &self.manifests {
-            Some(directory) => Source::Manifests(ChangeStream::manifests(directory)?),
+            Some(directory) => Source::Manifests(ChangeStream::manifests(directory, node_name)?),
             None => Source::Kubernetes {
                 client: kubernetes::client(self.kubeconfig.as_deref()).await?,
                 lease_namespace: self.lease_namespace.clone(),

@@ -22,12 +22,17 @@ impl Translate for GatewayRoute {
     fn translate(
         &self,
         object: &RouteObject,
-        _: Context<'_>,
+        context: Context<'_>,
         diagnostics: &mut Diagnostics,
     ) -> Vec<Claim> {
         let translator = Translator {
             object: self,
             origin: object.origin(),
+            destinations: if context.requires_grants {
+                Destinations::GrantedServices
+            } else {
+                Destinations::Services
+            },
         };
         translator.tell_parents(diagnostics);
         if self.parents.is_empty() {
@@ -82,6 +87,7 @@ impl Translate for GatewayRoute {
 struct Translator<'a> {
     object: &'a GatewayRoute,
     origin: Origin,
+    destinations: Destinations,
 }
 
 /// A backend, or several of one Service and port together.
@@ -381,7 +387,7 @@ impl Translator<'_> {
             leaves_field: self.object.rules.backends_field.clone(),
             leaves: leaves(backends, &root),
             unready_share: UnreadyShare::Refused,
-            destinations: Destinations::Services,
+            destinations: self.destinations,
         });
         Some(Claim {
             origin: self.origin.clone(),
@@ -404,6 +410,7 @@ impl Translator<'_> {
             },
             root,
             split,
+            waits_for: None,
         })
     }
 }
@@ -439,6 +446,7 @@ fn leaves(backends: &[Backend<'_>], root: &ObjectName) -> Vec<Leaf> {
             service: backend.service.clone(),
             port,
             subset: None,
+            waits_for: None,
             weight: backend.weight,
             field,
         }

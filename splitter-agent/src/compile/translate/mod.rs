@@ -5,14 +5,7 @@ mod host;
 pub(super) mod istio;
 mod smi;
 
-use serde_json::Value;
-
-use crate::objects::{ObjectName, dns, shown};
-
-/// What an author wrote, for people: in quotes, not longer than a line.
-fn quoted(text: &str) -> String {
-    shown(&Value::from(text))
-}
+use crate::objects::{ObjectName, dns, quoted};
 
 /// Whether a root is the API server's Service, which is never split: whoever takes it over has every
 /// client of the API server in hand, the agent's own included.

@@ -43,6 +43,7 @@ impl Translate for TrafficSplit {
             ports,
             clients: Clients::Everyone,
             split: split.filter(|_| allowed),
+            waits_for: None,
         });
         claim.into_iter().collect()
     }
@@ -318,6 +319,7 @@ impl Translator<'_> {
             service,
             port: None,
             subset: None,
+            waits_for: None,
             weight: backend.weight,
             field,
         }

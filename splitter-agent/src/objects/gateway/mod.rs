@@ -8,6 +8,7 @@ mod backend;
 mod filter;
 mod matching;
 mod parent;
+pub(crate) mod reference_grant;
 mod rules;
 
 use serde_json::Value;

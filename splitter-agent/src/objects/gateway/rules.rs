@@ -164,20 +164,24 @@ impl Rules {
                     continue;
                 }
             };
+            // What a field that is not known is for is not known either: it may well make this
+            // rule the first for some connections.
+            let unknown = unknown(rule, kind.rule_fields());
+            let is_known = unknown.is_empty();
+            for error in unknown {
+                findings.refuse(reason::UNKNOWN_RESTRICTION, error.below(&path));
+            }
             matching::judge(rule, &path, kind, findings);
             if decides.is_none() {
                 decides = Some(index);
                 self.read_rule(rule, &path, kind, findings);
-            } else {
+            } else if is_known {
                 self.unreachable.push(index);
             }
         }
     }
 
     fn read_rule(&mut self, rule: &Fields, path: &str, kind: RouteKind, findings: &mut Findings) {
-        for error in unknown(rule, kind.rule_fields()) {
-            findings.refuse(reason::UNKNOWN_RESTRICTION, error.below(path));
-        }
         if kind.has_filters() {
             filter::judge(rule, path, findings);
             judge_persistence(rule, path, findings);

@@ -1,10 +1,10 @@
 //! DestinationRules: what the subsets of a host are, and how connections to it are made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
-use super::{GROUP, VERSIONS, labels, texts};
+use super::{GROUP, VERSIONS, labels, texts, unknown};
 use crate::objects::field::{self, FieldError, Fields, shown};
 use crate::objects::kind::{Availability, Entry, NameRule, Purpose, Resource, StatusForm};
 use crate::objects::{Metadata, Object, ObjectName, Timestamp};
@@ -50,6 +50,10 @@ pub struct DestinationRule {
     pub is_for_some_clients: bool,
     /// The subsets of the host, in their order.
     pub subsets: Box<[Subset]>,
+    /// The first subset of each name.
+    by_name: HashMap<Box<str>, u32>,
+    /// Whether it has a policy for the whole host.
+    pub has_policy: bool,
     /// How connections to the host are made.
     pub policy: Policy,
     /// What becomes of everything that its policies say.
@@ -128,6 +132,8 @@ pub enum Fate {
     Ignored,
     /// It cannot be read.
     Unusable,
+    /// It is no field that splitter knows.
+    Unknown,
 }
 
 impl PolicyPart {
@@ -190,12 +196,18 @@ impl DestinationRule {
             in_spec(FieldError::new("is missing; write the host of a Service").below("host"))
         })?;
         let mut notes = Vec::new();
-        let mut subsets = Vec::new();
+        note_unknown(spec, "spec", SPEC_FIELDS, &mut notes);
+        let mut subsets: Vec<Subset> = Vec::new();
+        let mut by_name = HashMap::new();
         let listed = field::list(spec, "subsets").map_err(in_spec)?;
         for (index, value) in listed.iter().enumerate() {
             let field = format!("spec.subsets[{index}]");
             match Subset::read(&field, value, &mut notes) {
-                Ok(subset) => subsets.push(subset),
+                Ok(subset) => {
+                    let number = subsets.len() as u32;
+                    by_name.entry(subset.name.clone()).or_insert(number);
+                    subsets.push(subset);
+                }
                 Err(error) => {
                     let FieldError { field, message } = error.below(&field);
                     notes.push(PolicyNote {
@@ -206,8 +218,6 @@ impl DestinationRule {
                 }
             }
         }
-        let selector = spec.get("workloadSelector");
-        let selector = selector.and_then(|selector| selector.get("matchLabels"));
         let created = metadata.fields.get("creationTimestamp");
         Ok(Self {
             name: metadata.name.clone(),
@@ -216,11 +226,11 @@ impl DestinationRule {
             created: created.and_then(Value::as_str).and_then(Timestamp::parse),
             host: host.into(),
             export_to: texts(spec, "exportTo").map_err(in_spec)?.into(),
-            is_for_some_clients: selector
-                .and_then(Value::as_object)
-                .is_some_and(|labels| !labels.is_empty()),
+            is_for_some_clients: field::present(spec, "workloadSelector").is_some_and(selects),
+            has_policy: field::present(spec, "trafficPolicy").is_some(),
             policy: policy(spec, "spec", &mut notes),
             subsets: subsets.into(),
+            by_name,
             notes: notes.into(),
         })
     }
@@ -228,13 +238,15 @@ impl DestinationRule {
     /// A subset by its name.
     #[must_use]
     pub fn subset(&self, name: &str) -> Option<&Subset> {
-        self.subsets.iter().find(|subset| *subset.name == *name)
+        let number = *self.by_name.get(name)?;
+        self.subsets.get(number as usize)
     }
 }
 
 impl Subset {
     fn read(field: &str, value: &Value, notes: &mut Vec<PolicyNote>) -> Result<Self, FieldError> {
         let fields = field::as_object(value)?;
+        note_unknown(fields, field, SUBSET_FIELDS, notes);
         let name = field::text(fields, "name")?.filter(|name| !name.is_empty());
         let name = name.ok_or_else(|| FieldError::new("is missing; write a name").below("name"))?;
         Ok(Self {
@@ -244,6 +256,89 @@ impl Subset {
             field: field.into(),
         })
     }
+}
+
+const SPEC_FIELDS: &[&str] = &[
+    "host",
+    "trafficPolicy",
+    "subsets",
+    "exportTo",
+    "workloadSelector",
+];
+
+const SUBSET_FIELDS: &[&str] = &["name", "labels", "trafficPolicy"];
+
+const POLICY_FIELDS: &[&str] = &[
+    "loadBalancer",
+    "connectionPool",
+    "outlierDetection",
+    "tls",
+    "portLevelSettings",
+    "tunnel",
+    "proxyProtocol",
+    "retryBudget",
+];
+
+const PORT_FIELDS: &[&str] = &[
+    "port",
+    "loadBalancer",
+    "connectionPool",
+    "outlierDetection",
+    "tls",
+];
+
+const TLS_FIELDS: &[&str] = &[
+    "mode",
+    "clientCertificate",
+    "privateKey",
+    "caCertificates",
+    "credentialName",
+    "subjectAltNames",
+    "sni",
+    "insecureSkipVerify",
+    "caCrl",
+];
+
+const BALANCER_FIELDS: &[&str] = &[
+    "simple",
+    "consistentHash",
+    "localityLbSetting",
+    "zoneAwareLbSetting",
+    "warmup",
+    "warmupDurationSecs",
+    "backendUtilization",
+];
+
+/// Notes the fields that nobody knows: what is written there does nothing.
+fn note_unknown(fields: &Fields, path: &str, known: &[&str], notes: &mut Vec<PolicyNote>) {
+    for name in unknown(fields, known) {
+        notes.push(PolicyNote {
+            field: format!("{path}.{name}"),
+            fate: Fate::Unknown,
+            message: format!(
+                "is no field that splitter knows ({}), and does nothing; correct its name, or remove it",
+                known.join(", ")
+            ),
+        });
+    }
+}
+
+fn unusable(FieldError { field, message }: FieldError) -> PolicyNote {
+    PolicyNote {
+        field,
+        fate: Fate::Unusable,
+        message,
+    }
+}
+
+/// Whether a `workloadSelector` may be for some clients only. One that cannot be read may.
+fn selects(selector: &Value) -> bool {
+    let Some(selector) = selector.as_object() else {
+        return true;
+    };
+    let is_empty =
+        |value: &Value| value.is_null() || value.as_object().is_some_and(Fields::is_empty);
+    selector.values().any(|value| !is_empty(value))
 }
 
 /// What the `trafficPolicy` of a host or subset says.
@@ -260,7 +355,8 @@ fn policy(of: &Fields, field: &str, notes: &mut Vec<PolicyNote>) -> Policy {
         });
         return Policy::default();
     };
-    let (tls, load_balancer) = parts(fields, &field, notes);
+    note_unknown(fields, &field, POLICY_FIELDS, notes);
+    let (mut tls, mut load_balancer) = parts(fields, &field, notes);
     let impossible = |name: &str, what: &str| match field::present(fields, name) {
         None => PolicyPart::Absent,
         Some(_) => PolicyPart::impossible(format!("{field}.{name}"), what),
@@ -278,16 +374,36 @@ fn policy(of: &Fields, field: &str, notes: &mut Vec<PolicyNote>) -> Policy {
                 .to_owned(),
         });
     }
-    let levels = fields.get("portLevelSettings").and_then(Value::as_array);
+    let levels = field::list(fields, "portLevelSettings").unwrap_or_else(|error| {
+        notes.push(unusable(error.below(&field)));
+        &[]
+    });
     let mut ports = Vec::new();
-    for (index, level) in levels.into_iter().flatten().enumerate() {
-        let Some(of_port) = level.as_object() else {
+    for (index, level) in levels.iter().enumerate() {
+        let field = format!("{field}.portLevelSettings[{index}]");
+        let of_port = match field::as_object(level) {
+            Ok(of_port) => of_port,
+            Err(error) => {
+                notes.push(unusable(error.below(&field)));
+                continue;
+            }
+        };
+        note_unknown(of_port, &field, PORT_FIELDS, notes);
+        let (own_tls, own_balancer) = parts(of_port, &field, notes);
+        let number = level.pointer("/port/number").and_then(field::port);
+        let Some(number) = number else {
+            let error = FieldError::new("is not the number of a port (1 to 65535); write it");
+            notes.push(unusable(error.below("port.number").below(&field)));
+            // Whichever port it is for: what cannot be done there is not done anywhere.
+            if matches!(own_tls, PolicyPart::Impossible(_)) {
+                tls = own_tls;
+            }
+            if matches!(own_balancer, PolicyPart::Impossible(_)) {
+                load_balancer = own_balancer;
+            }
             continue;
         };
-        let number = level.pointer("/port/number").and_then(field::port);
-        let field = format!("{field}.portLevelSettings[{index}]");
-        let (tls, load_balancer) = parts(of_port, &field, notes);
-        ports.extend(number.map(|number| (number, tls, load_balancer)));
+        ports.push((number, own_tls, own_balancer));
     }
     Policy {
         whole: PolicyParts {
@@ -303,7 +419,7 @@ fn policy(of: &Fields, field: &str, notes: &mut Vec<PolicyNote>) -> Policy {
 /// The parts that a policy has for all ports or for one: whether TLS and the load balancer are
 /// possible. Notes what becomes of the others.
 fn parts(policy: &Fields, field: &str, notes: &mut Vec<PolicyNote>) -> (PolicyPart, PolicyPart) {
-    let tls = tls(policy, field);
+    let tls = tls(policy, field, notes);
     let load_balancer = load_balancer(policy, field, notes);
     for (name, fate, message) in [
         (
@@ -330,10 +446,13 @@ fn parts(policy: &Fields, field: &str, notes: &mut Vec<PolicyNote>) -> (PolicyPa
     (tls, load_balancer)
 }
 
-fn tls(policy: &Fields, field: &str) -> PolicyPart {
+fn tls(policy: &Fields, field: &str, notes: &mut Vec<PolicyNote>) -> PolicyPart {
     let Some(tls) = field::present(policy, "tls") else {
         return PolicyPart::Absent;
     };
+    if let Some(fields) = tls.as_object() {
+        note_unknown(fields, &format!("{field}.tls"), TLS_FIELDS, notes);
+    }
     match tls.get("mode") {
         None | Some(Value::Null) if tls.is_object() => PolicyPart::Possible,
         Some(Value::String(mode)) if mode == "DISABLE" => PolicyPart::Possible,
@@ -360,6 +479,7 @@ fn load_balancer(policy: &Fields, field: &str, notes: &mut Vec<PolicyNote>) -> P
         });
         return PolicyPart::Absent;
     };
+    note_unknown(balancer, &field, BALANCER_FIELDS, notes);
     let mut note = |name: &str, fate, message: &str| {
         notes.push(PolicyNote {
             field: format!("{field}.{name}"),
@@ -368,7 +488,8 @@ fn load_balancer(policy: &Fields, field: &str, notes: &mut Vec<PolicyNote>) -> P
         });
     };
     let mut part = PolicyPart::Possible;
-    match balancer.get("simple").and_then(Value::as_str) {
+    let simple = field::present(balancer, "simple");
+    match simple.map(|simple| simple.as_str().unwrap_or_default()) {
         None | Some("UNSPECIFIED") => {}
         Some("RANDOM" | "ROUND_ROBIN") => note(
             "simple",
@@ -382,11 +503,19 @@ fn load_balancer(policy: &Fields, field: &str, notes: &mut Vec<PolicyNote>) -> P
                  destination",
             );
         }
-        Some(_) => note(
+        Some("LEAST_REQUEST" | "LEAST_CONN") => note(
             "simple",
             Fate::Approximated,
             "goes by the load of each endpoint, which splitter does not know; connections are spread \
              evenly over the endpoints",
+        ),
+        Some(_) => note(
+            "simple",
+            Fate::Unusable,
+            &format!(
+                "is {}, which Istio does not know; write ROUND_ROBIN, RANDOM or LEAST_REQUEST",
+                simple.map(shown).unwrap_or_default()
+            ),
         ),
     }
     for (name, message) in [

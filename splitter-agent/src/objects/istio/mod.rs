@@ -5,6 +5,7 @@ pub(crate) mod destination_rule;
 pub(crate) mod virtual_service;
 
 use super::field::{self, FieldError, Fields, inert};
+use super::unknown;
 
 /// The group of all of them.
 const GROUP: &str = "networking.istio.io";
@@ -32,7 +33,12 @@ fn labels(
         return Ok(Default::default());
     };
     let label = |key: &String| {
-        let value = field::text(labels, key).map_err(|error| error.below(name))?;
+        let value = field::text(labels, key);
+        // A key may be any text.
+        let value = value.map_err(|error| FieldError {
+            field: unknown::below(name, key),
+            ..error
+        })?;
         Ok((key.clone(), value.unwrap_or_default().to_owned()))
     };
     labels.keys().map(label).collect()

@@ -188,6 +188,7 @@ fn reason_of_refusal(reason: &str) -> &'static str {
 fn reason_of_reference(reason: &str) -> Option<&'static str> {
     Some(match reason {
         reason::INVALID_BACKEND_KIND => "InvalidKind",
+        reason::REF_NOT_PERMITTED => "RefNotPermitted",
         reason::LEAF_SERVICE_MISSING
         | reason::LEAF_PORT_MISSING
         | reason::INVALID_BACKEND_NAME

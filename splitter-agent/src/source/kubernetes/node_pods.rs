@@ -1,7 +1,7 @@
 //! The pods of the agent's own node, who may be clients that a split is for, or whose connections
 //! are never split. Asked for only while that matters.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::future::pending;
 
 use serde_json::Value;
@@ -11,8 +11,7 @@ use tracing::info;
 use super::failure::WatchFailure;
 use super::feed::{Feed, FeedEvent, Selection, Server};
 use super::row::Content;
-use crate::compile::Client;
-use crate::objects::Resource;
+use crate::objects::{Pod, Resource};
 use crate::source::{Change, NodePod};
 
 /// How they are found at the API server. The name is that of the metrics, since other Pods may be
@@ -22,12 +21,6 @@ const NODE_PODS: Resource = Resource {
     plural: "pods",
     group: "",
 };
-
-/// Set by the kubelet on the object of a static pod: the uid that the pod's cgroup is named after.
-const STATIC_POD_UID: &str = "kubernetes.io/config.hash";
-
-/// An annotation or label of pods whose connections are never split, with the value `true`.
-const SKIP: &str = "splitter.dev/skip";
 
 /// What is read of a Pod; `None` if it has no uid.
 #[derive(Clone, Debug)]
@@ -40,39 +33,8 @@ impl Content for Read {
 }
 
 fn node_pod(value: &Value) -> Option<NodePod> {
-    let metadata = value.get("metadata")?;
-    let texts = |field: &str| -> BTreeMap<String, String> {
-        let texts = metadata.get(field).and_then(Value::as_object);
-        let texts = texts.into_iter().flatten();
-        texts
-            .filter_map(|(key, text)| Some((key.clone(), text.as_str()?.to_owned())))
-            .collect()
-    };
-    let text = |field: &str| metadata.get(field).and_then(Value::as_str);
-    let (labels, annotations) = (texts("labels"), texts("annotations"));
-    let static_uid = annotations.get(STATIC_POD_UID).map(String::as_str);
-    Some(NodePod {
-        uid: static_uid.or(text("uid"))?.to_owned(),
-        is_split: is_split(&labels, &annotations),
-        client: Client {
-            namespace: text("namespace")?.to_owned(),
-            labels,
-        },
-    })
-}
-
-/// Whether connections of a pod are split at all: not if it says no, and not if another mesh
-/// captures them, which would see an endpoint where it expects a Service (the annotations and
-/// labels of Istio's sidecars and of its ambient mode, `istio/api/annotation` and `label`).
-fn is_split(labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>) -> bool {
-    let is = |texts: &BTreeMap<String, String>, key: &str, value: &str| {
-        texts.get(key).is_some_and(|text| text == value)
-    };
-    let says_no = is(annotations, SKIP, "true") || is(labels, SKIP, "true");
-    let is_captured = annotations.contains_key("sidecar.istio.io/status")
-        || is(annotations, "ambient.istio.io/redirection", "enabled")
-        || is(labels, "istio.io/dataplane-mode", "ambient");
-    !says_no && !is_captured
+    let metadata = value.get("metadata")?.as_object()?;
+    NodePod::of(&Pod::of_metadata(metadata)?)
 }
 
 /// Tells of the pods of a node whenever they are wanted, until the receiver of changes is closed.
@@ -218,7 +180,7 @@ mod tests {
     #[test]
     fn pods_that_say_no_and_pods_of_another_mesh_are_not_split() {
         let is_split = |metadata: Value| {
-            let mut pod = json!({"namespace": "shop", "uid": "1"});
+            let mut pod = json!({"namespace": "shop", "name": "web", "uid": "1"});
             let fields = pod.as_object_mut().expect("an object");
             fields.extend(metadata.as_object().expect("an object").clone());
             read(&pod).expect("a pod").is_split

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::compile::Knowledge;
-use crate::objects::{Kind, Object, ObjectName, ObjectReference};
-use crate::source::{Change, Snapshot};
+use crate::objects::{Kind, Object, ObjectName, ObjectReference, Pod};
+use crate::source::{Change, NodePod, Snapshot};
 
 /// What leads from one snapshot to another.
 #[must_use]
@@ -48,6 +48,13 @@ pub fn changes(old: &Snapshot, new: &Snapshot) -> Vec<Change> {
         &mut changes,
     );
     difference(
+        &before.reference_grants,
+        &after.reference_grants,
+        named(Kind::REFERENCE_GRANT),
+        Object::ReferenceGrant,
+        &mut changes,
+    );
+    difference(
         &before.routes,
         &after.routes,
         ObjectReference::clone,
@@ -72,6 +79,28 @@ pub fn changes(old: &Snapshot, new: &Snapshot) -> Vec<Change> {
     };
     changes.extend(Kind::known().map(|kind| Change::Known(kind, knowledge)));
     changes.push(extent);
+    changes
+}
+
+/// What leads from one snapshot to another of the pods of a node. A pod without `spec.nodeName` is of
+/// any node.
+#[must_use]
+pub fn node_pod_changes(old: &Snapshot, new: &Snapshot, node: &str) -> Vec<Change> {
+    let of = |snapshot: &Snapshot| -> BTreeMap<String, NodePod> {
+        let pods = snapshot.objects.pods.values();
+        let is_here = |pod: &&Pod| pod.on_node.node.as_deref().is_none_or(|it| it == node);
+        let pods = pods.filter(is_here).filter_map(NodePod::of);
+        pods.map(|pod| (pod.uid.clone(), pod)).collect()
+    };
+    let (before, after) = (of(old), of(new));
+    let gone = before.keys().filter(|uid| !after.contains_key(*uid));
+    let mut changes: Vec<Change> = gone.cloned().map(Change::NodePodGone).collect();
+    for (uid, pod) in after {
+        if before.get(&uid) != Some(&pod) {
+            changes.push(Change::NodePod(pod));
+        }
+    }
+    changes.push(Change::NodePodsKnown(old.complete || new.complete));
     changes
 }
 

@@ -38,7 +38,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::watch::Receiver;
 
-pub use changes::changes;
+pub use changes::{changes, node_pod_changes};
 pub use offline::{Reading, UnreadKind, WrittenRoute, read_once, read_to_judge};
 pub use watcher::WatchHandle;
 

@@ -122,3 +122,52 @@ fn a_consumer_route_and_a_producer_route_are_in_force_beside_each_other() {
         );
     }
 }
+
+/// Case: CLIENTS-ORDER
+#[test]
+fn a_virtual_service_for_some_namespaces_takes_no_client_from_a_route_for_everyone() {
+    for (kind, _) in KINDS {
+        let exported = json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+            "metadata": {"name": "exported", "namespace": "shop"},
+            "spec": {
+                "hosts": ["web"], "exportTo": ["."],
+                "http": [{"route": [{"destination": {"host": "web-2"}}]}],
+                "tcp": [{"route": [{"destination": {"host": "web-2"}}]}],
+            },
+        });
+        let outcome = outcome([to(kind, "route", "web-1", 9, &json!({})), exported]);
+        assert_eq!(shares(&outcome), [("web-1", 1)]);
+        let said = outcome.0.diagnostics.iter();
+        let mut lost = said.filter(|it| it.object.kind == "VirtualService");
+        assert!(
+            lost.any(|it| {
+                it.reason == "Conflicted"
+                    && it.message.contains(&format!("{kind} shop/route"))
+                    && it.message.contains("come before VirtualServices")
+            }),
+            "{:?}",
+            outcome.0.diagnostics
+        );
+    }
+}
+
+/// Case: ROOT-PORT-MISSING
+#[test]
+fn the_name_of_a_port_is_shown_so_that_nothing_can_be_forged_with_it() {
+    let forged = "x\nVirtualService shop/evil: accepted \u{202e}\u{1b}[31m".repeat(9);
+    let outcome = outcome([to(
+        "HTTPRoute",
+        "a",
+        "web-1",
+        1,
+        &json!({"sectionName": forged}),
+    )]);
+    let told = &outcome.0.diagnostics[0];
+    assert_eq!(told.reason, "RootPortMissing");
+    assert!(
+        !told.message.contains(['\n', '\u{1b}', '\u{202e}']) && told.message.len() < 300,
+        "{}",
+        told.message
+    );
+}

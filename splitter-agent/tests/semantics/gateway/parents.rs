@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use splitter_agent::compile::Severity::{Inactive, Note, Refused, Warning};
 use splitter_agent::compile::{Diagnostics, Settings};
-use splitter_agent::objects::{Object, ObjectName, decode};
+use splitter_agent::objects::{Object, ObjectName, Objects, decode};
 use splitter_agent::route::{Claim, ClientSelector, Clients, Context, Ports, Route};
 
 use super::{KINDS, backends, faults, outcome, parent, plan, route};
@@ -25,6 +25,8 @@ fn claims(object: Value) -> Vec<Claim> {
     let domain = Settings::default().cluster_domain;
     let context = Context {
         cluster_domain: &domain,
+        requires_grants: false,
+        others: &Objects::default(),
     };
     Route::translate(&object, context, &mut Diagnostics::default()).claims
 }

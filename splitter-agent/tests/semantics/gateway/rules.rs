@@ -396,6 +396,14 @@ fn a_field_that_is_not_known_refuses_the_route_unless_it_is_empty() {
         let empty = json!({"spec": {"clients": {}, "subset": null, "when": [], "x": ""}});
         assert_split(with(ninety_ten(kind), &empty), &[]);
     }
+    // In a rule that another seems to leave nothing: it may well come first.
+    for kind in ["HTTPRoute", "GRPCRoute"] {
+        let mut object = ninety_ten(kind);
+        let rules = object["spec"]["rules"].as_array_mut().unwrap();
+        let later = with(rules[0].clone(), &json!({"clientSelector": {"app": "x"}}));
+        rules.push(later);
+        assert_refused(object, "UnknownRestriction", "spec.rules[1].clientSelector");
+    }
     // Of one kind, and not of the other.
     for (kind, fields) in [
         ("TCPRoute", json!({"matches": [{}]})),

@@ -1,5 +1,7 @@
 //! From the destinations of a rule to leaves.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
+
 use splitter_common::layout::MAX_LEAVES;
 
 use super::super::quoted;
@@ -18,7 +20,8 @@ impl Translator<'_> {
     /// saying so.
     pub(super) fn leaves(&self, rule: &Rule, diagnostics: &mut Diagnostics) -> Option<Vec<Leaf>> {
         let mut leaves: Vec<Leaf> = Vec::with_capacity(rule.route.len());
-        let mut targets: Vec<Target> = Vec::with_capacity(rule.route.len());
+        let mut known: HashMap<Target, usize> = HashMap::with_capacity(rule.route.len());
+        let mut names: HashSet<String> = HashSet::with_capacity(rule.route.len());
         for destination in &rule.route {
             let target = self.target(destination);
             if let Err(error) = &self.service_of(destination) {
@@ -34,8 +37,8 @@ impl Translator<'_> {
                 );
             }
             let weight = weight(rule, destination);
-            let known = targets.iter().position(|known| *known == target);
-            if let Some(leaf) = known.and_then(|known| leaves.get_mut(known)) {
+            let again = known.get(&target).copied();
+            if let Some(leaf) = again.and_then(|index| leaves.get_mut(index)) {
                 leaf.weight = leaf.weight.plus(weight);
                 self.emit(
                     diagnostics,
@@ -52,19 +55,21 @@ impl Translator<'_> {
                 continue;
             }
             let mut name = self.name(&target);
-            if leaves.iter().any(|leaf| leaf.name == name) {
+            if names.contains(&name) {
                 // Only the port tells them apart.
                 name += &target.2.map_or_else(String::new, |port| format!(":{port}"));
             }
+            names.insert(name.clone());
             leaves.push(Leaf {
                 name,
                 service: target.0.clone().ok(),
                 port: target.2,
                 subset: target.1.clone(),
+                waits_for: None,
                 weight,
                 field: destination.field.clone(),
             });
-            targets.push(target);
+            known.insert(target, leaves.len() - 1);
         }
         if leaves.len() > MAX_LEAVES as usize {
             let field = format!("{}.route", rule.field);
@@ -79,7 +84,8 @@ impl Translator<'_> {
     }
 
     fn service_of(&self, destination: &Destination) -> Result<ObjectName, host::NoService> {
-        let namespace = &self.origin.namespace;
+        let own = &self.origin.namespace;
+        let namespace = destination.namespace.as_ref().unwrap_or(own);
         host::service(&destination.host, namespace, self.cluster_domain)
     }
 
@@ -117,18 +123,13 @@ fn weight(rule: &Rule, destination: &Destination) -> Weight {
 /// Whether two rules send the same shares of connections to the same destinations.
 pub(super) fn is_same(translator: &Translator<'_>, one: &Rule, other: &Rule) -> bool {
     let shares = |rule: &Rule| {
-        let mut shares: Vec<(Target, u128)> = Vec::with_capacity(rule.route.len());
+        let mut shares: BTreeMap<Target, u128> = BTreeMap::new();
         for destination in &rule.route {
-            let target = translator.target(destination);
             let weight = weight(rule, destination).nanos();
-            match shares.iter_mut().find(|(known, _)| *known == target) {
-                Some((_, sum)) => *sum += weight,
-                None => shares.push((target, weight)),
-            }
+            *shares.entry(translator.target(destination)).or_default() += weight;
         }
-        shares.retain(|(_, weight)| *weight > 0);
-        shares.sort();
-        normalised(shares)
+        shares.retain(|_, weight| *weight > 0);
+        normalised(shares.into_iter().collect())
     };
     let goes_on = |rule: &Rule| !rule.route.is_empty() && rule.delegate.is_none();
     goes_on(one) && goes_on(other) && shares(one) == shares(other)

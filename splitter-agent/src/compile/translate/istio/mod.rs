@@ -1,15 +1,21 @@
 //! From Istio's VirtualServices to the neutral form.
 
+mod delegates;
+mod destinations;
 pub(crate) mod host;
 mod leaves;
+mod merge;
 mod rules;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::{is_api_server, quoted};
 use crate::compile::{Diagnostics, Severity};
-use crate::objects::istio::virtual_service::{Block, Changes, Demand, List, Rule};
-use crate::objects::{AppProtocol, ObjectName, UNSUPPORTED, VirtualService};
+use crate::objects::istio::virtual_service::{
+    Block, Changes, Delegate, Demand, IGNORE, List, Rule,
+};
+use crate::objects::{AppProtocol, Kind, ObjectName, ObjectReference, UNSUPPORTED, VirtualService};
 use crate::plan::Origin;
 use crate::reason;
 use crate::route::{
@@ -30,7 +36,7 @@ impl Translate for VirtualService {
             origin: object.origin(),
             cluster_domain: context.cluster_domain,
         };
-        let Some(asked) = translator.asked(diagnostics) else {
+        let Some(asked) = translator.asked(context, diagnostics) else {
             return Vec::new();
         };
         let claims = asked.roots.iter().flat_map(|(root, root_field)| {
@@ -43,9 +49,25 @@ impl Translate for VirtualService {
                 ports: ports.clone(),
                 clients: clients.clone(),
                 split: split.clone(),
+                waits_for: asked.waits_for,
             })
         });
         claims.collect()
+    }
+
+    fn delegates(&self) -> Vec<ObjectReference> {
+        let named = delegates::named(self).into_iter().cloned();
+        let kind = Kind::VIRTUAL_SERVICE;
+        named.map(|name| ObjectReference::new(kind, name)).collect()
+    }
+
+    fn is_delegate(&self) -> bool {
+        self.is_delegate
+    }
+
+    fn merged(&self, object: &RouteObject, context: Context<'_>) -> Option<Arc<dyn Translate>> {
+        let merged = delegates::merged(self, object, context)?;
+        Some(Arc::new(merged))
     }
 
     fn weights(&self) -> String {
@@ -54,6 +76,20 @@ impl Translate for VirtualService {
 
     fn written_roots(&self) -> Vec<&str> {
         self.hosts.iter().map(String::as_str).collect()
+    }
+
+    fn without_refusals(&self) -> Option<Arc<dyn Translate>> {
+        let mut rules = self.rules.iter();
+        rules
+            .any(|rule| !rule.route.is_empty() || rule.delegate.is_some())
+            .then(|| {
+                let judged: Arc<dyn Translate> = Arc::new(Self {
+                    is_for_its_destinations: true,
+                    refusals: Vec::new(),
+                    ..self.clone()
+                });
+                judged
+            })
     }
 
     fn is_equal(&self, other: &dyn Translate) -> bool {
@@ -74,6 +110,17 @@ struct Asked {
     roots: Vec<(ObjectName, String)>,
     /// In the order in which they count; one that is refused if anything is.
     splits: Vec<(Ports, Clients, Option<Split>)>,
+    /// The kind of which an object that was not heard of decides what it asks for.
+    waits_for: Option<Kind>,
+}
+
+/// Why it asks for no split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopped {
+    /// It was refused.
+    Refused,
+    /// A delegate was not heard of.
+    Waits,
 }
 
 struct Translator<'a> {
@@ -111,7 +158,15 @@ impl<'a> Translator<'a> {
     }
 
     /// `None` if it asks for nothing here.
-    fn asked(&self, diagnostics: &mut Diagnostics) -> Option<Asked> {
+    fn asked(&self, context: Context<'_>, diagnostics: &mut Diagnostics) -> Option<Asked> {
+        if self.service.is_delegate {
+            if !self.is_too_large(diagnostics) {
+                self.is_unreadable(diagnostics);
+                self.tell_unknown(diagnostics);
+                self.tell_delegate(context, diagnostics);
+            }
+            return None;
+        }
         let gateways = &self.service.gateways;
         if !gateways.is_empty() && !gateways.iter().any(|gateway| gateway == MESH) {
             let gateways: Vec<&str> = gateways.iter().take(3).map(String::as_str).collect();
@@ -132,12 +187,19 @@ impl<'a> Translator<'a> {
         let (roots, is_protected) = self.roots(diagnostics);
         is_refused |= is_protected;
         let clients = self.exported_to();
+        self.tell_conflicts(diagnostics);
         let splits = match is_refused {
-            true => None,
+            _ if self.service.is_for_its_destinations => Ok(self.of_destinations(diagnostics)),
+            true => Err(Stopped::Refused),
             false => self.splits(&clients, diagnostics),
         };
-        let splits = splits.unwrap_or_else(|| vec![(Ports::ALL, Clients::of(clients), None)]);
-        Some(Asked { roots, splits })
+        let waits_for = (splits == Err(Stopped::Waits)).then_some(Kind::VIRTUAL_SERVICE);
+        let splits = splits.unwrap_or_else(|_| vec![(Ports::ALL, Clients::of(clients), None)]);
+        Some(Asked {
+            roots,
+            splits,
+            waits_for,
+        })
     }
 
     /// Whether there are more hosts and conditions than any that people write: each host has a claim
@@ -181,12 +243,6 @@ impl<'a> Translator<'a> {
         for refusal in &self.service.refusals {
             let message = refusal.message.clone();
             self.refuse(diagnostics, refusal.reason, &*refusal.field, message);
-        }
-        if self.service.refusals.is_empty() && self.service.hosts.is_empty() {
-            let message = "is empty, so only another VirtualService could use this one, as a delegate, \
-                           which splitter does not do; write the name of a Service";
-            let (severity, reason) = (Severity::Inactive, reason::INVALID_ROOT);
-            self.emit(diagnostics, severity, reason, "spec.hosts", message);
         }
         !self.service.refusals.is_empty()
     }
@@ -283,16 +339,17 @@ impl<'a> Translator<'a> {
         }
     }
 
-    /// What it asks for; `None` if any of it is refused.
+    /// What it asks for, if none of it is refused.
     fn splits(
         &self,
         exported_to: &ClientSelector,
         diagnostics: &mut Diagnostics,
-    ) -> Option<Vec<(Ports, Clients, Option<Split>)>> {
+    ) -> Result<Vec<(Ports, Clients, Option<Split>)>, Stopped> {
         let http = self.list(List::Http, diagnostics);
+        // Delegates are for HTTP alone, and what is refused for certain waits for none.
         let tls = self.list(List::Tls, diagnostics);
         let tcp = self.list(List::Tcp, diagnostics);
-        let (http, tls, tcp) = (http?, tls?, tcp?);
+        let (tls, tcp, http) = (tls?, tcp?, http?);
         let is_ambiguous = !http.is_empty() && !tcp.is_empty() && !http.is_same(&tcp);
         if is_ambiguous {
             let message = "differ from those of spec.http, so a port of which the Service does not say \
@@ -339,14 +396,15 @@ impl<'a> Translator<'a> {
                 message,
             );
         }
-        Some(splits)
+        Ok(splits)
     }
 
-    /// What a list of rules comes to; `None` if any of it is refused, after saying so.
-    fn list(&self, list: List, diagnostics: &mut Diagnostics) -> Option<Compiled<'a>> {
+    /// What a list of rules comes to; if any of it is refused or not known, says so.
+    fn list(&self, list: List, diagnostics: &mut Diagnostics) -> Result<Compiled<'a>, Stopped> {
         let rules = self.service.rules.of(list);
         let is_same = |one: &Rule, other: &Rule| leaves::is_same(self, one, other);
         let listed = rules::list(list, rules, is_same);
+        self.are_delegates_usable(&listed, diagnostics)?;
         let mut is_refused = false;
         for block in &listed.uncertain {
             for demand in &block.requests {
@@ -365,17 +423,8 @@ impl<'a> Translator<'a> {
         };
         let mut ignored = Vec::new();
         for rule in &listed.live {
-            if let Some(delegate) = &rule.delegate {
-                is_refused = true;
-                let message = format!(
-                    "is {delegate}, and splitter does not read the rules of another VirtualService; \
-                     write them here"
-                );
-                let field = format!("{}.delegate", rule.field);
-                self.refuse(diagnostics, reason::UNSUPPORTED_FIELD, field, message);
-            }
             for demand in &rule.demands {
-                if demand.changes == Changes::How && self.ignores() {
+                if demand.changes == Changes::How && rule.ignores {
                     ignored.push(demand);
                 } else {
                     is_refused = true;
@@ -384,7 +433,7 @@ impl<'a> Translator<'a> {
             }
         }
         if is_refused {
-            return None;
+            return Err(Stopped::Refused);
         }
         for demand in ignored {
             let message = format!(
@@ -396,13 +445,43 @@ impl<'a> Translator<'a> {
         }
         let mut leaves = Vec::with_capacity(listed.parts.len());
         for part in &listed.parts {
-            leaves.push(self.leaves(part.rule, diagnostics)?);
+            let of_part = self.leaves(part.rule, diagnostics);
+            leaves.push(of_part.ok_or(Stopped::Refused)?);
         }
-        Some(Compiled { listed, leaves })
+        Ok(Compiled { listed, leaves })
     }
 
-    fn ignores(&self) -> bool {
-        self.service.unsupported.as_deref() == Some(IGNORE)
+    /// Whether the rules of all delegates that some connection may meet are in their places; says which
+    /// are not. Of the others, nothing more can be said before they are.
+    fn are_delegates_usable(
+        &self,
+        listed: &Listed<'a>,
+        diagnostics: &mut Diagnostics,
+    ) -> Result<(), Stopped> {
+        let mut stopped = Ok(());
+        for rule in &listed.live {
+            let field = format!("{}.delegate", rule.field);
+            match &rule.delegate {
+                None => {}
+                Some(Delegate::NotKnownYet(message)) => {
+                    let (severity, reason) = (Severity::Warning, reason::NOT_KNOWN_YET);
+                    self.emit(diagnostics, severity, reason, field, &**message);
+                    if stopped.is_ok() {
+                        stopped = Err(Stopped::Waits);
+                    }
+                }
+                Some(Delegate::Unusable { reason, message }) => {
+                    self.refuse(diagnostics, reason, field, &**message);
+                    stopped = Err(Stopped::Refused);
+                }
+                Some(Delegate::Named(_)) => {
+                    let message = "was not looked up; write its rules here";
+                    self.refuse(diagnostics, reason::DELEGATE_UNUSABLE, field, message);
+                    stopped = Err(Stopped::Refused);
+                }
+            }
+        }
+        stopped
     }
 
     fn refuse_demand(&self, reason: &'static str, demand: &Demand, diagnostics: &mut Diagnostics) {
@@ -505,9 +584,6 @@ impl<'a> Translator<'a> {
         }
     }
 }
-
-/// The value of [`UNSUPPORTED`] that there is.
-const IGNORE: &str = "ignore";
 
 impl Compiled<'_> {
     fn is_empty(&self) -> bool {

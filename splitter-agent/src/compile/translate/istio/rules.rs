@@ -161,13 +161,20 @@ pub(super) fn list<'a>(
     let last = applicable.iter().position(Applicable::takes_the_rest);
     let end = last.map_or(applicable.len(), |last| last + 1);
     let live = applicable.get(..end).unwrap_or_default();
+    // From this rule on, all have the same destinations.
+    let mut same_from = live.len().saturating_sub(1);
+    for (index, pair) in live.windows(2).enumerate().rev() {
+        let [one, other] = pair else { break };
+        if !is_same(one.rule, other.rule) {
+            break;
+        }
+        same_from = index;
+    }
     let mut parts: Vec<Part<'a>> = Vec::new();
     let mut uncertain = Vec::new();
     for (index, rule) in live.iter().enumerate() {
         if let Some(block) = rule.uncertain() {
-            let following = live.get(index + 1..).unwrap_or_default();
-            let makes_no_difference =
-                last.is_some() && following.iter().all(|other| is_same(rule.rule, other.rule));
+            let makes_no_difference = last.is_some() && index >= same_from;
             if !makes_no_difference {
                 uncertain.push(block);
             }

@@ -1,0 +1,128 @@
+//! Which ports of its root a claim has.
+
+use std::collections::BTreeSet;
+
+use super::conflict;
+use super::diagnostics::{Diagnostics, Severity};
+use crate::objects::{AppProtocol, Service, ServicePort, quoted};
+use crate::reason;
+use crate::route::Claim;
+
+/// Whether a claim has any port of its root; says so if it has not all that it is about.
+pub(super) fn is_split(
+    service: &Service,
+    losses: &conflict::Losses,
+    claims: &[&Claim],
+    index: usize,
+    diagnostics: &mut Diagnostics,
+) -> bool {
+    let Some(claim) = claims.get(index) else {
+        return false;
+    };
+    if let Some(name) = &claim.ports.name
+        && !service.ports.iter().any(|port| claim.ports.covers(port))
+    {
+        let of_service: Vec<String> = service.ports.iter().map(port_text).collect();
+        let number = claim.ports.numbers.iter().flatten().next();
+        let message = format!(
+            "Service {} has no port {}{}; name one that it has ({}), or none for all of them",
+            claim.root,
+            quoted(name),
+            number.map_or_else(String::new, |number| format!(" with the number {number}")),
+            shortened(&of_service)
+        );
+        let (severity, reason) = (Severity::Inactive, reason::ROOT_PORT_MISSING);
+        diagnostics.emit(&claim.origin, severity, reason, &*claim.root_field, message);
+        return false;
+    }
+    if let Some(protocols) = &claim.ports.protocols
+        && !is_about_any_port(service, claims, claim)
+    {
+        // Said once, of the first of an object's claims.
+        let is_first = |other: &&&Claim| other.origin == claim.origin;
+        if claims
+            .iter()
+            .find(is_first)
+            .is_some_and(|first| std::ptr::eq(*first, *claim))
+        {
+            let message = format!(
+                "Service {} has no port where {} is spoken, as its ports declare by appProtocol or name; \
+                 write rules for what is spoken there, or correct the ports",
+                claim.root,
+                spoken(protocols)
+            );
+            let (severity, reason) = (Severity::Inactive, reason::ROOT_PORT_MISSING);
+            diagnostics.emit(&claim.origin, severity, reason, &*claim.root_field, message);
+        }
+        return false;
+    }
+    let of_service: BTreeSet<u16> = service.ports.iter().map(|port| port.port).collect();
+    if let Some(ports) = &claim.ports.numbers
+        && let Some(missing) = ports.iter().find(|port| !of_service.contains(port))
+    {
+        let is_split = !ports.is_disjoint(&of_service);
+        let of_service: Vec<String> = of_service.iter().map(u16::to_string).collect();
+        let message = format!(
+            "Service {} has no port {missing}; write one that it has ({}), or none for all of them",
+            claim.root,
+            shortened(&of_service)
+        );
+        let severity = if is_split {
+            Severity::Warning
+        } else {
+            Severity::Inactive
+        };
+        let reason = reason::ROOT_PORT_MISSING;
+        diagnostics.emit(&claim.origin, severity, reason, &*claim.root_field, message);
+        if !is_split {
+            return false;
+        }
+    }
+    conflict::emit_losses(service, losses, claims, index, diagnostics)
+}
+
+/// Whether any claim of the object that a claim is from is about a port of the root.
+fn is_about_any_port(service: &Service, claims: &[&Claim], claim: &Claim) -> bool {
+    let of_object = claims.iter().filter(|other| other.origin == claim.origin);
+    let mut ports = of_object.flat_map(|claim| {
+        let ports = service.ports.iter();
+        ports.filter(|port| claim.ports.covers(port))
+    });
+    ports.next().is_some()
+        || claim.ports.numbers.as_ref().is_some_and(|numbers| {
+            // That the number is missing says more.
+            let mut ports = service.ports.iter();
+            !ports.any(|port| numbers.contains(&port.port))
+        })
+}
+
+/// What is spoken, for people.
+fn spoken(protocols: &BTreeSet<AppProtocol>) -> &'static str {
+    if protocols.contains(&AppProtocol::Http) {
+        "HTTP"
+    } else if protocols.contains(&AppProtocol::Tls) {
+        "TLS"
+    } else {
+        "TCP other than HTTP and TLS"
+    }
+}
+
+/// A port of a Service for people.
+fn port_text(port: &ServicePort) -> String {
+    match port.name.as_str() {
+        "" => port.port.to_string(),
+        name => format!("{name} ({})", port.port),
+    }
+}
+
+/// The first of many things, for one line.
+fn shortened(items: &[String]) -> String {
+    const MOST: usize = 5;
+    let mut shown: Vec<&str> = items.iter().take(MOST).map(String::as_str).collect();
+    let more;
+    if items.len() > MOST {
+        more = format!("and {} more", items.len() - MOST);
+        shown.push(&more);
+    }
+    shown.join(", ")
+}
