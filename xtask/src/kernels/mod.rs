@@ -234,7 +234,16 @@ impl Machine<'_> {
         ));
         let started = Instant::now();
         let limit = Duration::from_secs(arguments.timeout) + MARGIN;
-        let outcome = machine::run(self.kernel.platform, &image, &file_system, &log, limit)?;
+        let boot = || machine::run(self.kernel.platform, &image, &file_system, &log, limit);
+        let mut outcome = boot()?;
+        // QEMU 7.2 was seen to hand garbage to a kernel that brings up its second processor.
+        if !outcome.has_started() {
+            say(format_args!(
+                "{name} did not start: {}; booting it once more",
+                outcome.remarks().join("; ")
+            ));
+            outcome = boot()?;
+        }
         // It is large, and made again each time.
         let _ = fs::remove_file(&file_system);
         say(format_args!(

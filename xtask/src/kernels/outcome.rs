@@ -127,6 +127,11 @@ impl Outcome {
         self.is_finished && self.problems.is_empty() && self.failed() == 0
     }
 
+    /// Whether the kernel came as far as its first process.
+    pub(super) fn has_started(&self) -> bool {
+        self.release.is_some()
+    }
+
     /// What `uname -r` says.
     pub(super) fn release(&self) -> &str {
         self.release.as_deref().unwrap_or("did not start")
@@ -323,6 +328,7 @@ mod tests {
         let mut silent = Outcome::default();
         silent.end(None);
         assert!(!silent.is_success());
+        assert!(!silent.has_started() && panicked.has_started());
         assert_eq!(silent.release(), "did not start");
         assert!(silent.remarks()[0].contains("stopped"), "{silent:?}");
     }
