@@ -236,7 +236,7 @@ impl Machine<'_> {
         let limit = Duration::from_secs(arguments.timeout) + MARGIN;
         let boot = || machine::run(self.kernel.platform, &image, &file_system, &log, limit);
         let mut outcome = boot()?;
-        // QEMU 7.2 was seen to hand garbage to a kernel that brings up its second processor.
+        // In QEMU 7.2 some kernels (6.12.95) were seen to die at random places before that.
         if !outcome.has_started() {
             say(format_args!(
                 "{name} did not start: {}; booting it once more",
