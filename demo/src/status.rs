@@ -82,6 +82,8 @@ mod tests {
             connections: 0,
             lifetime: 0,
             refused: 0,
+            open: 0,
+            outcomes: splitter_api::LeafOutcomes::default(),
             state: LeafState::Ready,
             endpoints: 1,
         };
@@ -104,6 +106,7 @@ mod tests {
         let attachment = Attachment {
             attached: true,
             programs: Vec::new(),
+            socket_table: None,
             other_programs: Vec::new(),
             warnings: Vec::new(),
         };

@@ -1,16 +1,21 @@
-//! What the programs cost: nanoseconds of each run, and of a connect() as a client sees
-//! it, with and without them.
+//! What the programs cost: nanoseconds of each run, and of system calls as a client sees
+//! them, with and without them.
 //!
-//! Three clients dial the same listener: one without programs, one whose programs
-//! store no original destination, and one whose programs do. The latter two have a scope of
-//! clients: some frontends have a split for it, some for another one. All cases take turns, round by
-//! round, and what is printed is the median of the rounds: so what else the machine does
-//! falls on all of them alike, and ratios are taken within a round.
+//! Five clients dial the same listener: one without programs, one with an empty one, and three whose
+//! programs keep no original destination, keep it in the table of live sockets, or on the sockets
+//! themselves. The last three have a scope of clients: some frontends have a split for it, some for
+//! another one. All cases take turns, round by round, and what is printed is the median of the
+//! rounds: so what else the machine does falls on all of them alike, and ratios are taken within a
+//! round. Deaths of sockets are seen whosever they are, so the program that sees them is detached
+//! while what has to do without it is timed.
 //!
 //! Run as root: `cargo bench -p splitter-agent --bench connect`.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+#[path = "../tests/attach/foreign.rs"]
+#[expect(dead_code, reason = "tests use other parts of it")]
+mod foreign;
 
 use std::fs;
 use std::io;
@@ -19,14 +24,15 @@ use std::os::unix::fs::MetadataExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use aya::programs::{CgroupSockAddr, ProgramInfo};
+use aya::programs::{BtfTracePoint, CgroupSockAddr, ProgramInfo, loaded_programs};
 use aya::sys::{Stats, enable_stats};
 use common::{decided, frontend, leaf, plan, root, small, split};
+use foreign::{Foreign, MULTI};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use splitter_agent::datapath::{
-    EbpfLogLevel, Hierarchy, LoadSettings, PROGRAMS, PinDirectory, PodGroup, Programs, Publisher,
-    Refusal,
+    EbpfLogLevel, Hierarchy, LoadSettings, Outcomes, PROGRAMS, PinDirectory, PodGroup, Programs,
+    Publisher, Refusal, SocketMemory,
 };
 use splitter_agent::plan::{Decision, Frontend};
 use splitter_common::layout::{ClientScope, Reason};
@@ -38,6 +44,12 @@ const OTHER: ClientScope = ClientScope(2);
 
 /// The port that the listener has.
 const LISTENER: u16 = 80;
+
+/// A port that nobody listens on.
+const NOBODY: u16 = 9;
+
+/// The program that sees sockets die.
+const TRACEPOINT: &str = "tcp_destroy_sock";
 
 /// Connections that may wait for the listener: all of a round.
 const BACKLOG: i32 = 4096;
@@ -70,33 +82,64 @@ fn main() {
     );
     print_programs(&mut site);
     print_runs(&mut site, effort);
-    print_calls(&site, effort);
+    print_calls(&mut site, effort);
 }
 
 /// A pod that dials.
 struct Client {
     pod: Pod,
-    /// `None` where nothing is attached.
+    pins: PinDirectory,
+    /// `None` where none of ours are attached.
     programs: Option<Programs>,
+    /// The empty program, where it is attached.
+    empty: Option<Foreign>,
+}
+
+/// One of the clients.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    /// Nothing is attached.
+    Without,
+    /// A program of two instructions is.
+    Empty,
+    /// No original destinations.
+    Plain,
+    /// Original destinations in the table of live sockets.
+    Table,
+    /// Original destinations on the sockets.
+    Storage,
 }
 
 impl Client {
     fn new(lab: &Lab, name: &str) -> Self {
         Self {
             pod: lab.pod(name).expect("a pod"),
+            pins: PinDirectory::new(lab.pin_directory().join(name)),
             programs: None,
+            empty: None,
         }
     }
 
-    /// A client with programs of its own, and the same frontends as any other.
-    fn with_programs(lab: &Lab, name: &str, keep_original_dst: bool, targets: &Targets) -> Self {
+    fn with_empty_program(lab: &Lab, name: &str) -> Self {
         let mut client = Self::new(lab, name);
-        let pins = PinDirectory::new(lab.pin_directory().join(name));
+        client.empty = Some(Foreign::attach(client.pod.cgroup(), MULTI));
+        client
+    }
+
+    /// A client with programs of its own, and the same frontends as any other.
+    fn with_programs(lab: &Lab, name: &str, who: Who, targets: &Targets) -> Self {
+        let mut client = Self::new(lab, name);
+        let pins = client.pins.clone();
         let mut programs = Programs::load(&LoadSettings {
             pins: pins.clone(),
             capacity: small(),
             log_level: EbpfLogLevel::Off,
-            keep_original_dst,
+            keep_original_dst: who != Who::Plain,
+            socket_memory: match who {
+                Who::Storage => SocketMemory::Storage,
+                _ => SocketMemory::Best,
+            },
+            outcomes: Outcomes::default(),
             refusal: Refusal::Best,
         })
         .expect("programs that load");
@@ -124,6 +167,10 @@ impl Client {
                 frontend(&targets.refused.to_string()),
                 decided(Decision::Refuse(Reason::AllWeightsZero), vec![]),
             ),
+            (
+                frontend(&targets.closed.to_string()),
+                to((targets.endpoint.ip(), NOBODY).into()),
+            ),
         ]));
         assert!(report.failed.is_empty(), "{:?}", report.failed);
         let cgroup = client.pod.cgroup();
@@ -140,10 +187,34 @@ impl Client {
 
     /// What the kernel says about a program of this client.
     fn program(&mut self, name: &str) -> ProgramInfo {
+        if let Some(empty) = &self.empty {
+            let mut programs = loaded_programs().filter_map(Result::ok);
+            return programs.find(|it| it.id() == empty.id).expect("it");
+        }
         let programs = self.programs.as_mut().expect("a client with programs");
         let program = programs.object().program_mut(name).expect("a program");
+        if name == TRACEPOINT {
+            let program: &mut BtfTracePoint = program.try_into().expect("it");
+            return program.info().expect("a program that can be examined");
+        }
         let program: &mut CgroupSockAddr = program.try_into().expect("a cgroup program");
         program.info().expect("a program that can be examined")
+    }
+
+    /// Attaches the program that sees sockets die, or takes it off.
+    fn see_deaths(&mut self, is_seeing: bool) {
+        let id = self.program(TRACEPOINT).id();
+        let programs = self.programs.as_mut().expect("a client with programs");
+        if is_seeing {
+            programs
+                .attach_beside(self.pod.cgroup())
+                .expect("programs that can be attached");
+            return;
+        }
+        let link = format!("{TRACEPOINT}-{id}");
+        fs::remove_file(self.pins.path().join("links").join(link)).expect("a link");
+        // Detached by a worker of the kernel's.
+        thread::sleep(Duration::from_millis(20));
     }
 
     /// Makes a call so often, and gives the median of its times in nanoseconds.
@@ -162,18 +233,22 @@ struct Targets {
     vip: SocketAddr,
     vip_ipv6: SocketAddr,
     refused: SocketAddr,
+    /// Is split to an endpoint where nobody listens.
+    closed: SocketAddr,
     /// Has a split for the client's scope beside that for everyone.
     own: SocketAddr,
     /// Has a split for another scope beside that for everyone.
     others: SocketAddr,
 }
 
-/// The lab with its three clients.
+/// The lab with its clients.
 struct Site {
     targets: Targets,
     without: Client,
+    empty: Client,
     plain: Client,
-    named: Client,
+    table: Client,
+    storage: Client,
     // Dropped in this order: clients and listener before the lab that they are in.
     _listener: Process,
     _shop: Pod,
@@ -195,15 +270,30 @@ impl Site {
             refused: frontend("10.96.0.11:14001").address,
             own: frontend("10.96.0.12:14001").address,
             others: frontend("10.96.0.13:14001").address,
+            closed: frontend("10.96.0.14:14001").address,
         };
         Self {
             without: Client::new(&lab, "without"),
-            plain: Client::with_programs(&lab, "plain", false, &targets),
-            named: Client::with_programs(&lab, "named", true, &targets),
+            empty: Client::with_empty_program(&lab, "empty"),
+            plain: Client::with_programs(&lab, "plain", Who::Plain, &targets),
+            table: Client::with_programs(&lab, "table", Who::Table, &targets),
+            storage: Client::with_programs(&lab, "storage", Who::Storage, &targets),
             targets,
             _listener: listener,
             _shop: shop,
             _lab: lab,
+        }
+    }
+}
+
+impl Site {
+    fn client(&mut self, who: Who) -> &mut Client {
+        match who {
+            Who::Without => &mut self.without,
+            Who::Empty => &mut self.empty,
+            Who::Plain => &mut self.plain,
+            Who::Table => &mut self.table,
+            Who::Storage => &mut self.storage,
         }
     }
 }
@@ -232,6 +322,10 @@ enum Call {
     ConnectUdp(SocketAddr),
     /// getpeername() of one socket that is connected to this address.
     PeerName(SocketAddr),
+    /// connect() of a fresh TCP socket, getpeername() and close().
+    Life(SocketAddr),
+    /// close() of a TCP socket that was never connected, and whether it has a cookie.
+    Close(bool),
 }
 
 impl Call {
@@ -248,6 +342,28 @@ impl Call {
                     rustix::net::getpeername(&socket)?;
                 }
                 return Ok(start.elapsed().as_nanos() as f64 / calls as f64);
+            }
+            Self::Life(target) => {
+                for _ in 0..calls {
+                    let socket = socket(target, SocketType::STREAM)?;
+                    let start = Instant::now();
+                    rustix::net::connect(&socket, &target)?;
+                    rustix::net::getpeername(&socket)?;
+                    drop(socket);
+                    times.push(start.elapsed());
+                }
+            }
+            Self::Close(has_cookie) => {
+                let any = SocketAddr::from(([127, 0, 0, 1], NOBODY));
+                for _ in 0..calls {
+                    let socket = socket(any, SocketType::STREAM)?;
+                    if has_cookie {
+                        sockopt::socket_cookie(&socket)?;
+                    }
+                    let start = Instant::now();
+                    drop(socket);
+                    times.push(start.elapsed());
+                }
             }
             Self::Connect(target) | Self::Refused(target) | Self::ConnectUdp(target) => {
                 let (kind, expected) = match self {
@@ -314,8 +430,12 @@ fn print_programs(site: &mut Site) {
         "{:<28}{:>14}{:>14}{:>14}",
         "", "instructions", "bytes", "bytes"
     );
-    for (client, suffix) in [(&mut site.plain, ""), (&mut site.named, ", original dst")] {
-        for name in PROGRAMS {
+    for (client, suffix, tracepoint) in [
+        (&mut site.plain, "", None),
+        (&mut site.table, ", table", Some(TRACEPOINT)),
+        (&mut site.storage, ", storage", None),
+    ] {
+        for name in PROGRAMS.into_iter().chain(tracepoint) {
             let info = client.program(name);
             println!(
                 "{:<28}{:>14}{:>14}{:>14}",
@@ -335,198 +455,219 @@ fn known(number: Option<u32>) -> String {
 
 /// The time of one run of a program, by the kernel's own clock.
 fn print_runs(site: &mut Site, effort: Effort) {
-    let targets = &site.targets;
-    // The first is what all others are compared with: the program leaves at its first
-    // branch, so that this is the price of the kernel's clock.
+    let Targets {
+        endpoint,
+        endpoint_ipv6,
+        vip,
+        vip_ipv6,
+        refused,
+        own,
+        others,
+        closed,
+    } = site.targets;
+    let connect = Call::Connect;
+    // Name, program, whose it is, who calls, and what. The first is what all others are compared
+    // with: a program that does nothing, so that this is the price of the kernel's clock.
+    let run = |name: &'static str, program, who, call| (name, program, who, who, call);
+    let (v4, v6) = ("connect4", "connect6");
     let cases = [
-        (
+        run("empty program", v4, Who::Empty, connect(endpoint)),
+        run(
             "connect4, not TCP",
-            "connect4",
-            false,
-            Call::ConnectUdp(targets.endpoint),
+            v4,
+            Who::Plain,
+            Call::ConnectUdp(endpoint),
         ),
-        (
-            "connect4 miss",
-            "connect4",
-            false,
-            Call::Connect(targets.endpoint),
+        run("connect4 miss", v4, Who::Plain, connect(endpoint)),
+        run("connect4 miss, table", v4, Who::Table, connect(endpoint)),
+        run(
+            "connect4 miss, storage",
+            v4,
+            Who::Storage,
+            connect(endpoint),
         ),
-        (
-            "connect4 miss, original dst",
-            "connect4",
-            true,
-            Call::Connect(targets.endpoint),
+        run("connect4 hit", v4, Who::Plain, connect(vip)),
+        run("connect4 hit, table", v4, Who::Table, connect(vip)),
+        run("connect4 hit, storage", v4, Who::Storage, connect(vip)),
+        run("connect4 hit, asks", v4, Who::Plain, connect(others)),
+        run("connect4 hit, own split", v4, Who::Plain, connect(own)),
+        run("connect4 refuse", v4, Who::Plain, Call::Refused(refused)),
+        run("connect6 miss", v6, Who::Plain, connect(endpoint_ipv6)),
+        run(
+            "connect6 miss, table",
+            v6,
+            Who::Table,
+            connect(endpoint_ipv6),
         ),
-        (
-            "connect4 hit",
-            "connect4",
-            false,
-            Call::Connect(targets.vip),
-        ),
-        (
-            "connect4 hit, original dst",
-            "connect4",
-            true,
-            Call::Connect(targets.vip),
-        ),
-        (
-            "connect4 hit, asks",
-            "connect4",
-            false,
-            Call::Connect(targets.others),
-        ),
-        (
-            "connect4 hit, own split",
-            "connect4",
-            false,
-            Call::Connect(targets.own),
-        ),
-        (
-            "connect4 refuse",
-            "connect4",
-            false,
-            Call::Refused(targets.refused),
-        ),
-        (
-            "connect6 miss",
-            "connect6",
-            false,
-            Call::Connect(targets.endpoint_ipv6),
-        ),
-        (
-            "connect6 miss, original dst",
-            "connect6",
-            true,
-            Call::Connect(targets.endpoint_ipv6),
-        ),
-        (
-            "connect6 hit",
-            "connect6",
-            false,
-            Call::Connect(targets.vip_ipv6),
-        ),
-        (
-            "connect6 hit, original dst",
-            "connect6",
-            true,
-            Call::Connect(targets.vip_ipv6),
-        ),
-        (
-            "getpeername4 miss",
+        run("connect6 hit", v6, Who::Plain, connect(vip_ipv6)),
+        run("connect6 hit, table", v6, Who::Table, connect(vip_ipv6)),
+        run("connect6 hit, storage", v6, Who::Storage, connect(vip_ipv6)),
+        run(
+            "getpeername4 miss, table",
             "getpeername4",
-            true,
-            Call::PeerName(targets.endpoint),
+            Who::Table,
+            Call::PeerName(endpoint),
         ),
-        (
-            "getpeername4 hit",
+        run(
+            "getpeername4 hit, table",
             "getpeername4",
-            true,
-            Call::PeerName(targets.vip),
+            Who::Table,
+            Call::PeerName(vip),
         ),
-        (
-            "getpeername6 hit",
+        run(
+            "getpeername4 hit, storage",
+            "getpeername4",
+            Who::Storage,
+            Call::PeerName(vip),
+        ),
+        run(
+            "getpeername6 hit, table",
             "getpeername6",
-            true,
-            Call::PeerName(targets.vip_ipv6),
+            Who::Table,
+            Call::PeerName(vip_ipv6),
         ),
+        (
+            "death, no cookie",
+            TRACEPOINT,
+            Who::Table,
+            Who::Without,
+            Call::Close(false),
+        ),
+        (
+            "death, cookie, no slot",
+            TRACEPOINT,
+            Who::Table,
+            Who::Without,
+            Call::Close(true),
+        ),
+        // Refused, so that no socket of the server's dies as well.
+        run("death, slot", TRACEPOINT, Who::Table, Call::Refused(closed)),
     ];
     let _stats = enable_stats(Stats::RunTime).expect("a kernel that times its programs");
     let mut rounds = vec![Vec::new(); cases.len()];
     for _ in 0..effort.rounds {
-        for ((_, program, keep_original_dst, call), results) in cases.iter().zip(&mut rounds) {
-            let client = if *keep_original_dst {
-                &mut site.named
-            } else {
-                &mut site.plain
-            };
-            let before = client.program(program);
-            client.time(*call, effort.calls);
-            let after = client.program(program);
+        for ((_, program, whose, who, call), results) in cases.iter().zip(&mut rounds) {
+            let before = site.client(*whose).program(program);
+            site.client(*who).time(*call, effort.calls);
+            let after = site.client(*whose).program(program);
             let time = (after.run_time() - before.run_time()).as_nanos() as f64;
             results.push(time / (after.run_count() - before.run_count()) as f64);
         }
     }
     println!(
         "{:<28}{:>10}{:>14}{:>16}",
-        "run of a program", "ns", "quarters", "above not TCP"
+        "run of a program", "ns", "quarters", "above empty"
     );
-    let least = Spread::of(rounds[0].clone()).median;
-    for ((name, ..), results) in cases.iter().zip(rounds) {
-        let spread = Spread::of(results);
+    for ((name, ..), results) in cases.iter().zip(&rounds) {
+        let above = results.iter().zip(&rounds[0]);
+        let above = above.map(|(time, empty)| time - empty).collect();
+        let spread = Spread::of(results.clone());
         println!(
             "{name:<28}{:>10.0}{:>14}{:>16.0}",
             spread.median,
             format!("{:.0}..{:.0}", spread.first_quarter, spread.third_quarter),
-            spread.median - least
+            Spread::of(above).median
         );
     }
     println!();
 }
 
+/// A group of system calls: its title, and the cases, of which all are compared with the first. A
+/// case is who calls, and whether deaths of sockets are seen meanwhile.
+type Group = (&'static str, Vec<(&'static str, Who, bool, Call)>);
+
 /// The time of a whole system call, as the client sees it.
-fn print_calls(site: &Site, effort: Effort) {
-    let targets = &site.targets;
-    let connect = |case: &'static str, client, target| (case, client, Call::Connect(target));
-    let groups = [
-        (
-            "connect(), IPv4",
-            vec![
-                connect("no programs", &site.without, targets.endpoint),
-                connect("miss", &site.plain, targets.endpoint),
-                connect("miss, original dst", &site.named, targets.endpoint),
-                connect("hit", &site.plain, targets.vip),
-                connect("hit, original dst", &site.named, targets.vip),
-                connect("own split, original dst", &site.named, targets.own),
-            ],
-        ),
+fn print_calls(site: &mut Site, effort: Effort) {
+    let Targets {
+        endpoint,
+        endpoint_ipv6,
+        vip,
+        vip_ipv6,
+        own,
+        ..
+    } = site.targets;
+    let connects = |to, vip| {
+        vec![
+            ("no programs", Who::Without, false, Call::Connect(to)),
+            ("empty program", Who::Empty, true, Call::Connect(to)),
+            ("miss", Who::Plain, true, Call::Connect(to)),
+            ("miss, table", Who::Table, true, Call::Connect(to)),
+            ("hit", Who::Plain, true, Call::Connect(vip)),
+            ("hit, table", Who::Table, true, Call::Connect(vip)),
+            ("hit, storage", Who::Storage, true, Call::Connect(vip)),
+        ]
+    };
+    let mut ipv4 = connects(endpoint, vip);
+    ipv4.push(("own split, table", Who::Table, true, Call::Connect(own)));
+    let ipv6 = connects(endpoint_ipv6, vip_ipv6);
+    let groups: [Group; 5] = [
+        ("connect(), IPv4", ipv4),
         (
             "connect(), IPv6",
-            vec![
-                connect("no programs", &site.without, targets.endpoint_ipv6),
-                connect("miss, original dst", &site.named, targets.endpoint_ipv6),
-                connect("hit, original dst", &site.named, targets.vip_ipv6),
-            ],
+            ipv6.into_iter().filter(|it| it.1 != Who::Empty).collect(),
         ),
         (
             "getpeername(), IPv4",
             vec![
-                (
-                    "no programs",
-                    &site.without,
-                    Call::PeerName(targets.endpoint),
-                ),
-                (
-                    "miss, original dst",
-                    &site.named,
-                    Call::PeerName(targets.endpoint),
-                ),
-                (
-                    "hit, original dst",
-                    &site.named,
-                    Call::PeerName(targets.vip),
-                ),
+                ("no programs", Who::Without, true, Call::PeerName(endpoint)),
+                ("miss, table", Who::Table, true, Call::PeerName(endpoint)),
+                ("hit, table", Who::Table, true, Call::PeerName(vip)),
+                ("hit, storage", Who::Storage, true, Call::PeerName(vip)),
+            ],
+        ),
+        (
+            "close(), never connected",
+            vec![
+                ("no programs", Who::Without, false, Call::Close(false)),
+                ("seen", Who::Without, true, Call::Close(false)),
+                ("seen, has a cookie", Who::Without, true, Call::Close(true)),
+            ],
+        ),
+        (
+            "whole life, IPv4",
+            vec![
+                ("no programs", Who::Without, false, Call::Life(endpoint)),
+                ("miss, table", Who::Table, true, Call::Life(endpoint)),
+                ("hit, table", Who::Table, true, Call::Life(vip)),
+                ("hit, storage", Who::Storage, false, Call::Life(vip)),
             ],
         ),
     ];
-    for (title, cases) in groups {
+    for (title, mut cases) in groups {
+        // So that it changes twice in a round.
+        cases.sort_by_key(|(_, _, sees_deaths, _)| *sees_deaths);
         let mut rounds = vec![Vec::new(); cases.len()];
+        let mut is_seeing = true;
         for _ in 0..effort.rounds {
-            for ((_, client, call), results) in cases.iter().zip(&mut rounds) {
-                results.push(client.time(*call, effort.calls));
+            for ((_, who, sees_deaths, call), results) in cases.iter().zip(&mut rounds) {
+                if is_seeing != *sees_deaths {
+                    is_seeing = *sees_deaths;
+                    site.table.see_deaths(is_seeing);
+                }
+                results.push(site.client(*who).time(*call, effort.calls));
             }
         }
-        println!("{title:<28}{:>10}{:>14}{:>16}", "ns", "quarters", "ratio");
+        println!(
+            "{title:<28}{:>10}{:>14}{:>16}{:>10}",
+            "ns", "quarters", "above first", "ratio"
+        );
         for ((name, ..), results) in cases.iter().zip(&rounds) {
-            let ratios = results
-                .iter()
-                .zip(&rounds[0])
-                .map(|(with, without)| with / without);
-            let ratio = Spread::of(ratios.collect()).median;
+            let within = |ratio: fn(f64, f64) -> f64| {
+                let pairs = results.iter().zip(&rounds[0]);
+                Spread::of(
+                    pairs
+                        .map(|(with, without)| ratio(*with, *without))
+                        .collect(),
+                )
+                .median
+            };
             let spread = Spread::of(results.clone());
             println!(
-                "{name:<28}{:>10.0}{:>14}{ratio:>16.3}",
+                "{name:<28}{:>10.0}{:>14}{:>16.0}{:>10.3}",
                 spread.median,
                 format!("{:.0}..{:.0}", spread.first_quarter, spread.third_quarter),
+                within(|with, without| with - without),
+                within(|with, without| with / without),
             );
         }
         println!();

@@ -21,6 +21,8 @@ impl Kind {
     pub const TLS_ROUTE: Self = Self::new(&gateway::TLS_ROUTE);
     /// TCPRoute (Gateway API).
     pub const TCP_ROUTE: Self = Self::new(&gateway::TCP_ROUTE);
+    /// UDPRoute (Gateway API).
+    pub const UDP_ROUTE: Self = Self::new(&gateway::UDP_ROUTE);
     /// Pod (`v1`).
     pub const POD: Self = Self::new(&pod::ENTRY);
     /// DestinationRule (Istio, `networking.istio.io`).
@@ -44,6 +46,7 @@ const BUILT_IN: &[Kind] = &[
     Kind::HTTP_ROUTE,
     Kind::TLS_ROUTE,
     Kind::TCP_ROUTE,
+    Kind::UDP_ROUTE,
     Kind::VIRTUAL_SERVICE,
     Kind::NODE,
 ];

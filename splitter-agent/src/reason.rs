@@ -257,7 +257,9 @@ pub fn text_of_record(reason: Reason) -> &'static str {
             "no leaf Service has a port of this number and protocol, so this port behaves as \
              without a split"
         }
-        Reason::ProtocolNotSplit => "only TCP is split; this port behaves as without a split",
+        Reason::ProtocolNotSplit => {
+            "only TCP and UDP are split; this port behaves as without a split"
+        }
         Reason::ObjectRefused => {
             "the object that asks for the split was refused, so the root Service behaves as \
              without it; `splitter-agent check` says why"

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use splitter_common::layout::Protocol;
+
 use crate::compile::Diagnostics;
 use crate::objects::{
     AppProtocol, Identity, KINDS_OF_AN_API, Kind, ObjectName, ObjectReference, ServicePort,
@@ -212,6 +214,11 @@ pub struct Claim {
     pub root_field: String,
     /// The ports of the root that it is about.
     pub ports: Ports,
+    /// The field that names them, if it is not that of the root.
+    pub ports_field: Option<Box<str>>,
+    /// Ports of the root about which the object has several rules, of which it is not known which one
+    /// holds there. Stands in the first claim of an object on a root.
+    pub ambiguous: Option<Box<Ports>>,
     /// Whose connections it is about.
     pub clients: Clients,
     /// What it asks for; `None` if it was refused. The claim stays, so that whoever asks
@@ -227,18 +234,24 @@ pub struct Claim {
 pub struct Ports {
     /// Their numbers, whatever their protocol; `None` for any.
     pub numbers: Option<BTreeSet<u16>>,
+    /// Numbers that they do not have.
+    pub other_than: BTreeSet<u16>,
     /// Their name; `None` for any.
     pub name: Option<String>,
     /// What is spoken there; `None` for anything.
     pub protocols: Option<BTreeSet<AppProtocol>>,
+    /// Their transport protocol; `None` for any.
+    pub transport: Option<Protocol>,
 }
 
 impl Ports {
     /// All of them.
     pub const ALL: Self = Self {
         numbers: None,
+        other_than: BTreeSet::new(),
         name: None,
         protocols: None,
+        transport: None,
     };
 
     /// The port of this number alone.
@@ -250,10 +263,13 @@ impl Ports {
         }
     }
 
-    /// Whether they are all ports of any Service.
+    /// Whether they are all ports of any Service, of a transport protocol if need be.
     #[must_use]
     pub fn are_all(&self) -> bool {
-        *self == Self::ALL
+        self.numbers.is_none()
+            && self.other_than.is_empty()
+            && self.name.is_none()
+            && self.protocols.is_none()
     }
 
     /// Whether a port is among them.
@@ -261,14 +277,18 @@ impl Ports {
     pub fn covers(&self, port: &ServicePort) -> bool {
         let Self {
             numbers,
+            other_than,
             name,
             protocols,
+            transport,
         } = self;
         let is_number = |numbers: &BTreeSet<u16>| numbers.contains(&port.port);
         let is_spoken = |spoken: &BTreeSet<AppProtocol>| spoken.contains(&port.app_protocol);
         numbers.as_ref().is_none_or(is_number)
+            && !other_than.contains(&port.port)
             && name.as_ref().is_none_or(|name| *name == port.name)
             && protocols.as_ref().is_none_or(is_spoken)
+            && transport.is_none_or(|transport| transport == port.protocol)
     }
 
     /// Whether every port of another claim is among them, whatever ports the root has.
@@ -276,7 +296,18 @@ impl Ports {
     pub fn cover(&self, other: &Self) -> bool {
         covers(&self.numbers, &other.numbers)
             && covers(&self.protocols, &other.protocols)
+            && self.leave_out_no_more_than(other)
             && (self.name.is_none() || self.name == other.name)
+            && (self.transport.is_none() || self.transport == other.transport)
+    }
+
+    /// Whether the numbers that are left out are none of the others'.
+    fn leave_out_no_more_than(&self, other: &Self) -> bool {
+        let is_left_out = |number: &u16| {
+            let numbers = other.numbers.as_ref();
+            other.other_than.contains(number) || numbers.is_some_and(|it| !it.contains(number))
+        };
+        self.other_than.iter().all(is_left_out)
     }
 }
 
@@ -454,6 +485,12 @@ impl Leaf {
 }
 
 impl Claim {
+    /// The field that names the ports of the root that it is about.
+    #[must_use]
+    pub fn ports_field(&self) -> &str {
+        self.ports_field.as_deref().unwrap_or(&self.root_field)
+    }
+
     /// Whether it asks for a split, which may not be known yet; otherwise it was refused.
     #[must_use]
     pub const fn asks(&self) -> bool {

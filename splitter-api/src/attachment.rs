@@ -13,6 +13,10 @@ pub struct Attachment {
     /// The agent's programs: one entry for each cgroup that a program is attached to, and one for a
     /// program that is attached to none.
     pub programs: Vec<Program>,
+    /// The table of live sockets, which has the original destinations of split connections; null
+    /// if there is none. Then they are stored on the sockets, which takes longer, or nowhere.
+    #[serde(default)]
+    pub socket_table: Option<SocketTable>,
     /// Programs of other owners that run for pods, or keep the agent's from running.
     pub other_programs: Vec<OtherProgram>,
     /// What should be changed about other programs or about the cgroups in use, with the remedy; a
@@ -39,7 +43,7 @@ impl Attachment {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Program {
-    /// Its name, which is that of its hook: `connect4`, `connect6`, `getpeername4`, `getpeername6`.
+    /// Its name, which is that of its hook: `connect4`, `connect6`, `getpeername4`, `getpeername6`, `sendmsg4`, ...
     pub name: String,
     /// Whether it is attached to a cgroup.
     pub attached: bool,
@@ -49,6 +53,19 @@ pub struct Program {
     pub cgroup: Option<String>,
     /// The kernel's id of the cgroup, which is its inode number; null if it is not attached.
     pub cgroup_id: Option<u64>,
+}
+
+/// The table of live sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct SocketTable {
+    /// How many sockets it has room for, about: where two with the same place have it, a third one's
+    /// original destination is stored on the socket.
+    pub slots: u32,
+    /// How many live sockets are in it.
+    pub taken: u32,
+    /// Whether the program is attached that takes sockets out of it when they end.
+    pub attached: bool,
 }
 
 /// A program of another owner that pods' connections pass.

@@ -1,5 +1,6 @@
 //! What the agent shows about a node: the types of the JSON that `splitter-agent status -o json`
-//! ([`Status`]) and `splitter-agent explain -o json` ([`Explanation`]) print.
+//! ([`Status`]), `splitter-agent connections -o json` ([`Connections`]) and
+//! `splitter-agent explain -o json` ([`Explanation`]) print.
 //!
 //! Programs that write and programs that read use the same types, and may be of different versions.
 //! A newer agent may add fields, which readers ignore, and words to an enumeration, which are read as
@@ -10,6 +11,7 @@
 //! `docs/schemas` has the JSON Schema of each document; a test here compares it with the types.
 
 mod attachment;
+mod connection;
 mod diagnostic;
 mod explanation;
 mod node;
@@ -22,9 +24,10 @@ mod schemas;
 #[cfg(test)]
 mod tolerance;
 
-pub use attachment::{AttachMode, Attachment, Effect, OtherProgram, Program};
+pub use attachment::{AttachMode, Attachment, Effect, OtherProgram, Program, SocketTable};
+pub use connection::{Connection, Connections};
 pub use diagnostic::{Diagnostic, ObjectReference, Severity};
 pub use explanation::{Explanation, FrontendExplanation, LeafEndpoints, NextConnection};
 pub use node::NodeStatus;
-pub use split::{Leaf, LeafState, Split, SplitState, Verdict};
+pub use split::{Leaf, LeafOutcomes, LeafState, Split, SplitState, Verdict};
 pub use status::{Status, VerdictCounts};

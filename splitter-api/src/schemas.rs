@@ -6,7 +6,7 @@ use std::{env, fs};
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 
-use crate::{Explanation, Status};
+use crate::{Connections, Explanation, Status};
 
 /// Set to anything, it makes these tests write the files instead.
 const UPDATE: &str = "UPDATE_SCHEMAS";
@@ -35,6 +35,11 @@ fn check<T: JsonSchema>(name: &str) {
 #[test]
 fn the_schema_of_status_is_that_of_its_type() {
     check::<Status>("status");
+}
+
+#[test]
+fn the_schema_of_connections_is_that_of_its_type() {
+    check::<Connections>("connections");
 }
 
 #[test]

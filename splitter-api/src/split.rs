@@ -78,11 +78,56 @@ pub struct Leaf {
     /// of the split.
     #[serde(default)]
     pub refused: u64,
+    /// Connections to its endpoints that have not ended, as far as their sockets are in the table of
+    /// live sockets.
+    #[serde(default)]
+    pub open: u64,
+    /// What came of those that have ended, since it became part of the split.
+    #[serde(default)]
+    pub outcomes: LeafOutcomes,
     /// Whether it can take its share, and if not, why. A leaf that cannot while `programmed` is above
     /// 0 has that share refused.
     pub state: LeafState,
     /// Number of its endpoints that are in use.
     pub endpoints: usize,
+}
+
+/// What came of connections that were given an endpoint of a leaf. All are 0 where that is not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct LeafOutcomes {
+    /// The endpoint accepted them. Known when they end, unless the agent measures handshakes.
+    pub established: u64,
+    /// The endpoint's host answered that nobody listens.
+    pub refused: u64,
+    /// Nobody answered.
+    pub timed_out: u64,
+    /// They could not be sent, or a router said that there is no way.
+    pub unreachable: u64,
+    /// The client gave up within a second, before there was an answer.
+    pub abandoned: u64,
+    /// They were established, and closed in order.
+    pub closed: u64,
+    /// They were established, and the endpoint's side reset them.
+    pub reset_by_endpoint: u64,
+    /// They were established, and the client's side reset them.
+    pub reset_by_client: u64,
+    /// They were established, and the endpoint no longer answered.
+    pub lost: u64,
+    /// Bytes that clients sent.
+    pub bytes_sent: u64,
+    /// Bytes that clients received.
+    pub bytes_received: u64,
+}
+
+impl LeafOutcomes {
+    /// Attempts that failed: refused, timed out, or unreachable.
+    #[must_use]
+    pub const fn failed(&self) -> u64 {
+        self.refused
+            .saturating_add(self.timed_out)
+            .saturating_add(self.unreachable)
+    }
 }
 
 impl Leaf {

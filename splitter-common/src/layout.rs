@@ -21,8 +21,16 @@
 use bytemuck::{CheckedBitPattern, NoUninit, Pod, Zeroable};
 
 /// Version of the records below, and the name of the directory that the maps are
-/// pinned in (`v3`).
-pub const LAYOUT_VERSION: u32 = 3;
+/// pinned in (`v4`).
+pub const LAYOUT_VERSION: u32 = 4;
+
+/// Version of [`SocketRecord`] and of what its table means. The table is pinned beside the
+/// layouts, under a name of its own (`SOCKETS-v1`), and so outlives a change of the layout:
+/// sockets that are open then keep their records.
+pub const SOCKETS_VERSION: u32 = 1;
+
+/// Slots of the table of live sockets: a power of two, so that a cookie's low bits are an index.
+pub const SOCKET_SLOTS: u32 = 131_072;
 
 /// Most leaves that one split may have. The kernel finds a leaf by a binary search,
 /// whose number of steps the verifier must see to be bounded.
@@ -152,7 +160,7 @@ pub enum Reason {
     NoLeafService = 3,
     /// No leaf Service has a port of this number and protocol.
     NoLeafPort = 4,
-    /// Only TCP is split.
+    /// Only TCP and UDP are split.
     ProtocolNotSplit = 5,
     /// The object that asks for the split was refused.
     ObjectRefused = 6,
@@ -239,12 +247,14 @@ pub struct LeafRecord {
     pub first_endpoint: u32,
     /// Number of endpoints. With none, the leaf's share of the connections is refused.
     pub endpoint_count: u32,
-    /// Index into `LEAF_STATS` and `LEAF_REFUSALS`, and key of `LEAF_NAMES`.
+    /// Index into `LEAF_STATS` and `LEAF_REFUSALS`, and key of `LEAF_OUTCOMES` and `LEAF_NAMES`.
     pub leaf_id: u32,
+    /// Which leaf the id stands for: never the same for two leaves that have it one after the other.
+    pub incarnation: u32,
     /// Whether it can take its share.
     pub state: LeafState,
     /// Always 0.
-    pub padding: [u8; 7],
+    pub padding: [u8; 3],
 }
 
 /// An endpoint of a leaf.
@@ -320,9 +330,9 @@ impl VerdictCounter {
     ];
 }
 
-/// The original destination of a split socket, in socket storage, so that getpeername()
-/// shows it. Believed only while the socket's peer is the endpoint in it: a socket may be
-/// disconnected and connected again elsewhere.
+/// The original destination of a split socket, so that getpeername() shows it. Believed only while
+/// the socket's peer is the endpoint in it: a socket may be disconnected and connected again
+/// elsewhere.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct OriginalDstRecord {
@@ -336,6 +346,114 @@ pub struct OriginalDstRecord {
     pub frontend_port: u16,
     /// The endpoint's port, in host order.
     pub endpoint_port: u16,
+}
+
+/// How far a connection has come. Each is counted once on its way: when it leaves a stage.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit, CheckedBitPattern)]
+pub enum Stage {
+    /// Not followed: outcomes are not counted.
+    NotCounted = 0,
+    /// connect() was called. Whether the endpoint has accepted it is found out when something
+    /// else happens.
+    Begun = 1,
+    /// The endpoint has accepted it.
+    Established = 2,
+    /// It has come to an end, whether or not it was established; its socket is still there.
+    Ended = 3,
+}
+
+/// What is remembered of a split connection for as long as its socket lives: in the table of live
+/// sockets or in socket storage.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct ConnectionRecord {
+    /// What was dialled, and what was picked.
+    pub original_dst: OriginalDstRecord,
+    /// When connect() was called, in ticks of the kernel's timer (its `jiffies_64`).
+    pub started: u64,
+    /// A [`Stage`].
+    pub stage: u32,
+    /// Which leaf it was given to: [`LeafRecord::incarnation`]. Its id may be another's by now, or
+    /// of other maps.
+    pub incarnation: u32,
+}
+
+/// A slot of the table of live sockets, `SOCKETS`: see [`crate::sockets`]. A cache line.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct SocketRecord {
+    /// The cookie of the socket that has the slot (`SO_COOKIE`); 0 if none has.
+    pub cookie: u64,
+    /// Its connection. Nobody's if the slot is free.
+    pub connection: ConnectionRecord,
+}
+
+/// Buckets of a histogram: the first counts what is below 1, each other one what is below twice
+/// the bound of the one before, and the last also everything above.
+pub const HISTOGRAM_BUCKETS: usize = 32;
+
+/// What came of the connections to a leaf, keyed by its id in `LEAF_OUTCOMES`. Every counter only
+/// grows. A connection is counted in `established` if it got so far, and at its end in exactly one of
+/// the others.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct OutcomeRecord {
+    /// Which leaf it is: [`LeafRecord::incarnation`].
+    pub incarnation: u64,
+    /// How many came to which end, or were established: by [`crate::outcomes::Outcome`].
+    pub counts: [u64; crate::outcomes::OUTCOMES],
+    /// Bytes that clients sent, without what was sent again.
+    pub bytes_sent: u64,
+    /// Bytes that clients received.
+    pub bytes_received: u64,
+    /// Sum of the times that handshakes took, in microseconds.
+    pub handshake_sum: u64,
+    /// Sum of the round-trip times at the end, in microseconds.
+    pub round_trip_sum: u64,
+    /// Sum of the lifetimes, in milliseconds.
+    pub lifetime_sum: u64,
+    /// How long handshakes took, in microseconds; only if that is asked for.
+    pub handshakes: [u64; HISTOGRAM_BUCKETS],
+    /// Smoothed round-trip times of connections when they ended, in microseconds.
+    pub round_trips: [u64; HISTOGRAM_BUCKETS],
+    /// From connect() to the end of connections that were established, in milliseconds.
+    pub lifetimes: [u64; HISTOGRAM_BUCKETS],
+}
+
+/// Where members are in the kernel's `struct sock`, and in its `struct tcp_sock`, in bytes: taken from
+/// the type information of the kernel that runs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct SocketOffsets {
+    /// `sock.__sk_common.skc_cookie`, 64 bits.
+    pub cookie: u32,
+    /// `sock.__sk_common.skc_state`, 8 bits.
+    pub state: u32,
+    /// `sock.__sk_common.skc_flags`, a long.
+    pub flags: u32,
+    /// `sock.__sk_common.skc_dport`, 16 bits in network order.
+    pub peer_port: u32,
+    /// `sock.sk_err`, 32 bits.
+    pub error: u32,
+    /// `sock.sk_err_soft`, 32 bits.
+    pub soft_error: u32,
+    /// `tcp_sock.srtt_us`, 32 bits: eighths of a microsecond.
+    pub round_trip: u32,
+    /// `tcp_sock.total_retrans`, 32 bits.
+    pub sent_again: u32,
+    /// `tcp_sock.segs_out`, 32 bits.
+    pub segments_sent: u32,
+    /// `tcp_sock.bytes_acked`, 64 bits.
+    pub bytes_acknowledged: u32,
+    /// `tcp_sock.rcv_nxt`, 32 bits.
+    pub next_received: u32,
+    /// `tcp_sock.bytes_sent`, 64 bits.
+    pub bytes_sent: u32,
+    /// `tcp_sock.bytes_retrans`, 64 bits.
+    pub bytes_sent_again: u32,
+    /// `tcp_sock.bytes_received`, 64 bits.
+    pub bytes_received: u32,
 }
 
 /// A NUL-terminated name. `i8`, since that is what `cargo xtask build-ebpf` marks as
@@ -390,4 +508,8 @@ const _: () = {
     assert!(size_of::<EndpointRecord>() == 24);
     assert!(size_of::<CounterRecord>() == 64);
     assert!(size_of::<OriginalDstRecord>() == 40);
+    assert!(size_of::<ConnectionRecord>() == 56);
+    assert!(size_of::<SocketRecord>() == 64);
+    assert!(size_of::<OutcomeRecord>() == (1 + 9 + 5 + 3 * HISTOGRAM_BUCKETS) * 8);
+    assert!(SOCKET_SLOTS.is_power_of_two());
 };

@@ -1,7 +1,7 @@
 //! connect(): from the address that was dialled to an endpoint.
 //!
 //! A miss touches one bucket of `FRONTENDS` and creates nothing. A hit reads five array
-//! elements, adds to two counters, and stores the original destination on the socket. Only
+//! elements, adds to two counters, and stores the original destination. Only
 //! where the split for everyone says so is asked which pod it is that connects.
 
 use core::ptr::addr_of;
@@ -19,8 +19,8 @@ use crate::context::{self, ALLOW, DENY, Family, Words};
 use crate::maps::{CURRENT, ENDPOINTS, FRONTENDS, LEAVES, SPLITS};
 use crate::{client, count, original_dst, settings};
 
-/// What connect() returns for a refused connection, negated as the helper wants it.
-const ECONNREFUSED: i32 = 111;
+/// What connect() and sendmsg() return for what is refused; the helper wants it negated.
+pub(crate) const ECONNREFUSED: i32 = 111;
 
 /// How often a frontend is looked up if the record does not confirm it. The second time is
 /// needed only if the frontend was removed, and its element recycled for another one, between
@@ -39,59 +39,81 @@ macro_rules! read {
 /// Handles a connect() of a socket of `family`.
 #[inline(always)]
 pub(crate) fn run(context: &SockAddrContext, family: Family) -> i32 {
-    if context::protocol(context) != Protocol::Tcp as u32 {
+    let number = context::protocol(context);
+    let protocol = if number == Protocol::Tcp as u32 {
+        Protocol::Tcp
+    } else if number == Protocol::Udp as u32 {
+        Protocol::Udp
+    } else {
         return ALLOW;
-    }
-    let address = context::address(context, family);
-    let mut key = FrontendKey {
-        address: bytemuck::cast(address),
-        port: context::port(context),
-        protocol: Protocol::Tcp,
-        padding: 0,
-        clients: ClientScope::EVERYONE.0,
     };
-    match find(&key) {
+    let mut key = dialled(context, family, protocol);
+    match find_for_client(&mut key) {
         Found::Nothing => {
-            original_dst::forget(context);
+            original_dst::forget(context, family);
             ALLOW
         }
-        Found::Inconsistent => doubt(context),
-        Found::Split(mut split) => {
-            // SAFETY: as in `read!`; read as a number, not as a bool, as in `follow`.
-            let asks = unsafe { addr_of!((*split).asks_client).cast::<u8>().read_volatile() };
-            if asks != 0 {
-                match client::scope() {
-                    Some(scope) if scope == ClientScope::NEVER_SPLIT.0 => {
-                        count::verdict(VerdictCounter::NeverSplit);
-                        original_dst::forget(context);
-                        return ALLOW;
-                    }
-                    Some(scope) if scope != ClientScope::EVERYONE.0 => {
-                        key.clients = scope;
-                        match find(&key) {
-                            Found::Nothing => {}
-                            Found::Inconsistent => return doubt(context),
-                            Found::Split(own) => split = own,
-                        }
-                    }
-                    Some(_) => {}
-                    None => count::verdict(VerdictCounter::ClientUnknown),
+        Found::Inconsistent => doubt(context, family),
+        Found::Split(split) => follow(context, family, &key, split),
+    }
+}
+
+/// The frontend of everyone at the address in the context.
+#[inline(always)]
+pub(crate) fn dialled(
+    context: &SockAddrContext,
+    family: Family,
+    protocol: Protocol,
+) -> FrontendKey {
+    FrontendKey {
+        address: bytemuck::cast(context::address(context, family)),
+        port: context::port(context),
+        protocol,
+        padding: 0,
+        clients: ClientScope::EVERYONE.0,
+    }
+}
+
+/// The split that is programmed for a frontend, for the pod that connects or sends. Where that is one of its
+/// own, the key is changed to its.
+#[inline(always)]
+pub(crate) fn find_for_client(key: &mut FrontendKey) -> Found {
+    let split = match find(key) {
+        Found::Split(split) => split,
+        nothing => return nothing,
+    };
+    // SAFETY: as in `read!`; read as a number, not as a bool, as in `follow`.
+    let asks = unsafe { addr_of!((*split).asks_client).cast::<u8>().read_volatile() };
+    if asks != 0 {
+        match client::scope() {
+            Some(scope) if scope == ClientScope::NEVER_SPLIT.0 => {
+                count::verdict(VerdictCounter::NeverSplit);
+                return Found::Nothing;
+            }
+            Some(scope) if scope != ClientScope::EVERYONE.0 => {
+                key.clients = scope;
+                match find(key) {
+                    Found::Nothing => {}
+                    own => return own,
                 }
             }
-            follow(context, family, &key, split)
+            Some(_) => {}
+            None => count::verdict(VerdictCounter::ClientUnknown),
         }
     }
+    Found::Split(split)
 }
 
 /// Leaves a connection alone, since records do not fit together.
 #[inline(always)]
-fn doubt(context: &SockAddrContext) -> i32 {
+fn doubt(context: &SockAddrContext, family: Family) -> i32 {
     count::verdict(VerdictCounter::Inconsistent);
-    original_dst::forget(context);
+    original_dst::forget(context, family);
     ALLOW
 }
 
-enum Found {
+/// What is programmed.
+pub(crate) enum Found {
     Nothing,
     Inconsistent,
     Split(*const SplitRecord),
@@ -145,10 +167,9 @@ fn follow(
     let verdict = unsafe { addr_of!((*split).verdict).cast::<u8>().read_volatile() };
     if verdict == Verdict::Split as u8 {
         let Some(leaf) = pick_leaf(split) else {
-            return doubt(context);
+            return doubt(context, family);
         };
-        let leaf_id = read!(leaf.record, leaf_id);
-        let endpoints = read!(leaf.record, endpoint_count);
+        let (leaf_id, endpoints) = leaf.id_and_endpoints();
         if endpoints == 0 {
             count::verdict(VerdictCounter::RefusedByLeaf);
             count::leaf_refusal(leaf_id);
@@ -159,7 +180,7 @@ fn follow(
             return refuse(context, family, key);
         }
         let Some(picked) = pick_endpoint(&leaf, leaf_id, endpoints) else {
-            return doubt(context);
+            return doubt(context, family);
         };
         count::verdict(VerdictCounter::Split);
         count::leaf(picked.leaf_id);
@@ -184,11 +205,12 @@ fn follow(
     }
     count::verdict(VerdictCounter::PassedThrough);
     trace!(context, "{:i} port {} passed", key.address, key.port);
-    original_dst::forget(context);
+    original_dst::forget(context, family);
     ALLOW
 }
 
-/// Makes connect() fail with ECONNREFUSED.
+/// Makes connect() fail with ECONNREFUSED; that of a UDP socket with EPERM where the kernel cannot
+/// say more from a program.
 ///
 /// Where the kernel cannot say that from a program, the destination becomes port 0 of
 /// the loopback address. Nothing can listen on port 0, since bind() takes it for "any
@@ -203,7 +225,11 @@ fn refuse(context: &SockAddrContext, family: Family, key: &FrontendKey) -> i32 {
         let _ = unsafe { bpf_set_retval(-ECONNREFUSED) };
         return DENY;
     }
-    original_dst::forget(context);
+    if key.protocol == Protocol::Udp {
+        // Nothing answers a connect() of UDP, so that only an error can tell.
+        return DENY;
+    }
+    original_dst::forget(context, family);
     let dialled: Words = bytemuck::cast(key.address);
     let is_v4 = dialled[2] == context::MAPPED && dialled[0] == 0 && dialled[1] == 0;
     let address = match (is_v4, context::can_reach_loopback(context)) {
@@ -223,10 +249,13 @@ pub(crate) struct Picked {
     pub(crate) address: Words,
     pub(crate) port: u16,
     pub(crate) leaf_id: u32,
+    /// Its index into `ENDPOINTS`.
+    pub(crate) index: u32,
+    pub(crate) incarnation: u32,
 }
 
 /// The leaf that a connection falls to.
-struct PickedLeaf {
+pub(crate) struct PickedLeaf {
     record: *const LeafRecord,
     lattice: Lattice,
     /// Which of the split's leaves it is.
@@ -235,9 +264,20 @@ struct PickedLeaf {
     turn: u64,
 }
 
+impl PickedLeaf {
+    /// Its id, and how many endpoints it has.
+    #[inline(always)]
+    pub(crate) fn id_and_endpoints(&self) -> (u32, u32) {
+        (
+            read!(self.record, leaf_id),
+            read!(self.record, endpoint_count),
+        )
+    }
+}
+
 /// Picks a leaf. `None` if a record is not what its split says it is.
 #[inline(always)]
-fn pick_leaf(split: *const SplitRecord) -> Option<PickedLeaf> {
+pub(crate) fn pick_leaf(split: *const SplitRecord) -> Option<PickedLeaf> {
     let first_counter = read!(split, first_counter);
     let first_leaf = read!(split, first_leaf);
     let lattice = Lattice {
@@ -261,15 +301,17 @@ fn pick_leaf(split: *const SplitRecord) -> Option<PickedLeaf> {
 
 /// Picks one of a leaf's endpoints. `None` if a record is not what its leaf says it is.
 #[inline(always)]
-fn pick_endpoint(leaf: &PickedLeaf, leaf_id: u32, endpoints: u32) -> Option<Picked> {
+pub(crate) fn pick_endpoint(leaf: &PickedLeaf, leaf_id: u32, endpoints: u32) -> Option<Picked> {
     let endpoint = leaf.lattice.endpoint(leaf.index, leaf.turn, endpoints)?;
-    let first = read!(leaf.record, first_endpoint);
-    let endpoint = ENDPOINTS.get_ptr(first.wrapping_add(endpoint))?;
+    let index = read!(leaf.record, first_endpoint).wrapping_add(endpoint);
+    let endpoint = ENDPOINTS.get_ptr(index)?;
     // SAFETY: the address is 16 bytes, aligned to 4 as the record's first field.
     let address = unsafe { context::read_words(addr_of!((*endpoint).address).cast()) };
     Some(Picked {
         address,
         port: read!(endpoint, port),
         leaf_id,
+        index,
+        incarnation: read!(leaf.record, incarnation),
     })
 }

@@ -61,6 +61,23 @@ pub(crate) fn can_reach_loopback(context: &SockAddrContext) -> bool {
     device == 0 || device == LOOPBACK_DEVICE
 }
 
+/// Whether the socket may have been connected, or have tried to be, before this connect(): the
+/// kernel keeps the address then, also when the socket was disconnected since.
+#[inline(always)]
+pub(crate) fn was_connected(context: &SockAddrContext, family: Family) -> bool {
+    // SAFETY: as in `can_reach_loopback`; these fields may be read since 5.1.
+    unsafe {
+        let socket = addr_of!((*context.sock_addr).__bindgen_anon_1.sk).read_volatile();
+        match family {
+            Family::V4 => addr_of!((*socket).dst_ip4).read_volatile() != 0,
+            Family::V6 => {
+                let words = read_words(addr_of!((*socket).dst_ip6).cast());
+                words[0] | words[1] | words[2] | words[3] != 0
+            }
+        }
+    }
+}
+
 /// The address in the context.
 #[inline(always)]
 pub(crate) fn address(context: &SockAddrContext, family: Family) -> Words {

@@ -49,9 +49,7 @@ pub(crate) fn verdict(counter: VerdictCounter) {
     }
 }
 
-/// Adds one to a counter. Atomic even if the counter is this CPU's own: a program may be
-/// preempted between load and store (cgroup programs run with migration off, not
-/// preemption), and a lost count is a lie in a table that promises exact numbers.
+/// Adds one to a counter.
 ///
 /// # Safety
 ///
@@ -59,5 +57,18 @@ pub(crate) fn verdict(counter: VerdictCounter) {
 #[inline(always)]
 unsafe fn increment(counter: *mut u64) {
     // SAFETY: the caller's.
-    let _ = unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, 1) };
+    unsafe { add(counter, 1) };
+}
+
+/// Adds to a counter. Atomic even if the counter is this CPU's own: a program may be
+/// preempted between load and store (cgroup programs run with migration off, not
+/// preemption), and a lost count is a lie in a table that promises exact numbers.
+///
+/// # Safety
+///
+/// `counter` must point into a map value.
+#[inline(always)]
+pub(crate) unsafe fn add(counter: *mut u64, value: u64) {
+    // SAFETY: the caller's.
+    let _ = unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, value) };
 }

@@ -5,6 +5,9 @@
 //! |---|---|---|
 //! | `connect4`, `connect6` | `cgroup/connect4`, `cgroup/connect6` | [`connect`] |
 //! | `getpeername4`, `getpeername6` | `cgroup/getpeername4`, `cgroup/getpeername6` | [`original_dst`] |
+//! | `sendmsg4`, `sendmsg6`, `recvmsg4`, `recvmsg6` | `cgroup/sendmsg4`, ... | [`datagrams`], [`flows`] |
+//! | `tcp_destroy_sock` | tracepoint `tcp_destroy_sock` | [`sockets`], [`outcomes`] |
+//! | `inet_sk_error_report`, `tcp_receive_reset`, `tcp_send_reset`, `inet_sock_set_state` | tracepoints of these names | [`outcomes`] |
 //!
 //! They need fetching atomic operations (5.12) and what is older. What a kernel may lack
 //! beyond that is behind a constant in [`settings`] that the agent sets when it loads
@@ -40,13 +43,21 @@ mod context;
 #[cfg(target_arch = "bpf")]
 mod count;
 #[cfg(target_arch = "bpf")]
+mod datagrams;
+#[cfg(target_arch = "bpf")]
+mod flows;
+#[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod original_dst;
 #[cfg(target_arch = "bpf")]
+mod outcomes;
+#[cfg(target_arch = "bpf")]
 mod programs;
 #[cfg(target_arch = "bpf")]
 mod settings;
+#[cfg(target_arch = "bpf")]
+mod sockets;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -2,12 +2,13 @@
 //! defaults; the agent sets the real ones when it creates the maps.
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
-use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, SkStorage};
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SkStorage};
 use aya_ebpf::macros::btf_map;
+use splitter_common::flows::{FLOWS as MAX_FLOWS, FlowKey, FlowRecord, FlowSourceRecord};
 use splitter_common::layout::{
-    ClientNames, ClientRecord, CounterRecord, CurrentRecord, EndpointRecord, FrontendKey,
-    FrontendNames, FrontendValue, LeafNames, LeafRecord, LeafStats, MAX_CLIENTS, OriginalDstRecord,
-    PodLevels, SplitRecord, VERDICT_COUNTERS,
+    ClientNames, ClientRecord, ConnectionRecord, CounterRecord, CurrentRecord, EndpointRecord,
+    FrontendKey, FrontendNames, FrontendValue, LeafNames, LeafRecord, LeafStats, MAX_CLIENTS,
+    OutcomeRecord, PodLevels, SOCKET_SLOTS, SocketRecord, SplitRecord, VERDICT_COUNTERS,
 };
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
@@ -55,13 +56,31 @@ pub(crate) static LEAF_STATS: PerCpuArray<LeafStats, 65_536> = PerCpuArray::new(
 #[btf_map]
 pub(crate) static LEAF_REFUSALS: Array<u64, 163_840, MMAPABLE> = Array::new();
 
+/// What came of the connections to leaves, by leaf id.
+#[btf_map]
+pub(crate) static LEAF_OUTCOMES: HashMap<u32, OutcomeRecord, 163_840, NO_PREALLOC> = HashMap::new();
+
 /// Verdicts on connections to frontends, by [`splitter_common::layout::VerdictCounter`].
 #[btf_map]
 pub(crate) static VERDICTS: PerCpuArray<u64, { VERDICT_COUNTERS }> = PerCpuArray::new();
 
-/// Original destinations, stored on the sockets that were split.
+/// Live sockets that were split: their connections.
 #[btf_map]
-pub(crate) static ORIGINAL_DST: SkStorage<OriginalDstRecord> = SkStorage::new();
+pub(crate) static SOCKETS: Array<SocketRecord, { SOCKET_SLOTS as usize }, MMAPABLE> = Array::new();
+
+/// The same, stored on the sockets themselves that have no slot in `SOCKETS`.
+#[btf_map]
+pub(crate) static ORIGINAL_DST: SkStorage<ConnectionRecord> = SkStorage::new();
+
+/// The endpoints of UDP flows, by socket and frontend.
+#[btf_map]
+pub(crate) static FLOWS: LruHashMap<FlowKey, FlowRecord, { MAX_FLOWS as usize }> =
+    LruHashMap::new();
+
+/// The frontends of UDP flows, by socket and endpoint.
+#[btf_map]
+pub(crate) static FLOW_SOURCES: LruHashMap<FlowKey, FlowSourceRecord, { MAX_FLOWS as usize }> =
+    LruHashMap::new();
 
 /// For people: who asks for the split of a frontend.
 #[btf_map]

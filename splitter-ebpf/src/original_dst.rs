@@ -1,30 +1,56 @@
 //! The original destination of a socket: what it dialled before connect() rewrote the address.
-//! connect() stores it on the socket, and getpeername() shows it to the application.
+//! connect() stores it, and getpeername() shows it to the application.
+//!
+//! It is stored in the socket's slot of the table of live sockets. If it has none, since both of
+//! its ways are taken or the table is not used, it is stored on the socket itself: that takes two
+//! allocations, some ten times as long. What is in the slot counts before what is on the socket.
 //!
 //! The kernel runs the getpeername hooks for accept() with an address too, so a socket without
-//! an original destination costs one look at its storage.
+//! an original destination costs one look at either place.
 
 use core::ptr::{addr_of, addr_of_mut, from_mut, from_ref};
 
 use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
 use aya_ebpf::helpers::bpf_sk_storage_get;
 use aya_ebpf::programs::SockAddrContext;
-use splitter_common::layout::{FrontendKey, OriginalDstRecord};
+use splitter_common::layout::{ConnectionRecord, FrontendKey, OriginalDstRecord, Protocol, Stage};
 
 use crate::connect::Picked;
 use crate::context::{self, ALLOW, Family};
 use crate::maps::ORIGINAL_DST;
+use crate::{outcomes, sockets};
 
 /// Handles a getpeername() of a socket of `family`.
 #[inline(always)]
 pub(crate) fn show(context: &SockAddrContext, family: Family) -> i32 {
-    // SAFETY: only looks at the socket of the context.
-    let stored = unsafe { ORIGINAL_DST.get_ptr_mut(context) };
-    if stored.is_null() {
+    if let Some(stored) = sockets::find(context) {
+        // SAFETY: the record is in a map value, and the socket's own.
+        unsafe { show_stored(context, family, addr_of!((*stored).original_dst)) };
         return ALLOW;
     }
-    // SAFETY: a non-null pointer is to the socket's own record, whose addresses are
-    // aligned to 4 bytes.
+    show_of_storage(context, family);
+    ALLOW
+}
+
+/// Shows what is stored on the socket itself.
+#[inline(always)]
+pub(crate) fn show_of_storage(context: &SockAddrContext, family: Family) {
+    // SAFETY: only looks at the socket of the context.
+    let stored = unsafe { ORIGINAL_DST.get_ptr_mut(context) };
+    if !stored.is_null() {
+        // SAFETY: a non-null pointer is to the socket's own record.
+        unsafe { show_stored(context, family, addr_of!((*stored).original_dst)) };
+    }
+}
+
+/// Shows what is stored, if the socket's peer is the endpoint in it.
+///
+/// # Safety
+///
+/// `stored` must be readable; its addresses are aligned to 4 bytes.
+#[inline(always)]
+unsafe fn show_stored(context: &SockAddrContext, family: Family, stored: *const OriginalDstRecord) {
+    // SAFETY: the caller's.
     unsafe {
         if addr_of!((*stored).endpoint_port).read_volatile() == context::port(context)
             && context::read_words(addr_of!((*stored).endpoint_address).cast())
@@ -38,54 +64,105 @@ pub(crate) fn show(context: &SockAddrContext, family: Family) -> i32 {
             );
         }
     }
-    ALLOW
 }
 
-/// Stores the original destination on the socket. `false` if there is no memory for it.
+/// Stores the original destination. `false` if there is no memory for it.
 #[inline(always)]
 pub(crate) fn remember(context: &SockAddrContext, key: &FrontendKey, picked: &Picked) -> bool {
-    let mut record = OriginalDstRecord {
-        frontend_address: key.address,
-        endpoint_address: bytemuck::cast(picked.address),
-        leaf_id: picked.leaf_id,
-        frontend_port: key.port,
-        endpoint_port: picked.port,
+    // A UDP socket tells nothing of what comes of it, and its errors end nothing.
+    let (started, stage) = match key.protocol {
+        Protocol::Tcp => outcomes::beginning(),
+        _ => (0, Stage::NotCounted),
     };
+    let mut words: Words = bytemuck::cast(ConnectionRecord {
+        original_dst: OriginalDstRecord {
+            frontend_address: key.address,
+            endpoint_address: bytemuck::cast(picked.address),
+            leaf_id: picked.leaf_id,
+            frontend_port: key.port,
+            endpoint_port: picked.port,
+        },
+        started,
+        stage: stage as u32,
+        incarnation: picked.incarnation,
+    });
+    // Nothing tells of the death of UDP sockets, so that they would keep their slots.
+    if key.protocol == Protocol::Tcp
+        && let Some(stored) = sockets::claim(context)
+    {
+        // SAFETY: the record is in a map value, and the socket's own.
+        unsafe {
+            outcomes::replaced(stored);
+            write(stored, &words);
+        }
+        return true;
+    }
+    // SAFETY: only looks at the socket of the context.
+    let before = unsafe { ORIGINAL_DST.get_ptr_mut(context) };
+    if !before.is_null() {
+        // SAFETY: a non-null pointer is to the socket's own record.
+        unsafe {
+            outcomes::replaced(before);
+            write(before, &words);
+        }
+        return true;
+    }
     // SAFETY: the socket in the context is valid while the program runs, and the map is
-    // one of socket storage. The initial value is used only if the storage is new.
-    unsafe {
+    // one of socket storage.
+    let stored = unsafe {
         let socket = (*context.sock_addr).__bindgen_anon_1.sk;
-        let stored = bpf_sk_storage_get(
+        bpf_sk_storage_get(
             from_ref(&ORIGINAL_DST).cast_mut().cast(),
             socket.cast(),
-            from_mut(&mut record).cast(),
+            from_mut(&mut words).cast(),
             BPF_SK_STORAGE_GET_F_CREATE.into(),
         )
-        .cast::<OriginalDstRecord>();
-        if stored.is_null() {
-            return false;
-        }
-        // A socket that connects again has storage already. Its calls are serialised by
-        // the socket lock, so plain words do.
-        let from = from_ref(&record).cast::<u64>();
-        let to = stored.cast::<u64>();
-        for word in 0..size_of::<OriginalDstRecord>() / 8 {
-            to.add(word).write_volatile(from.add(word).read_volatile());
-        }
+    };
+    !stored.is_null()
+}
+
+/// A record in the form in which it is stored.
+type Words = [u64; size_of::<ConnectionRecord>() / 8];
+
+/// Writes a record. The calls of a socket are serialised by its lock, so plain words do.
+///
+/// # Safety
+///
+/// `to` must be writable and aligned to 8 bytes.
+#[inline(always)]
+unsafe fn write(to: *mut ConnectionRecord, words: &Words) {
+    let to = to.cast::<u64>();
+    for (index, word) in words.iter().enumerate() {
+        // SAFETY: the record is as long as the words are.
+        unsafe { to.add(index).write_volatile(*word) };
     }
-    true
 }
 
 /// Makes the socket forget the original destination of a connection before: nothing runs when
 /// a socket is disconnected, so the next connect() has to clear what no longer holds. Costs a
-/// pointer test where the socket has no storage.
+/// load or two where the socket was never connected.
+///
+/// An IPv4 socket whose connect() found no route has no destination, and forgets nothing. What it
+/// remembers would be believed only if it dialled that very endpoint next, by its own address.
 #[inline(always)]
-pub(crate) fn forget(context: &SockAddrContext) {
+pub(crate) fn forget(context: &SockAddrContext, family: Family) {
+    if !context::was_connected(context, family) {
+        return;
+    }
+    if let Some(stored) = sockets::find(context) {
+        // SAFETY: the record is in a map value, and the socket's own.
+        unsafe { outcomes::replaced(stored) };
+        sockets::free(context, stored);
+    }
     // SAFETY: only looks at the socket of the context.
     let stored = unsafe { ORIGINAL_DST.get_ptr_mut(context) };
     if !stored.is_null() {
         // SAFETY: a non-null pointer is to the socket's own record. Port 0 is never a
         // peer's, so the record will not be believed again.
-        unsafe { addr_of_mut!((*stored).endpoint_port).write_volatile(0) };
+        unsafe {
+            outcomes::replaced(stored);
+            addr_of_mut!((*stored).stage).write_volatile(Stage::NotCounted as u32);
+            addr_of_mut!((*stored).original_dst.endpoint_port).write_volatile(0);
+        }
     }
 }

@@ -47,12 +47,14 @@ pub enum Tier {
 
 /// The test programs of each tier beside those in libraries and binaries, which are `Unit`; by the
 /// package and the name.
-const TESTS: [(Tier, &str, &str); 17] = [
+const TESTS: [(Tier, &str, &str); 19] = [
     (Tier::Unit, "splitter-agent", "apis"),
+    (Tier::Unit, "splitter-agent", "grants"),
     (Tier::Unit, "splitter-agent", "manifests"),
     (Tier::Unit, "splitter-agent", "memory"),
     (Tier::Unit, "splitter-agent", "semantics"),
     (Tier::Unit, "splitter-common", "pick"),
+    (Tier::Unit, "splitter-common", "sockets"),
     (Tier::Lab, "splitter-agent", "agent"),
     (Tier::Lab, "splitter-agent", "attach"),
     (Tier::Lab, "splitter-agent", "datapath"),

@@ -208,18 +208,17 @@ impl Agent {
     pub(crate) fn work(&self) -> Work {
         let (at, cpu) = (Instant::now(), self.cpu());
         let metrics = self.get("/metrics");
-        let value = |name: &str| -> f64 {
-            let mut lines = metrics.lines();
-            let text = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-            text.and_then(|text| text.parse().ok())
-                .expect("a metric of the agent")
-        };
         Work {
             at,
             cpu,
-            publications: value("splitter_sync_duration_seconds_count"),
-            publishing: value("splitter_sync_duration_seconds_sum"),
+            publications: value(&metrics, "splitter_sync_duration_seconds_count"),
+            publishing: value(&metrics, "splitter_sync_duration_seconds_sum"),
         }
+    }
+
+    /// How many times it has compiled a root.
+    pub(crate) fn compilations(&self) -> f64 {
+        value(&self.get("/metrics"), "splitter_root_compilations_total")
     }
 
     pub(crate) fn memory(&self) -> Memory {
@@ -285,6 +284,14 @@ impl Frontends {
         let index = self.indexes.get(&key, 0).expect("a programmed frontend");
         self.current.get(&index, 0).expect("its record")
     }
+}
+
+/// A metric without labels.
+fn value(metrics: &str, name: &str) -> f64 {
+    let mut lines = metrics.lines();
+    let text = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    text.and_then(|text| text.parse().ok())
+        .expect("a metric of the agent")
 }
 
 fn free_address() -> SocketAddr {

@@ -18,6 +18,8 @@ const AGENT_NAMESPACE: &str = "splitter-system";
 
 const LEASE: &str = "splitter-agent";
 
+const DEFINITION: &str = "CustomResourceDefinition";
+
 /// Requests under way at a time.
 pub(crate) const CONCURRENCY: usize = 48;
 
@@ -36,8 +38,14 @@ impl Cluster {
     pub(crate) async fn start(size: Size) -> Self {
         let range = format!("--service-cluster-ip-range={CLUSTER_IPS}");
         let server = Server::start_with(&[&range]).await;
-        for object in prerequisites() {
-            server.apply(&object).await;
+        let prerequisites = prerequisites();
+        for object in &prerequisites {
+            server.apply(object).await;
+        }
+        // A server reads the objects of a definition into its cache when it is first asked for them,
+        // and refuses to list them until it has.
+        for definition in prerequisites.iter().filter(|it| it["kind"] == DEFINITION) {
+            list(&server.client, definition).await;
         }
         let mut cluster = Self {
             server,
@@ -126,6 +134,19 @@ fn prerequisites() -> Vec<Value> {
         lease,
     ]);
     all
+}
+
+/// Lists the objects of a definition.
+async fn list(client: &Client, definition: &Value) {
+    let spec = &definition["spec"];
+    let text = |value: &Value| value.as_str().expect("a name").to_owned();
+    let (group, plural) = (text(&spec["group"]), text(&spec["names"]["plural"]));
+    let versions = spec["versions"].as_array().expect("versions").iter();
+    for version in versions.filter(|version| version["served"] == true) {
+        let path = format!("/apis/{group}/{}/{plural}?limit=1", text(&version["name"]));
+        let request = || Request::get(&path).body(Vec::new()).expect("a request");
+        insist(client, request).await;
+    }
 }
 
 async fn create(client: &Client, creation: Creation) {

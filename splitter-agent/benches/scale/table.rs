@@ -34,6 +34,10 @@ pub(crate) fn print_start(start: &Start, agent: &Agent) {
     );
     line("from the process's start to /readyz", seconds(start.ready));
     line("user and system time for it", seconds(agent.cpu()));
+    line(
+        "times that a root was compiled for it",
+        agent.compilations(),
+    );
     print_memory("after it", agent);
 }
 

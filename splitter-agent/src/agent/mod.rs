@@ -5,6 +5,7 @@ mod attachment;
 mod clients;
 mod failures;
 mod findings;
+mod held;
 mod log;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +15,7 @@ use std::time::Instant;
 use splitter_common::layout::ClientScope;
 
 use crate::causes::with_causes;
-use crate::compile::{Compiler, Delta, Kinds, Knowledge, PodNews, Settings};
+use crate::compile::{Compiler, Delta, Knowledge, PodNews, Settings};
 use crate::datapath::{LoadError, PinDirectory, PodGroup, Programs, PublishSummary, Publisher};
 use crate::objects::{Kind, ObjectReference, Purpose};
 use crate::plan::{Frontend, FrontendPlan, Plan};
@@ -25,6 +26,7 @@ pub use self::attachment::Attachment;
 use self::clients::Clients;
 use self::failures::{Failures, Retry};
 use self::findings::Findings;
+use self::held::{Held, HeldFrontend};
 
 /// How much of what exists the source has told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,10 +54,7 @@ pub struct Agent {
     is_full: bool,
     /// Whether more is known of some kind of objects than when frontends were last held back.
     knows_more: bool,
-    /// Objects that changed while nothing could be published yet.
-    unpublished: BTreeSet<ObjectReference>,
-    /// Frontends that are held back, and the kinds of objects that they wait for.
-    held: BTreeMap<Frontend, Kinds>,
+    held: Held,
     /// What could not be published.
     failures: Failures,
     /// When that is tried again.
@@ -101,8 +100,7 @@ impl Agent {
             completeness: None,
             is_full: false,
             knows_more: false,
-            unpublished: BTreeSet::new(),
-            held: BTreeMap::new(),
+            held: Held::default(),
             failures: Failures::default(),
             retry: Retry::new(Instant::now()),
             is_attached: false,
@@ -127,14 +125,12 @@ impl Agent {
         for change in changes {
             self.take(change);
         }
-        let mut delta = self.compiler.compile();
         let Some(completeness) = self.completeness else {
-            // The objects of a large cluster arrive in many parts before anything may be published.
-            self.unpublished.append(&mut delta.objects);
-            self.clients.set_scopes(delta.clients);
+            // Before anything may be published, the objects of a large cluster arrive in tens of
+            // thousands of parts, and what they come to changes with each.
             return Ok(());
         };
-        delta.objects.append(&mut self.unpublished);
+        let mut delta = self.compiler.compile();
         if self.is_full {
             delta.frontends.extend(self.held_anew(&delta));
         } else {
@@ -204,10 +200,10 @@ impl Agent {
         self.compiler.has_routes()
     }
 
-    /// The namespaces of whose pods the labels matter.
-    #[must_use]
-    pub fn pod_namespaces(&self) -> BTreeSet<String> {
-        self.compiler.pod_namespaces().map(str::to_owned).collect()
+    /// The namespaces of whose pods the labels matter, if they are others than when this was last
+    /// asked.
+    pub fn take_pod_namespaces(&mut self) -> Option<BTreeSet<String>> {
+        self.compiler.take_pod_namespaces()
     }
 
     /// Every frontend that is planned or programmed.
@@ -219,33 +215,27 @@ impl Agent {
 
     /// The frontends that are held back and may no longer have to be.
     fn held_anew(&mut self, delta: &Delta) -> Vec<Frontend> {
-        let all = std::mem::take(&mut self.knows_more);
-        let concerns = |frontend: &Frontend| {
-            let split = self.publisher.programmed_at(frontend);
-            split.is_some_and(|split| delta.objects.contains(&split.origin.object()))
-        };
-        let held = self.held.keys().copied();
-        held.filter(|frontend| all || concerns(frontend)).collect()
+        if std::mem::take(&mut self.knows_more) {
+            return self.held.frontends().collect();
+        }
+        let objects = delta.objects.iter();
+        objects
+            .flat_map(|object| self.held.programmed_from(object))
+            .collect()
     }
 
     /// Brings frontends to what they come to, as far as enough is known for that.
     fn publish(&mut self, frontends: &BTreeSet<Frontend>) -> PublishSummary {
-        let held = |held: &BTreeMap<Frontend, Kinds>| -> BTreeMap<Frontend, Kinds> {
-            let held = frontends.iter().filter_map(|it| held.get_key_value(it));
-            held.map(|(frontend, kinds)| (*frontend, kinds.clone()))
-                .collect()
-        };
-        let held_before = held(&self.held);
+        let held_before = self.held.among(frontends);
         let plan = self.compiler.plan();
         let mut as_planned = BTreeSet::new();
         let mut otherwise = Plan::default();
+        let mut waiting = BTreeMap::new();
         for frontend in frontends {
             let programmed = self.publisher.programmed_at(frontend);
             let judgement = self.compiler.judge(frontend, programmed);
-            if judgement.waits_for.is_empty() {
-                self.held.remove(frontend);
-            } else {
-                self.held.insert(*frontend, judgement.waits_for);
+            if !judgement.waits_for.is_empty() {
+                waiting.insert(*frontend, judgement.waits_for);
             }
             match judgement.split {
                 Some(split) if plan.frontends.get(frontend) != Some(&*split) => {
@@ -264,7 +254,16 @@ impl Agent {
             let rest = self.publisher.publish_some(&otherwise, &frontends);
             summary.append(rest);
         }
-        log::log_held(&held_before, &held(&self.held));
+        let object = |split: &FrontendPlan| split.origin.object();
+        for frontend in frontends {
+            let held = waiting.remove(frontend).map(|waits_for| HeldFrontend {
+                waits_for,
+                planned: plan.frontends.get(frontend).map(object),
+                programmed: self.publisher.programmed_at(frontend).map(object),
+            });
+            self.held.set(*frontend, held);
+        }
+        log::log_held(&held_before, &self.held.among(frontends));
         summary
     }
 
@@ -343,6 +342,18 @@ impl Agent {
                 tracing::warn!(error, "cannot remove the maps of another layout");
             }
         }
+        match self.programs.remove_other_socket_tables() {
+            Ok(removed) => {
+                for path in removed {
+                    let path = path.display();
+                    tracing::info!(%path, "removed a table of sockets that is not used any more");
+                }
+            }
+            Err(error) => {
+                let error = with_causes(&error);
+                tracing::warn!(error, "cannot remove a table of sockets that is not used");
+            }
+        }
     }
 
     /// Frees slots that no program reads any more; `true` if some are still pending.
@@ -392,28 +403,23 @@ impl Agent {
         objects.extend(delta.objects.iter().cloned());
         self.findings
             .publish(&objects, &self.compiler, &self.failures);
-        let planned = self.held.keys().filter_map(|held| plan.frontends.get(held));
-        let held = planned.map(|split| split.origin.object()).collect();
         let routes = objects.iter();
         let routes = routes.filter(|object| object.known_kind().is_some_and(Kind::is_route));
         self.state
-            .set_programmed(routes.map(|object| self.programmed(object, &held)));
-        self.state.set_held(self.held.values());
+            .set_programmed(routes.map(|object| self.programmed(object)));
+        self.state.set_held(self.held.by_kind());
+        self.state.set_compilations(self.compiler.compilations());
         self.state.publish(start.elapsed(), self.failures.len());
         if is_complete {
             self.state.set_synced();
         }
     }
 
-    /// Which generation of an object is programmed; `held` are those that are held back.
-    fn programmed(
-        &self,
-        object: &ObjectReference,
-        held: &BTreeSet<ObjectReference>,
-    ) -> (ObjectReference, Option<Programmed>) {
+    /// Which generation of an object is programmed.
+    fn programmed(&self, object: &ObjectReference) -> (ObjectReference, Option<Programmed>) {
         let programmed = self.compiler.route(object).map(|route| {
             let generation = route.identity.generation;
-            let is_held = self.failures.concern(object) || held.contains(object);
+            let is_held = self.failures.concern(object) || self.held.concern(object);
             Programmed {
                 seen: generation,
                 programmed: if is_held { 0 } else { generation },

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use splitter_api::{Attachment, OtherProgram, Program};
+use splitter_api::{Attachment, OtherProgram, Program, SocketTable};
 
 use crate::datapath::{
-    AttachedProgram, Hierarchy, LoadError, Neighbour, PinDirectory, attached_programs, neighbours,
-    on_node,
+    AttachedProgram, Hierarchy, LoadError, Neighbour, PinDirectory, Sockets, attached_programs,
+    neighbours, on_node,
 };
 
 /// Reads the pinned links, and asks the kernel which other programs pods' connections pass.
@@ -34,15 +34,34 @@ pub(super) fn attachment(pins: &PinDirectory) -> Result<Attachment, LoadError> {
             on_node(root).display()
         )
     });
+    let socket_table = socket_table(pins)?;
+    let unfreed = socket_table.filter(|table| !table.attached).map(|_| {
+        "the program tcp_destroy_sock is not attached, so sockets that end stay in the table of \
+         sockets, and connections take longer once it is full; restart the agent"
+            .to_owned()
+    });
     let warnings = root
+        .chain(unfreed)
         .chain(other_programs.iter().filter_map(Neighbour::warning))
         .collect();
     Ok(Attachment {
         attached: programs.iter().all(|program| program.cgroup_id.is_some()),
         programs: programs.iter().map(|it| program(it, &cgroups)).collect(),
+        socket_table,
         other_programs: other_programs.into_iter().map(Into::into).collect(),
         warnings,
     })
+}
+
+fn socket_table(pins: &PinDirectory) -> Result<Option<SocketTable>, LoadError> {
+    let Some(sockets) = Sockets::open(pins)? else {
+        return Ok(None);
+    };
+    Ok(Some(SocketTable {
+        slots: sockets.slots(),
+        taken: sockets.taken(),
+        attached: pins.is_socket_table_in_use()?,
+    }))
 }
 
 fn program(program: &AttachedProgram, cgroups: &BTreeMap<u64, PathBuf>) -> Program {

@@ -1,10 +1,11 @@
 //! A split, from the maps.
 
-use splitter_api::{Leaf, Split, SplitState};
+use splitter_api::{Leaf, LeafOutcomes, Split, SplitState};
 use splitter_common::layout::{Reason, Verdict};
+use splitter_common::outcomes::Outcome;
 
 use super::leaf_state;
-use crate::datapath::FrontendView;
+use crate::datapath::{FrontendView, OutcomeCounts};
 use crate::plan::{Decision, Frontend, PlannedLeaf};
 use crate::reason;
 
@@ -33,6 +34,8 @@ pub(crate) fn split(frontend: Frontend, view: &FrontendView, is_attached: bool) 
             connections: counts.connections,
             lifetime: counts.lifetime,
             refused: counts.refused,
+            open: counts.open,
+            outcomes: outcomes(&counts.outcomes),
             state: leaf_state(leaf.state),
             endpoints: leaf.endpoints.len(),
         })
@@ -65,6 +68,22 @@ pub(crate) fn split(frontend: Frontend, view: &FrontendView, is_attached: bool) 
         generation: view.record.generation,
         connections: view.connections,
         leaves,
+    }
+}
+
+fn outcomes(counts: &OutcomeCounts) -> LeafOutcomes {
+    LeafOutcomes {
+        established: counts.count(Outcome::Established),
+        refused: counts.count(Outcome::Refused),
+        timed_out: counts.count(Outcome::TimedOut),
+        unreachable: counts.count(Outcome::Unreachable),
+        abandoned: counts.count(Outcome::Abandoned),
+        closed: counts.count(Outcome::Closed),
+        reset_by_endpoint: counts.count(Outcome::ResetByEndpoint),
+        reset_by_client: counts.count(Outcome::ResetByClient),
+        lost: counts.count(Outcome::Lost),
+        bytes_sent: counts.bytes_sent(),
+        bytes_received: counts.bytes_received(),
     }
 }
 

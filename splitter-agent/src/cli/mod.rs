@@ -7,6 +7,7 @@ mod attachment;
 mod check;
 mod cleanup;
 mod completions;
+mod connections;
 mod domain;
 mod explain;
 mod health;
@@ -62,6 +63,7 @@ Examples:
   splitter-agent run --manifests /etc/splitter
   splitter-agent health
   splitter-agent status bookstore
+  splitter-agent connections bookstore --leaf bookstore-v1
   splitter-agent explain bookstore.bookstore:14001
   splitter-agent check canary.yaml services.yaml
   splitter-agent cleanup"
@@ -162,6 +164,8 @@ enum Command {
     Health(health::HealthArgs),
     /// Show configured against observed shares, from the pinned maps alone.
     Status(status::StatusArgs),
+    /// List live connections that were split.
+    Connections(connections::ConnectionsArgs),
     /// Tell what happens to a connection, and why.
     Explain(explain::ExplainArgs),
     /// Judge manifests without touching anything; exit 1 if something is refused.
@@ -187,6 +191,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args, &cli.common),
         Command::Health(args) => health::run(args, &cli.common),
         Command::Status(args) => status::run(args, &cli.common),
+        Command::Connections(args) => connections::run(args, &cli.common),
         Command::Explain(args) => explain::run(args, &cli.common),
         Command::Check(args) => check::run(args, &cli.common),
         Command::Cleanup(args) => cleanup::run(args, &cli.common),

@@ -15,7 +15,7 @@ use crate::api;
 use crate::datapath::View;
 use crate::plan::Frontend;
 
-use selection::SelectionArgs;
+pub(super) use selection::SelectionArgs;
 pub(super) use split::text as split_text;
 use summary::Summary;
 
@@ -50,10 +50,7 @@ pub(super) struct StatusArgs {
 }
 
 pub(super) fn run(args: &StatusArgs, common: &Common) -> anyhow::Result<CommandOutcome> {
-    let selection = args
-        .selection
-        .selection()
-        .unwrap_or_else(|wrong| super::usage(wrong));
+    let selection = args.selection.selection_or_exit();
     let pins = common.pins();
     let view = View::open(&pins)?;
     let node = api::node_status(&pins, args.node.name())?;

@@ -26,6 +26,7 @@ use super::store::Store;
 use super::subsets::Subsets;
 use crate::objects::{Identity, Kind, Object, ObjectName, ObjectReference};
 use crate::plan::{Frontend, FrontendPlan, Plan};
+use crate::reason;
 use crate::route::{Claim, Context, Route, RouteObject};
 
 /// Compiles objects to a plan, change by change. The same objects come to the same plan and
@@ -52,6 +53,8 @@ pub struct Compiler {
     ledger: Ledger,
     /// Frontends that were reserved.
     reserved: BTreeSet<Frontend>,
+    /// How many times a root was compiled.
+    compilations: u64,
 }
 
 /// What changed since the last [`Compiler::compile`].
@@ -87,6 +90,8 @@ pub enum PodNews {
 struct Compiled {
     frontends: SortedVecSet<Frontend>,
     diagnostics: Emitted,
+    /// The objects that may be about other roots too, and are in force here.
+    in_force: Box<[ObjectReference]>,
 }
 
 impl Compiler {
@@ -114,6 +119,7 @@ impl Compiler {
             waiting_roots: BTreeSet::new(),
             ledger: Ledger::default(),
             reserved: BTreeSet::new(),
+            compilations: 0,
         }
     }
 
@@ -158,6 +164,17 @@ impl Compiler {
     /// The namespaces of whose pods the labels matter: a claim names a subset of a Service there.
     pub fn pod_namespaces(&self) -> impl Iterator<Item = &str> {
         self.subsets.namespaces()
+    }
+
+    /// The same, if they are others than when this was last asked.
+    pub fn take_pod_namespaces(&mut self) -> Option<BTreeSet<String>> {
+        self.subsets.take_namespaces()
+    }
+
+    /// How many times a root was compiled: a measure of the work that changes made.
+    #[must_use]
+    pub fn compilations(&self) -> u64 {
+        self.compilations
     }
 
     /// An object was added or changed.
@@ -262,6 +279,7 @@ impl Compiler {
     #[must_use]
     pub fn diagnostics(&self, object: &ObjectReference) -> Vec<Arc<Diagnostic>> {
         let mut diagnostics: Vec<_> = self.ledger.of(object).cloned().collect();
+        self.soften(object, &mut diagnostics);
         let is_wrong = |diagnostic: &Arc<Diagnostic>| diagnostic.severity != Severity::Note;
         let is_ours = self.routes.get(object).is_some_and(|it| it.is_for_splitter);
         if is_ours && !diagnostics.iter().any(is_wrong) {
@@ -269,6 +287,37 @@ impl Compiler {
             diagnostics.insert(0, Arc::new(accepted));
         }
         diagnostics
+    }
+
+    /// An object that is in force on one root is not inactive because it is not on another, or a part of
+    /// it is for no port.
+    fn soften(&self, object: &ObjectReference, diagnostics: &mut [Arc<Diagnostic>]) {
+        let is_inactive = |it: &Arc<Diagnostic>| it.severity == Severity::Inactive;
+        let Some(route) = self.routes.get(object) else {
+            return;
+        };
+        if !diagnostics.iter().any(is_inactive) {
+            return;
+        }
+        let roots: BTreeSet<&ObjectName> = route.claims.iter().map(|claim| &claim.root).collect();
+        let compiled = |root: &&ObjectName| self.roots.get(*root);
+        let mut compiled = roots.iter().filter_map(compiled);
+        if !compiled.any(|root| root.in_force.contains(object)) {
+            return;
+        }
+        for diagnostic in diagnostics.iter_mut().filter(|it| is_inactive(it)) {
+            // Rules for the ports of one root are often none of another's.
+            let is_note = roots.len() > 1 && diagnostic.reason == reason::ROOT_PORT_MISSING;
+            *diagnostic = Arc::new(Diagnostic {
+                severity: if is_note {
+                    Severity::Note
+                } else {
+                    Severity::Warning
+                },
+                ..Diagnostic::clone(diagnostic)
+            });
+        }
+        diagnostics.sort();
     }
 
     /// The diagnostics of every object, sorted.
@@ -315,12 +364,12 @@ impl Compiler {
     pub fn compile(&mut self) -> Delta {
         let rescoped = self.scopes.assign();
         self.index.mark(rescoped);
-        let users = self
-            .subsets
-            .with_any_of(self.store.pods.take_changed(), &self.store);
+        let pods = self.store.take_changed_pods();
+        let users = self.subsets.with_any_of(pods, &self.store);
         self.index.mark_affected(users);
         let mut dirty = self.index.take_dirty();
         dirty.extend(self.conflicting_roots(&dirty));
+        self.compilations += dirty.len() as u64;
 
         let mut before = Resolved::default();
         let mut after = Resolved::default();
@@ -343,10 +392,25 @@ impl Compiler {
             let new = Compiled {
                 frontends: resolved.frontends.keys().copied().collect(),
                 diagnostics,
+                in_force: resolved.in_force.into_iter().collect(),
             };
             let old = std::mem::replace(root, new);
             self.ledger.replace(&old.diagnostics, &root.diagnostics);
-            if root.frontends.is_empty() && root.diagnostics.is_empty() {
+            // What is said of such an object because of its other roots may depend on that.
+            let changed = old.in_force.iter().filter(|it| !root.in_force.contains(it));
+            let changed =
+                changed.chain(root.in_force.iter().filter(|it| !old.in_force.contains(it)));
+            for object in changed {
+                if self
+                    .ledger
+                    .of(object)
+                    .any(|it| it.severity == Severity::Inactive)
+                {
+                    self.ledger.touch(object.clone());
+                }
+            }
+            if root.frontends.is_empty() && root.diagnostics.is_empty() && root.in_force.is_empty()
+            {
                 self.roots.remove(name);
             }
             self.index.forget_unclaimed(name);

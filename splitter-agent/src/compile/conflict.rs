@@ -404,7 +404,8 @@ fn emit_loss(claim: &Claim, winner: &Claim, what: &str, diagnostics: &mut Diagno
 fn winner_text(winner: &Claim, loser: &Claim) -> String {
     let origin = &winner.origin;
     let object = format!("{} {}/{}", origin.kind, origin.namespace, origin.name);
-    if winner.clients != loser.clients && winner.api() == loser.api() {
+    let is_consumer = |claim: &Claim| claim.clients.selector().is_some_and(|it| it.is_consumer);
+    if is_consumer(winner) && !is_consumer(loser) && winner.api() == loser.api() {
         format!("{object}, which is for these clients")
     } else if winner.precedence == loser.precedence {
         format!("{object}, which is older or, at the same age, comes first by name")

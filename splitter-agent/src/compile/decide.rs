@@ -140,7 +140,7 @@ pub(super) fn decision(
     states: &[LeafState],
 ) -> Decision {
     // In this order: what the split is not about passes through, whatever its weights.
-    if protocol != Protocol::Tcp {
+    if protocol == Protocol::Sctp {
         return Decision::PassThrough(Reason::ProtocolNotSplit);
     }
     let gives_away = matches!(split.unready_share, UnreadyShare::GivenAway(_));

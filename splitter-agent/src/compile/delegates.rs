@@ -100,20 +100,40 @@ impl Others for Known<'_> {
 }
 
 /// Objects that are all there is.
-impl Others for Objects {
+#[derive(Debug)]
+pub struct Everything<'a> {
+    objects: &'a Objects,
+    /// By the object that they name.
+    users: BTreeMap<ObjectReference, BTreeSet<ObjectReference>>,
+}
+
+impl<'a> Everything<'a> {
+    /// Of these objects.
+    #[must_use]
+    pub fn of(objects: &'a Objects) -> Self {
+        let mut users: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for (user, route) in &objects.routes {
+            for named in route.content.delegates() {
+                users.entry(named).or_default().insert(user.clone());
+            }
+        }
+        Self { objects, users }
+    }
+}
+
+impl Others for Everything<'_> {
     fn delegate(&self, object: &ObjectReference) -> Delegate<'_> {
-        match self.routes.get(object) {
+        match self.objects.routes.get(object) {
             Some(found) if found.content.is_delegate() => Delegate::Found(found),
             Some(_) => Delegate::NotForOthers,
-            None if self.refused.contains(object) => Delegate::Unreadable,
+            None if self.objects.refused.contains(object) => Delegate::Unreadable,
             None => Delegate::Missing,
         }
     }
 
     fn users_of(&self, object: &ObjectReference) -> Vec<ObjectReference> {
-        let users = self.routes.iter();
-        let users = users.filter(|(_, route)| route.content.delegates().contains(object));
-        users.map(|(user, _)| user.clone()).collect()
+        let users = self.users.get(object);
+        users.into_iter().flatten().cloned().collect()
     }
 
     fn is_followed(&self, _: Kind) -> bool {

@@ -10,7 +10,7 @@ use super::store::Store;
 use crate::objects::{AddressFamily, Service, quoted};
 use crate::plan::{Frontend, protocol_name};
 use crate::reason;
-use crate::route::{Claim, Leaf, OnNoEndpoints, Split, UnreadyShare};
+use crate::route::{Claim, Destinations, Leaf, OnNoEndpoints, Split, UnreadyShare};
 
 /// One thing that is true of a frontend.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,15 +107,19 @@ impl Findings {
                         field: split.leaves_field.clone(),
                         reason: reason::OVERLAPPING_BACKENDS,
                         message: format!(
-                            "{why} ({}); let the Services of the backends select different pods",
-                            place.ports.text
+                            "{why} ({}); let the {} of the backends select different pods",
+                            place.ports.text,
+                            match split.leaves.iter().any(|leaf| leaf.subset.is_some()) {
+                                true => "labels of the subsets, or the Services,",
+                                false => "Services",
+                            }
                         ),
                     }),
                     Subject::NoSubset(leaf) => split.leaves.get(leaf).and_then(no_subset),
                     Subject::Leaf { leaf, state, share } => split
                         .leaves
                         .get(leaf)
-                        .and_then(|leaf| of_leaf(store, leaf, state, &place, share, why)),
+                        .and_then(|leaf| of_leaf(store, (split, leaf), state, &place, share, why)),
                 };
                 if let Some(Said {
                     field,
@@ -215,7 +219,7 @@ fn of_frontend(
             &claim.root_field,
             reason::PROTOCOL_NOT_SPLIT,
             format!(
-                "{list} of Service {root} {} through unsplit, since only TCP is split; split a \
+                "{list} of Service {root} {} through unsplit, since only TCP and UDP are split; split a \
                  Service without {} to be rid of this warning",
                 ports.either("passes", "pass"),
                 ports.either("it", "them"),
@@ -314,7 +318,7 @@ fn no_leaf_service(store: &Store, split: &Split) -> String {
 
 fn of_leaf(
     store: &Store,
-    leaf: &Leaf,
+    (split, leaf): (&Split, &Leaf),
     state: LeafState,
     place: &Place,
     share: Share,
@@ -353,9 +357,12 @@ fn of_leaf(
                 leaf.port
                     .map_or_else(|| list.clone(), |port| format!("port {port}/TCP")),
                 if others_share { " there" } else { "" },
-                match leaf.port {
-                    None => "give it a port of the same number and protocol",
-                    Some(_) => "name a port that it has",
+                match (leaf.port, split.destinations) {
+                    (None, Destinations::Services | Destinations::GrantedServices) =>
+                        "give it a port of the same number and protocol",
+                    (None, Destinations::Hosts) =>
+                        "write destination.port.number with a port that it has",
+                    (Some(_), _) => "name a port that it has",
                 }
             ),
         ),

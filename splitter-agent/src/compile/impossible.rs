@@ -23,13 +23,20 @@ pub(super) fn without_impossible<'a>(
     diagnostics: &mut Diagnostics,
 ) -> Option<Vec<Cow<'a, Claim>>> {
     let mut impossible = BTreeSet::new();
-    for claim in claims {
+    for (index, claim) in claims.iter().enumerate() {
         if let Some(split) = &claim.split
             && split.destinations == Destinations::Hosts
         {
-            // Those too that an earlier claim has, which may be refused itself.
+            // Rules that no connection comes to refuse nothing. The claims of one object are in a row.
+            let before = claims.get(..index).unwrap_or_default().iter().rev();
+            let before = before.take_while(|other| other.origin == claim.origin);
+            let before: Vec<_> = before
+                .filter(|other| other.clients.cover(&claim.clients))
+                .collect();
+            let is_dead = |port| before.iter().any(|other| other.ports.covers(port));
+            // Those too that an earlier claim of another object has, which may be refused itself.
             let frontends = frontends_by_port(service)
-                .filter(|(port, _)| claim.ports.covers(port))
+                .filter(|(port, _)| claim.ports.covers(port) && !is_dead(port))
                 .map(|(_, frontend)| frontend)
                 .collect();
             if is_impossible(store, claim, split, &frontends, diagnostics) {
@@ -78,8 +85,9 @@ fn is_impossible(
         if let Some((impossible, rule)) = found.next() {
             is_impossible = true;
             let message = format!(
-                "{} of DestinationRule {} {}; remove it there, or this destination here",
-                impossible.field, rule.name, impossible.what
+                "{} of DestinationRule {} {}, so nothing of this {} is applied to Service {}; remove it \
+                 there, or this destination here",
+                impossible.field, rule.name, impossible.what, claim.origin.kind, claim.root
             );
             let (severity, reason) = (Severity::Refused, reason::POLICY_UNSUPPORTED);
             let field = format!("{}.destination", leaf.field);

@@ -15,6 +15,9 @@ pub(super) struct Index {
     /// The roots whose claims name a Service, themselves included.
     users: HashMap<ObjectName, SortedVecSet<ObjectName>>,
     dirty: BTreeSet<ObjectName>,
+    /// What makes many roots dirty: they are looked up when they are taken, once however many changes
+    /// there were.
+    wide: BTreeSet<Affected>,
 }
 
 /// A root that some claim is about.
@@ -104,30 +107,43 @@ impl Index {
     /// Marks the roots that changes affect as dirty.
     pub(super) fn mark_affected(&mut self, affected: Vec<Affected>) {
         for affected in affected {
-            match affected {
-                Affected::UsersOf(service) => {
-                    let users = self.users.get(&service).into_iter().flatten();
-                    self.dirty.extend(users.cloned());
-                }
-                Affected::UsersIn(namespace) => {
-                    let users = self.users.iter();
-                    let users = users.filter(|(service, _)| service.namespace == namespace);
-                    self.dirty
-                        .extend(users.flat_map(|(_, roots)| roots).cloned());
-                }
-                Affected::Namespace(namespace) => {
-                    let roots = self.roots.keys();
-                    let roots = roots.filter(|root| root.namespace == namespace);
-                    self.dirty.extend(roots.cloned());
-                }
-                Affected::Everything => self.dirty.extend(self.roots.keys().cloned()),
+            if matches!(affected, Affected::UsersOf(_)) {
+                let roots: Vec<ObjectName> = self.affected(&affected).cloned().collect();
+                self.dirty.extend(roots);
+            } else {
+                self.wide.insert(affected);
             }
         }
     }
 
     /// The dirty roots, which are no longer dirty.
     pub(super) fn take_dirty(&mut self) -> BTreeSet<ObjectName> {
-        std::mem::take(&mut self.dirty)
+        let mut dirty = std::mem::take(&mut self.dirty);
+        // A root that a change affected and would not any more is dirty because of that.
+        for affected in std::mem::take(&mut self.wide) {
+            dirty.extend(self.affected(&affected).cloned());
+        }
+        dirty
+    }
+
+    /// The roots that a change may affect.
+    fn affected<'a>(
+        &'a self,
+        affected: &'a Affected,
+    ) -> Box<dyn Iterator<Item = &'a ObjectName> + 'a> {
+        match affected {
+            Affected::UsersOf(service) => Box::new(self.users.get(service).into_iter().flatten()),
+            Affected::UsersIn(namespace) => {
+                let users = self.users.iter();
+                let users = users.filter(move |(service, _)| service.namespace == *namespace);
+                Box::new(users.flat_map(|(_, roots)| roots))
+            }
+            Affected::Namespace(namespace) => {
+                let roots = self.roots.keys();
+                Box::new(roots.filter(move |root| root.namespace == *namespace))
+            }
+            Affected::Everything => Box::new(self.roots.keys()),
+        }
     }
 }
 

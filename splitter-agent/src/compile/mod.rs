@@ -53,6 +53,7 @@ use crate::objects::Objects;
 use crate::plan::Plan;
 
 pub use compiler::{Compiler, Delta, PodNews};
+pub use delegates::Everything;
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
 pub use judgement::Judgement;
 pub use knowledge::{Kinds, Knowledge};

@@ -173,9 +173,17 @@ impl Pods {
             .all(|label| labels.binary_search(label).is_ok())
     }
 
-    /// The pods of which something changed since the last time, by namespace.
-    pub(super) fn take_changed(&mut self) -> HashMap<String, HashSet<u64>> {
-        std::mem::take(&mut self.changed)
+    /// The pods of which something changed since the last time, by namespace: those that this is
+    /// asked of, and no others.
+    pub(super) fn take_changed(
+        &mut self,
+        is_asked: impl Fn(&Self, &str) -> bool,
+    ) -> HashMap<String, HashSet<u64>> {
+        let mut changed = std::mem::take(&mut self.changed);
+        let taken = changed.extract_if(|namespace, _| is_asked(self, namespace));
+        let taken = taken.collect();
+        self.changed = changed;
+        taken
     }
 }
 
@@ -258,6 +266,10 @@ mod tests {
         pods.has("shop", pod_key(key), &wanted)
     }
 
+    fn take_changed(pods: &mut Pods) -> HashMap<String, HashSet<u64>> {
+        pods.take_changed(|_, _| true)
+    }
+
     #[test]
     fn pods_are_found_by_uid_or_name_and_by_some_of_their_labels() {
         let mut pods = Pods::default();
@@ -311,12 +323,12 @@ mod tests {
         pods.list_begins("shop");
         assert!(has(&pods, "1", &[]));
         pods.put(&pod("b", "2", &[("version", "v1")]));
-        pods.take_changed();
+        take_changed(&mut pods);
         pods.listed("shop");
         assert!(!has(&pods, "1", &[]));
         assert!(has(&pods, "2", &[]));
         assert_eq!(pods.knowledge("shop"), Knowledge::Followed);
-        let changed = pods.take_changed();
+        let changed = take_changed(&mut pods);
         assert!(changed["shop"].contains(&pod_key("1")));
         assert!(!changed["shop"].contains(&pod_key("2")));
         pods.forget("shop");
@@ -328,10 +340,10 @@ mod tests {
     fn what_did_not_change_is_not_told_as_changed() {
         let mut pods = Pods::default();
         pods.put(&pod("a", "1", &[("version", "v1")]));
-        pods.take_changed();
+        take_changed(&mut pods);
         pods.put(&pod("a", "1", &[("version", "v1")]));
         pods.remove("shop", "b");
-        assert!(pods.take_changed().is_empty());
+        assert!(take_changed(&mut pods).is_empty());
         let counts: Vec<u32> = pods.sets.sets.values().map(|set| set.count).collect();
         assert_eq!(counts, [1]);
     }

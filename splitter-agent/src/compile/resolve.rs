@@ -10,15 +10,15 @@ use super::diagnostics::{Diagnostics, Severity};
 use super::findings::Findings;
 use super::impossible::without_impossible;
 use super::knowledge::{Kinds, Knowledge};
-use super::root_ports::is_split;
+use super::root_ports::{is_split, tell_ambiguous};
 use super::roots::{NoFrontends, root};
 use super::scopes::Scopes;
 use super::store::Store;
 use super::{grants, notes, rules, slices, waiting};
-use crate::objects::{Kind, ObjectName};
+use crate::objects::{Kind, ObjectName, ObjectReference};
 use crate::plan::{Decision, Frontend, FrontendPlan, Origin};
 use crate::reason;
-use crate::route::{Claim, Clients, Split};
+use crate::route::{Claim, Clients, Destinations, Split};
 
 /// What becomes of a root's frontends.
 #[derive(Debug, Default)]
@@ -28,6 +28,8 @@ pub(super) struct Resolved {
     pub(super) waiting: BTreeMap<Frontend, Waiting>,
     /// Every kind that the root or one of its frontends waits for.
     pub(super) waits_for: Kinds,
+    /// The objects that may be about other roots too, and are in force here.
+    pub(super) in_force: BTreeSet<ObjectReference>,
 }
 
 /// A frontend that cannot be decided before more is known.
@@ -105,7 +107,12 @@ pub(super) fn resolve<'a>(
     for (index, (claim, owned)) in claims.iter().zip(owned).enumerate() {
         match &claim.split {
             Some(split) => {
+                tell_ambiguous(service, claim, diagnostics);
                 if is_split(service, &losses, claims, index, diagnostics) {
+                    let are_known = !are_clients_unknown || claim.clients == Clients::Everyone;
+                    if split.destinations == Destinations::Hosts && are_known {
+                        resolved.in_force.insert(claim.origin.object());
+                    }
                     if are_clients_unknown && claim.clients != Clients::Everyone {
                         resolved.waits_for.insert(Kind::POD);
                         let is_whole = !for_everyone.contains(&claim.origin);

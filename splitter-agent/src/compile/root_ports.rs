@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use splitter_common::layout::Protocol;
+
 use super::conflict;
 use super::diagnostics::{Diagnostics, Severity};
 use crate::objects::{AppProtocol, Service, ServicePort, quoted};
+use crate::plan::protocol_name;
 use crate::reason;
-use crate::route::Claim;
+use crate::route::{Claim, Ports};
 
 /// Whether a claim has any port of its root; says so if it has not all that it is about.
 pub(super) fn is_split(
@@ -19,6 +22,17 @@ pub(super) fn is_split(
     let Some(claim) = claims.get(index) else {
         return false;
     };
+    if let Some(message) = of_other_transport(service, claim) {
+        let (severity, reason) = (Severity::Inactive, reason::ROOT_PORT_MISSING);
+        diagnostics.emit(
+            &claim.origin,
+            severity,
+            reason,
+            claim.ports_field(),
+            message,
+        );
+        return false;
+    }
     if let Some(name) = &claim.ports.name
         && !service.ports.iter().any(|port| claim.ports.covers(port))
     {
@@ -33,6 +47,31 @@ pub(super) fn is_split(
         );
         let (severity, reason) = (Severity::Inactive, reason::ROOT_PORT_MISSING);
         diagnostics.emit(&claim.origin, severity, reason, &*claim.root_field, message);
+        return false;
+    }
+    // What is missing is told of the rule's claim on ports that declare what is spoken there.
+    let undeclared = BTreeSet::from([AppProtocol::Undeclared]);
+    let is_told = claim.ports.protocols.as_ref() == Some(&undeclared);
+    if is_told && !service.ports.iter().any(|port| claim.ports.covers(port)) {
+        return false;
+    }
+    if let Some(port) = of_other_protocol(service, claim) {
+        let message = format!(
+            "port {} of Service {} is one where {} is spoken, as it declares by appProtocol or name, and \
+             this rule is for {}; write one for what is spoken there, or correct the port",
+            port.port,
+            claim.root,
+            spoken(&BTreeSet::from([port.app_protocol])),
+            claim.ports.protocols.as_ref().map_or("", spoken),
+        );
+        let (severity, reason) = (Severity::Inactive, reason::ROOT_PORT_MISSING);
+        diagnostics.emit(
+            &claim.origin,
+            severity,
+            reason,
+            claim.ports_field(),
+            message,
+        );
         return false;
     }
     if let Some(protocols) = &claim.ports.protocols
@@ -57,7 +96,8 @@ pub(super) fn is_split(
         return false;
     }
     let of_service: BTreeSet<u16> = service.ports.iter().map(|port| port.port).collect();
-    if let Some(ports) = &claim.ports.numbers
+    if !is_told
+        && let Some(ports) = &claim.ports.numbers
         && let Some(missing) = ports.iter().find(|port| !of_service.contains(port))
     {
         let is_split = !ports.is_disjoint(&of_service);
@@ -73,12 +113,40 @@ pub(super) fn is_split(
             Severity::Inactive
         };
         let reason = reason::ROOT_PORT_MISSING;
-        diagnostics.emit(&claim.origin, severity, reason, &*claim.root_field, message);
+        let field = claim.ports_field();
+        diagnostics.emit(&claim.origin, severity, reason, field, message);
         if !is_split {
             return false;
         }
     }
     conflict::emit_losses(service, losses, claims, index, diagnostics)
+}
+
+/// Why a claim has no port of the root, if that is for its transport protocol alone.
+fn of_other_transport(service: &Service, claim: &Claim) -> Option<String> {
+    let transport = claim.ports.transport?;
+    if service.ports.iter().any(|port| claim.ports.covers(port)) {
+        return None;
+    }
+    let of_any = Ports {
+        transport: None,
+        ..claim.ports.clone()
+    };
+    let port = service.ports.iter().find(|port| of_any.covers(port))?;
+    let (wanted, kind, root) = (protocol_name(transport), claim.origin.kind, &claim.root);
+    let what = if claim.ports.are_all() {
+        format!("Service {root} has no {wanted} port")
+    } else {
+        format!(
+            "port {} of Service {root} is one of {}",
+            port_text(port),
+            protocol_name(port.protocol)
+        )
+    };
+    Some(format!(
+        "{what}, and {kind}s are for {wanted}; name a Service and port for {wanted}, or write a route of a \
+         kind for what the port is"
+    ))
 }
 
 /// Whether any claim of the object that a claim is from is about a port of the root.
@@ -94,6 +162,42 @@ fn is_about_any_port(service: &Service, claims: &[&Claim], claim: &Claim) -> boo
             let mut ports = service.ports.iter();
             !ports.any(|port| numbers.contains(&port.port))
         })
+}
+
+/// A port of the root that a claim names by its number, and that declares another protocol than the
+/// claim is for.
+fn of_other_protocol<'a>(service: &'a Service, claim: &Claim) -> Option<&'a ServicePort> {
+    let numbers = claim.ports.numbers.as_ref()?;
+    claim.ports.protocols.as_ref()?;
+    let mut named = service.ports.iter();
+    if named.any(|port| claim.ports.covers(port)) {
+        return None;
+    }
+    let mut ports = service.ports.iter();
+    let declares = |port: &&ServicePort| port.app_protocol != AppProtocol::Undeclared;
+    ports.find(|port| declares(port) && numbers.contains(&port.port))
+}
+
+/// Says which ports are not split, since it is not known which of several rules holds there.
+pub(super) fn tell_ambiguous(service: &Service, claim: &Claim, diagnostics: &mut Diagnostics) {
+    let Some(ambiguous) = &claim.ambiguous else {
+        return;
+    };
+    let ports = service.ports.iter();
+    let ports = ports.filter(|it| it.protocol == Protocol::Tcp && ambiguous.covers(it));
+    let ports: Vec<String> = ports.map(port_text).collect();
+    if ports.is_empty() {
+        return;
+    }
+    let message = format!(
+        "differs from spec.http, so what does not say what is spoken there is not split: {} {} of Service \
+         {}; give it an appProtocol or a name such as http or tcp",
+        if ports.len() == 1 { "port" } else { "ports" },
+        shortened(&ports),
+        claim.root,
+    );
+    let (severity, reason) = (Severity::Warning, reason::AMBIGUOUS_PROTOCOL);
+    diagnostics.emit(&claim.origin, severity, reason, "spec.tcp", message);
 }
 
 /// What is spoken, for people.

@@ -64,7 +64,7 @@ impl Here {
 struct Slices(Vec<EndpointSlice>);
 
 /// Which roots a change may affect.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Affected {
     /// Those that name a Service.
     UsersOf(ObjectName),
@@ -178,6 +178,15 @@ impl Store {
     pub(super) fn pods_known(&self, namespace: &str) -> Knowledge {
         self.knowledge(Kind::POD)
             .max(self.pods.knowledge(namespace))
+    }
+
+    /// The pods of which something changed since the last time, by namespace. Before all pods of a
+    /// namespace were told of, none of them changes anything: subsets wait for them all.
+    pub(super) fn take_changed_pods(&mut self) -> HashMap<String, HashSet<u64>> {
+        let of_kind = self.knowledge(Kind::POD);
+        self.pods.take_changed(|pods, namespace| {
+            of_kind.max(pods.knowledge(namespace)) > Knowledge::Incomplete
+        })
     }
 
     /// The kind of which an object that was not heard of, or changed since, could turn what a
@@ -294,7 +303,7 @@ impl Store {
         self.destination_rules.put(rule, &self.cluster_domain)
     }
 
-    /// Takes note of a pod; [`Pods::take_changed`] tells what that affects.
+    /// Takes note of a pod; [`Self::take_changed_pods`] tells what that affects.
     pub(super) fn put_pod(&mut self, pod: &Pod) {
         self.pods.put(pod);
     }

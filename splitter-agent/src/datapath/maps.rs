@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use aya::maps::{HashMap, MapData, MapError};
 use splitter_common::layout::{
     ClientNames, ClientRecord, CounterRecord, CurrentRecord, EndpointRecord, FrontendKey,
-    FrontendNames, LeafNames, LeafRecord, PodLevels, SplitRecord,
+    FrontendNames, LeafNames, LeafRecord, OutcomeRecord, PodLevels, SplitRecord,
 };
 
 use super::load::{Layout, PinDirectory, PinError, exists, shapes};
@@ -93,6 +93,7 @@ pub(crate) type KeyBytes = [u8; size_of::<FrontendKey>()];
 type ClientNamesBytes = [u8; size_of::<ClientNames>()];
 type ClientBytes = [u8; size_of::<ClientRecord>()];
 type FrontendNamesBytes = [u8; size_of::<FrontendNames>()];
+type OutcomeBytes = [u8; size_of::<OutcomeRecord>()];
 type LeafNamesBytes = [u8; size_of::<LeafNames>()];
 
 /// The bytes of a key.
@@ -129,6 +130,8 @@ pub(crate) struct Maps {
     pub(crate) leaf_stats: PerCpuCounters,
     /// By leaf ids as well.
     pub(crate) leaf_refusals: Table<u64>,
+    /// And what came of their connections.
+    pub(crate) leaf_outcomes: HashMap<MapData, u32, OutcomeBytes>,
     pub(crate) verdicts: PerCpuCounters,
     pub(crate) frontend_names: HashMap<MapData, KeyBytes, FrontendNamesBytes>,
     pub(crate) leaf_names: HashMap<MapData, u32, LeafNamesBytes>,
@@ -146,6 +149,12 @@ pub(crate) enum Access {
 }
 
 impl Maps {
+    /// What came of the connections to a leaf; `None` if nothing is kept of it.
+    pub(crate) fn outcomes(&self, leaf_id: u32) -> Option<OutcomeRecord> {
+        let bytes = self.leaf_outcomes.get(&leaf_id, 0).ok()?;
+        Some(bytemuck::cast(bytes))
+    }
+
     /// Opens the maps that are at work.
     ///
     /// # Errors
@@ -194,6 +203,7 @@ impl Maps {
             counters: table(pins, "COUNTERS", access)?,
             leaf_stats: counters(pins, "LEAF_STATS")?,
             leaf_refusals: table(pins, "LEAF_REFUSALS", access)?,
+            leaf_outcomes: hash(pins, "LEAF_OUTCOMES")?,
             verdicts: counters(pins, "VERDICTS")?,
             frontend_names: hash(pins, "FRONTEND_NAMES")?,
             leaf_names: hash(pins, "LEAF_NAMES")?,

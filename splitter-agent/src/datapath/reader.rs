@@ -18,8 +18,10 @@ use splitter_common::layout::{CurrentRecord, FrontendKey, LeafState};
 use crate::objects::{ObjectName, ObjectReference};
 use crate::plan::Decision;
 
-use super::load::PinDirectory;
+use super::load::{PinDirectory, SOCKETS};
 use super::maps::{Access, KeyBytes, Maps, MapsError};
+use super::outcomes::OutcomeCounts;
+use super::sockets::{LeafKey, Sockets};
 use super::sys::maps::Position;
 use super::view::{Entries, FrontendView, MapUse, Read, confirmed, read_split, verdicts};
 
@@ -31,6 +33,7 @@ const BATCH: usize = 4096;
 pub struct Reader {
     pins: PinDirectory,
     open: Option<Open>,
+    sockets: Option<Sockets>,
 }
 
 /// What was programmed when it was read.
@@ -38,12 +41,15 @@ pub struct Reader {
 pub struct Reading {
     splits: HashMap<KeyBytes, Known>,
     leaves: HashMap<u32, Count>,
+    /// `None` without a table of live sockets.
+    open: Option<HashMap<LeafKey, u64>>,
     /// Frontends whose records do not fit together, or that no agent wrote; the kernel lets
     /// connections to them pass.
     pub inconsistent: usize,
     /// Verdicts on connections to frontends since the maps were made.
     pub verdicts: BTreeMap<&'static str, u64>,
-    /// How full the maps are, by their names.
+    /// How full the maps are, by their names: those of a [`View`](super::View), and the table of
+    /// live sockets if there is one.
     pub maps: BTreeMap<&'static str, MapUse>,
 }
 
@@ -93,6 +99,7 @@ pub struct LeafReading {
     /// How many endpoints it has.
     pub endpoints: u32,
     id: u32,
+    incarnation: u32,
     /// Index of its counter in `COUNTERS`, and what that said last.
     counter: u32,
     counted: u64,
@@ -111,6 +118,8 @@ struct Known {
 struct Count {
     connections: u64,
     refused: u64,
+    /// `None` while there are none, as of most leaves on most nodes: it is 900 bytes.
+    outcomes: Option<Box<OutcomeCounts>>,
     /// Whether it must be asked for.
     is_stale: bool,
     /// Whether it must be asked for once more: a program counts in two places, one after the other,
@@ -152,6 +161,34 @@ impl Reading {
     }
 }
 
+impl Reading {
+    /// What came of the connections to a leaf since it became part of the split, over all frontends
+    /// of its root; `None` if nothing did.
+    #[must_use]
+    pub fn outcomes(&self, leaf: &LeafReading) -> Option<&OutcomeCounts> {
+        self.leaves.get(&leaf.id)?.outcomes.as_deref()
+    }
+
+    /// Connections to a leaf that have not ended, over all frontends of its root, as far as
+    /// their sockets have a slot in the table of live sockets; `None` if there is none.
+    #[must_use]
+    pub fn open(&self, leaf: &LeafReading) -> Option<u64> {
+        let count = self.open.as_ref()?.get(&(leaf.id, leaf.incarnation));
+        Some(count.copied().unwrap_or_default())
+    }
+}
+
+impl Count {
+    /// Whether something may come of a connection, though there are no new ones.
+    fn has_unended(&self) -> bool {
+        self.connections
+            > self
+                .outcomes
+                .as_ref()
+                .map_or(0, |outcomes| outcomes.ended())
+    }
+}
+
 impl FrontendReading {
     fn new(view: FrontendView) -> Self {
         let first = view.record.first_counter;
@@ -172,6 +209,7 @@ impl FrontendReading {
                     state: leaf.state,
                     endpoints: u32::try_from(leaf.endpoints.len()).unwrap_or(u32::MAX),
                     id: counts.leaf_id,
+                    incarnation: counts.incarnation,
                     counter: first.saturating_add(place),
                     counted: counts.connections,
                 })
@@ -184,7 +222,11 @@ impl Reader {
     /// One that has read nothing yet.
     #[must_use]
     pub fn new(pins: PinDirectory) -> Self {
-        Self { pins, open: None }
+        Self {
+            pins,
+            open: None,
+            sockets: None,
+        }
     }
 
     /// Reads what is programmed now.
@@ -208,6 +250,17 @@ impl Reader {
         };
         // What failed is opened anew the next time.
         open.read()?;
+        // It may be another one, though the other maps are the same.
+        let pinned = Sockets::pinned_id(&self.pins);
+        if self.sockets.as_ref().map(Sockets::id) != pinned {
+            self.sockets = Sockets::open(&self.pins)?;
+        }
+        open.reading.open = None;
+        if let Some(sockets) = &self.sockets {
+            open.reading.open = Some(sockets.open_by_leaf());
+            let maps = &mut open.reading.maps;
+            maps.insert(SOCKETS, sockets.map_use());
+        }
         Ok(&self.open.insert(open).reading)
     }
 }
@@ -338,7 +391,17 @@ impl Open {
                 count.is_unsettled = std::mem::take(&mut count.is_stale);
                 count.connections = self.maps.leaf_stats.sum(*id).unwrap_or_default();
                 count.refused = self.maps.leaf_refusals.count(*id);
+            } else if !count.has_unended() {
+                continue;
             }
+            let outcomes = OutcomeCounts::of(&self.maps, *id);
+            // Of an end that is just being counted, the bytes may come after it.
+            let before = count
+                .outcomes
+                .as_ref()
+                .map_or(0, |outcomes| outcomes.ended());
+            count.is_unsettled |= outcomes.ended() != before;
+            count.outcomes = (outcomes != OutcomeCounts::default()).then(|| outcomes.into());
         }
     }
 

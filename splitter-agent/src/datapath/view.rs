@@ -17,6 +17,8 @@ use crate::plan::{Decision, Frontend, FrontendPlan, Origin, PlannedLeaf};
 
 use super::load::PinDirectory;
 use super::maps::{Access, KeyBytes, Maps, MapsError};
+use super::outcomes::OutcomeCounts;
+use super::sockets::Sockets;
 
 /// Everything that is programmed.
 #[derive(Clone, Debug, Default)]
@@ -54,11 +56,11 @@ pub struct FrontendView {
     pub connections: u64,
     /// Whose connections, by the name of the scope; `None` for everyone's.
     pub clients: Option<String>,
-    /// PerCpuCounters of its leaves, in their order.
+    /// Counters of its leaves, in their order.
     pub leaves: Vec<LeafCounts>,
 }
 
-/// PerCpuCounters of a leaf.
+/// Counters of a leaf.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeafCounts {
     /// Connections since the shares were last changed.
@@ -67,8 +69,14 @@ pub struct LeafCounts {
     pub lifetime: u64,
     /// Connections that were refused, for lack of endpoints, since it became part of the split.
     pub refused: u64,
+    /// What came of those that were given one of its endpoints.
+    pub outcomes: OutcomeCounts,
+    /// Connections whose sockets have a slot in the table of live sockets, and that have not ended.
+    pub open: u64,
     /// Its id in `LEAF_STATS` and `LEAF_NAMES`.
     pub leaf_id: u32,
+    /// Which of the leaves that have the id one after the other.
+    pub incarnation: u32,
     /// Index of its first endpoint in `ENDPOINTS`.
     pub first_endpoint: u32,
 }
@@ -111,7 +119,17 @@ impl View {
     ///
     /// If nothing is pinned, or the maps are of another shape.
     pub fn open(pins: &PinDirectory) -> Result<Self, MapsError> {
-        Self::read(&Maps::at_work(pins, Access::Read)?)
+        let mut view = Self::read(&Maps::at_work(pins, Access::Read)?)?;
+        let sockets = Sockets::open(pins)?;
+        let open = sockets
+            .map(|sockets| sockets.open_by_leaf())
+            .unwrap_or_default();
+        let frontends = view.frontends.values_mut();
+        for leaf in frontends.flat_map(|frontend| &mut frontend.leaves) {
+            let count = open.get(&(leaf.leaf_id, leaf.incarnation));
+            leaf.open = count.copied().unwrap_or_default();
+        }
+        Ok(view)
     }
 
     /// Reads open maps. An agent may publish meanwhile, so a record that does not
@@ -287,7 +305,10 @@ fn read_leaves(
                 .count(record.first_counter.checked_add(1 + index)?),
             lifetime: maps.leaf_stats.sum(leaf.leaf_id).unwrap_or_default(),
             refused: maps.leaf_refusals.count(leaf.leaf_id),
+            outcomes: OutcomeCounts::of(maps, leaf.leaf_id),
+            open: 0,
             leaf_id: leaf.leaf_id,
+            incarnation: leaf.incarnation,
             first_endpoint: leaf.first_endpoint,
         });
     }

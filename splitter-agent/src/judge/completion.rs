@@ -7,10 +7,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::written;
-use crate::compile::{Diagnostics, Settings, destination_service};
+use crate::compile::{Diagnostics, Everything, Settings, destination_service};
 use crate::objects::{
-    AddressFamily, Kind, Object, ObjectName, ObjectReference, Objects, SERVICE_NAME, Service,
-    ServiceKind,
+    AddressFamily, Kind, Object, ObjectName, Objects, SERVICE_NAME, Service, ServiceKind,
 };
 use crate::plan::protocol_name;
 use crate::route::{Claim, Context, Route};
@@ -29,8 +28,8 @@ pub struct Assumed {
 pub(super) fn complete(objects: &mut Objects, settings: &Settings) -> Assumed {
     let mut addresses = Addresses::default();
     let mut assumed = Assumed::default();
+    let family = family_of_slices(objects);
     for root in roots(objects, settings) {
-        let family = family_of_slices(objects);
         let Some(service) = objects.services.get_mut(&root) else {
             continue;
         };
@@ -47,6 +46,8 @@ pub(super) fn complete(objects: &mut Objects, settings: &Settings) -> Assumed {
             Some(ObjectName::new(&*slice.name.namespace, &**service))
         })
         .collect();
+    let uncertain = namespaces_of_refused_slices(objects);
+    let mut subsets = subsets(objects, settings);
     let bare: Vec<Service> = objects
         .services
         .values()
@@ -55,7 +56,7 @@ pub(super) fn complete(objects: &mut Objects, settings: &Settings) -> Assumed {
             service.has_selector
                 && service.kind != ServiceKind::ExternalName
                 && !has_slice.contains(&service.name)
-                && !has_refused_slice(objects, &service.name.namespace)
+                && !uncertain.contains(&service.name.namespace)
         })
         .cloned()
         .collect();
@@ -65,7 +66,7 @@ pub(super) fn complete(objects: &mut Objects, settings: &Settings) -> Assumed {
         if families.is_empty() || assumed.cluster_ips.contains(&service.name) {
             families.extend([AddressFamily::Ipv4, AddressFamily::Ipv6]);
         }
-        let subsets = subsets(objects, &service.name, settings);
+        let subsets = subsets.remove(&service.name).unwrap_or_default();
         for (number, labels) in subsets.iter().enumerate() {
             if let Some(pod) = written(pod(&service, number, labels)) {
                 objects.insert(pod);
@@ -124,7 +125,7 @@ fn claims(objects: &Objects, settings: &Settings) -> Vec<Claim> {
     let context = Context {
         cluster_domain: &settings.cluster_domain,
         requires_grants: settings.requires_grants,
-        others: objects,
+        others: &Everything::of(objects),
     };
     let mut diagnostics = Diagnostics::default();
     let routes = objects.routes.values();
@@ -145,25 +146,26 @@ fn family_of_slices(objects: &Objects) -> AddressFamily {
     }
 }
 
-/// Whether there is an EndpointSlice that cannot be read: it might be that of any Service.
-fn has_refused_slice(objects: &Objects, namespace: &str) -> bool {
-    objects.refused.iter().any(|object: &ObjectReference| {
-        object.is(Kind::ENDPOINT_SLICE) && object.name.namespace == namespace
-    })
+/// The namespaces with an EndpointSlice that cannot be read: it might be that of any Service.
+fn namespaces_of_refused_slices(objects: &Objects) -> BTreeSet<String> {
+    let refused = objects.refused.iter();
+    let slices = refused.filter(|object| object.is(Kind::ENDPOINT_SLICE));
+    slices.map(|slice| slice.name.namespace.clone()).collect()
 }
 
-/// The labels of the subsets of a Service, each once.
+/// The labels of the subsets of each Service, each once.
 fn subsets(
     objects: &Objects,
-    service: &ObjectName,
     settings: &Settings,
-) -> BTreeSet<BTreeMap<String, String>> {
-    let rules = objects.destination_rules.values();
-    let rules = rules.filter(|rule| {
-        destination_service(rule, &settings.cluster_domain).as_ref() == Some(service)
-    });
-    let subsets = rules.flat_map(|rule| &rule.subsets);
-    subsets.map(|subset| subset.labels.clone()).collect()
+) -> BTreeMap<ObjectName, BTreeSet<BTreeMap<String, String>>> {
+    let mut subsets: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for rule in objects.destination_rules.values() {
+        if let Some(service) = destination_service(rule, &settings.cluster_domain) {
+            let labels = rule.subsets.iter().map(|subset| subset.labels.clone());
+            subsets.entry(service).or_default().extend(labels);
+        }
+    }
+    subsets
 }
 
 /// A Pod of a subset of a Service.

@@ -107,9 +107,9 @@ pub fn judge(reading: &Reading, settings: &Settings) -> Verdict {
         diagnostic.severity != Severity::Accepted || !faulty.contains(&diagnostic.object)
     });
     // Routes for others are theirs to judge.
+    let told: HashSet<&ObjectReference> = diagnostics.iter().map(|it| &it.object).collect();
     let is_for_others = |route: &&RouteObject| {
-        let object = route.reference();
-        !route.content.is_for_splitter() && !diagnostics.iter().any(|it| it.object == object)
+        !route.content.is_for_splitter() && !told.contains(&route.reference())
     };
     let for_others = reading.snapshot.objects.routes.values();
     let mut not_read = reading.unread.clone();
@@ -177,6 +177,9 @@ fn judge_rest(
         .filter(|diagnostic| matches!(diagnostic.severity, Severity::Refused | Severity::Inactive))
         .map(|diagnostic| &diagnostic.object)
         .collect();
+    if stopped.is_empty() {
+        return Vec::new();
+    }
     let known: HashSet<(&ObjectReference, &str, &str)> = said
         .iter()
         .map(|diagnostic| (&diagnostic.object, diagnostic.reason, &*diagnostic.field))

@@ -32,6 +32,7 @@ struct Inner {
     last_published: Option<SystemTime>,
     publications: u64,
     changes: u64,
+    compilations: u64,
     failed: usize,
     failing: Option<Instant>,
     attached: bool,
@@ -85,6 +86,8 @@ pub struct AgentSnapshot {
     pub publications: u64,
     /// How many changes of objects came in.
     pub changes: u64,
+    /// How many times a root was compiled for them.
+    pub compilations: u64,
     /// How many frontends could not be brought to what the source says.
     pub failed: usize,
     /// For how long publications have been failing; `None` if the last one did not.
@@ -117,6 +120,7 @@ impl Default for AgentState {
                 last_published: None,
                 publications: 0,
                 changes: 0,
+                compilations: 0,
                 failed: 0,
                 failing: None,
                 attached: false,
@@ -219,13 +223,16 @@ impl AgentState {
         before.is_some_and(|before| knowledge > before)
     }
 
-    /// What the frontends that are held back wait for, each for one kind or more.
-    pub fn set_held<'a>(&self, waits_for: impl Iterator<Item = &'a Kinds>) {
+    /// How many frontends are held back for want of each kind; none for those that are not named.
+    pub fn set_held(&self, by_kind: impl IntoIterator<Item = (Kind, usize)>) {
         let mut held = no_frontends();
-        for kind in waits_for.flatten() {
-            *held.entry(*kind).or_default() += 1;
-        }
+        held.extend(by_kind);
         self.lock().held = held;
+    }
+
+    /// How many times a root was compiled until now.
+    pub fn set_compilations(&self, compilations: u64) {
+        self.lock().compilations = compilations;
     }
 
     /// Replaces what is known of some objects; `None` for those that are gone. Where
@@ -264,6 +271,7 @@ impl AgentState {
             last_published: inner.last_published,
             publications: inner.publications,
             changes: inner.changes,
+            compilations: inner.compilations,
             failed: inner.failed,
             failing: inner.failing.map(|since| since.elapsed()),
             attached: inner.attached,
@@ -313,7 +321,6 @@ impl AgentState {
     }
 }
 
-/// Every kind that frontends may wait for, with no frontend.
 /// The kinds that frontends wait for.
 fn held_for(held: &BTreeMap<Kind, usize>) -> impl Iterator<Item = Kind> {
     held.iter()
@@ -321,6 +328,7 @@ fn held_for(held: &BTreeMap<Kind, usize>) -> impl Iterator<Item = Kind> {
         .map(|(kind, _)| *kind)
 }
 
+/// Every kind that frontends may wait for, with no frontend.
 fn no_frontends() -> BTreeMap<Kind, usize> {
     Kind::followed().map(|kind| (kind, 0)).collect()
 }

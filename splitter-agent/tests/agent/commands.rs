@@ -15,14 +15,14 @@ use crate::common::agent::{
 };
 use crate::common::layout_name;
 
-/// Case: PORT-NOT-TCP
+/// Case: PORT-SCTP
 #[test]
-fn udp_ports_of_a_root_pass_through_and_status_says_so() {
-    let store = Bookstore::new("udp");
+fn sctp_ports_of_a_root_pass_through_and_status_says_so() {
+    let store = Bookstore::new("sctp");
     let root = replaced(
         &service("bookstore", "10.96.0.10"),
         r#""protocol":"TCP"}]"#,
-        r#""protocol":"TCP"}, {"name":"dns","port":53,"protocol":"UDP"}]"#,
+        r#""protocol":"TCP"}, {"name":"sig","port":53,"protocol":"SCTP"}]"#,
     );
     let rest = bookstore(store.v1(), store.v2());
     let services = replaced(&rest, &service("bookstore", "10.96.0.10"), &root);
@@ -33,11 +33,11 @@ fn udp_ports_of_a_root_pass_through_and_status_says_so() {
     let output = store.site.command(&["status"]);
     let status = stdout(&output);
     assert!(
-        status.contains("10.96.0.10:53/UDP  pass-through"),
+        status.contains("10.96.0.10:53/SCTP  pass-through"),
         "{status}"
     );
     assert!(
-        status.contains("ProtocolNotSplit: only TCP is split"),
+        status.contains("ProtocolNotSplit: only TCP and UDP are split"),
         "{status}"
     );
     assert!(status.contains("10.96.0.10:14001/TCP  split"), "{status}");

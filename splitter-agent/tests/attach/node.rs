@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use splitter_agent::datapath::PROGRAMS;
 use splitter_api::Status;
 use testbed::fixtures::read_exactly;
 use testbed::lab::cgroup::mount_point;
@@ -129,7 +130,7 @@ impl Node {
     /// The groups that every program is attached to, from the root of the node's hierarchy.
     pub(crate) fn attached(&self) -> Vec<String> {
         let groups = self.try_attached();
-        groups.unwrap_or_else(|| panic!("no groups with four programs each: {:?}", self.status()))
+        groups.unwrap_or_else(|| panic!("no groups with all programs each: {:?}", self.status()))
     }
 
     /// The same; `None` while a group is gone whose programs are not, or has some of them.
@@ -148,7 +149,7 @@ impl Node {
         groups.sort();
         let count = groups.len();
         groups.dedup();
-        (count == 4 * groups.len()).then_some(groups)
+        (count == PROGRAMS.len() * groups.len()).then_some(groups)
     }
 
     /// Waits until the programs are attached to these groups and no others.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use splitter_agent::datapath::PROGRAMS;
 use testbed::lab::cgroup::mount_point;
 
 use crate::common::agent::{stderr, text};
@@ -100,8 +101,15 @@ fn a_group_that_vanishes_is_let_go() {
     node.wait_for_attached(&["kubepods"]);
     wait_for(server, "/readyz", 200);
     let links = node.store.site.lab.pin_directory().join("links");
-    wait("four links", || {
-        (fs::read_dir(&links).ok()?.count() == 4).then_some(())
+    wait("all links to a cgroup", || {
+        let names = fs::read_dir(&links).ok()?.filter_map(Result::ok);
+        let names = names.map(|link| link.file_name().to_string_lossy().into_owned());
+        // Others are to tracepoints.
+        let is_to_cgroup = |name: &String| {
+            let program = name.split_once('-').map(|(program, _)| program);
+            program.is_some_and(|program| PROGRAMS.contains(&program))
+        };
+        (names.filter(is_to_cgroup).count() == PROGRAMS.len()).then_some(())
     });
 }
 

@@ -10,8 +10,8 @@ pub mod agent;
 use std::net::SocketAddr;
 
 use splitter_agent::datapath::{
-    Capacity, EbpfLogLevel, FrontendView, LoadError, LoadSettings, PinDirectory, Programs,
-    PublishSummary, Publisher, Refusal, View,
+    Capacity, EbpfLogLevel, FrontendView, LoadError, LoadSettings, Outcomes, PinDirectory,
+    Programs, PublishSummary, Publisher, Refusal, SocketMemory, View,
 };
 use splitter_agent::objects::ObjectName;
 use splitter_agent::plan::{Decision, Frontend, FrontendPlan, Origin, Plan, PlannedLeaf};
@@ -35,23 +35,33 @@ impl Scene {
     }
 
     pub fn with(name: &str, capacity: Capacity, keep_original_dst: bool) -> Self {
-        Self::made(name, capacity, keep_original_dst, Refusal::Best)
+        Self::made(name, |settings| {
+            settings.capacity = capacity;
+            settings.keep_original_dst = keep_original_dst;
+        })
     }
 
     /// A scene whose programs refuse as those of old kernels do.
     pub fn refusing_by_rewrite(name: &str) -> Self {
-        Self::made(name, small(), true, Refusal::Rewrite)
+        Self::made(name, |settings| settings.refusal = Refusal::Rewrite)
     }
 
-    fn made(name: &str, capacity: Capacity, keep_original_dst: bool, refusal: Refusal) -> Self {
+    /// A scene whose sockets keep their original destination there.
+    pub fn with_socket_memory(name: &str, memory: SocketMemory) -> Self {
+        Self::made(name, |settings| settings.socket_memory = memory)
+    }
+
+    /// A scene that counts this of what comes of connections.
+    pub fn with_outcomes(name: &str, outcomes: Outcomes) -> Self {
+        Self::made(name, |settings| settings.outcomes = outcomes)
+    }
+
+    fn made(name: &str, change: impl FnOnce(&mut LoadSettings)) -> Self {
         let lab = Lab::new(name).expect("a lab");
         let pins = PinDirectory::new(lab.pin_directory());
-        let mut programs = Programs::load(&LoadSettings {
-            keep_original_dst,
-            refusal,
-            ..load_settings(&pins, capacity)
-        })
-        .expect("programs that load");
+        let mut settings = load_settings(&pins, small());
+        change(&mut settings);
+        let mut programs = Programs::load(&settings).expect("programs that load");
         programs
             .attach(lab.cgroup())
             .expect("programs that can be attached");
@@ -119,6 +129,8 @@ fn load_settings(pins: &PinDirectory, capacity: Capacity) -> LoadSettings {
         capacity,
         log_level: EbpfLogLevel::Off,
         keep_original_dst: true,
+        socket_memory: SocketMemory::Best,
+        outcomes: Outcomes::default(),
         refusal: Refusal::Best,
     }
 }

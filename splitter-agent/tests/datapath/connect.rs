@@ -157,9 +157,8 @@ fn a_connection_to_anything_else_is_not_touched() {
     assert_eq!(scene.verdict_count("split"), 0);
 }
 
-/// Case: PORT-NOT-TCP
 #[test]
-fn udp_to_the_vip_passes_through() {
+fn udp_to_a_vip_of_which_tcp_is_split_passes_through() {
     let mut scene = Scene::new("udp");
     let (client, shop) = scene.pods();
     let (_server, endpoint) = serve(&shop, 80, "v1");

@@ -86,7 +86,8 @@ fn whether_an_agent_is_at_work_can_be_seen_and_who_looks_keeps_none_from_startin
     flock(&look, FlockOperation::NonBlockingLockShared).unwrap();
     let other = std::thread::spawn(move || {
         std::thread::sleep(std::time::Duration::from_millis(20));
-        drop(look);
+        // Closing it would not do: processes of other tests may have the descriptor, too.
+        flock(&look, FlockOperation::Unlock).unwrap();
     });
     let lock = pins.lock().unwrap();
     other.join().unwrap();

@@ -174,6 +174,8 @@ impl Translate for CanaryRoute {
                     clients: canary.clients.clone(),
                     split,
                     waits_for: None,
+                    ports_field: None,
+                    ambiguous: None,
                 }
             })
             .collect()

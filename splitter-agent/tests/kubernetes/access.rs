@@ -7,6 +7,7 @@ use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
 use splitter_agent::objects::{Availability, Kind};
 use testbed::fixtures::CuttableProxy;
+use testbed::fixtures::definitions::ISTIO_KINDS;
 use tokio::time::sleep;
 
 use super::definition::{definition, split};
@@ -185,4 +186,48 @@ async fn without_the_definition_the_server_is_asked_what_it_serves() {
         (version.version.as_str(), version.has_status),
         ("v1alpha4", true)
     );
+}
+
+#[tokio::test]
+async fn kinds_that_are_defined_together_are_asked_for_together() {
+    let server = Server::start().await;
+    let mut rules = objects_rule();
+    rules.as_array_mut().expect("rules").push(json!({
+        "apiGroups": ["networking.istio.io"],
+        "resources": ["virtualservices", "destinationrules"],
+        "verbs": ["list", "watch"],
+    }));
+    allow(&server, &rules).await;
+    let client = server.client_at(Some(AGENT), server.address()).await;
+    let mut observer = Observer::of(client);
+    observer.until_complete().await;
+
+    for kind in ISTIO_KINDS {
+        server.apply(&kind.definition()).await;
+    }
+    let istio = |kind: &str, spec: Value| {
+        json!({
+            "apiVersion": "networking.istio.io/v1", "kind": kind,
+            "metadata": {"name": "web", "namespace": "default"}, "spec": spec,
+        })
+    };
+    server.apply(&service("web")).await;
+    let subset = json!({"name": "v1", "labels": {"version": "v1"}});
+    let rule = istio(
+        "DestinationRule",
+        json!({"host": "web", "subsets": [subset]}),
+    );
+    server.apply(&rule).await;
+    let route = json!({"route": [{"destination": {"host": "web", "subset": "v1"}}]});
+    let split = istio("VirtualService", json!({"hosts": ["web"], "http": [route]}));
+    server.apply(&split).await;
+    observer
+        .until("told of both", |it| {
+            let is_known = |kind| it.names(kind) == ["web"];
+            is_known("VirtualService") && is_known("DestinationRule")
+        })
+        .await;
+    // Whichever was told of first.
+    assert!(observer.decision("web").is_some());
+    assert!(!observer.has_refused);
 }

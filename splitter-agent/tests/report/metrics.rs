@@ -111,6 +111,56 @@ fn a_split_has_series_from_its_first_connection_on_and_keeps_them() {
     }
 }
 
+/// A series of a leaf with one label more.
+fn leaf_with(metric: &str, name: &str, label: &str) -> String {
+    leaf(metric, name).replace('}', &format!(",{label}}}"))
+}
+
+#[test]
+fn what_comes_of_connections_has_series_for_each_backend() {
+    let store = Bookstore::new("outcomes");
+    store.site.write("split.yaml", &weights(100, 0));
+    let (_agent, server) = start(&store.site, &["--outcomes", "handshakes"]);
+    wait_for(server, "/readyz", 200);
+    assert_eq!(store.count(10), (10, 0, 0));
+
+    // The last one ends when the kernel has seen the other side's end.
+    let closed = |series: &BTreeMap<String, f64>, leaf: &str| {
+        let reasons = ["closed", "reset_by_endpoint", "reset_by_client", "lost"];
+        let reasons = reasons.map(|reason| {
+            let label = format!("reason=\"{reason}\"");
+            series[&leaf_with("connections_closed_total", leaf, &label)]
+        });
+        reasons.iter().sum::<f64>()
+    };
+    wait_until(server, "/metrics", |_| {
+        closed(&scrape(server), "bookstore-v1") >= 10.0
+    });
+    let series = scrape(server);
+    let result = |leaf: &str, result: &str| {
+        let label = format!("result=\"{result}\"");
+        series[&leaf_with("connections_total", leaf, &label)]
+    };
+    assert_eq!(closed(&series, "bookstore-v1"), 10.0);
+    assert_eq!(result("bookstore-v1", "established"), 10.0);
+    for failed in ["refused", "timed_out", "unreachable", "abandoned"] {
+        assert_eq!(result("bookstore-v1", failed), 0.0);
+        assert_eq!(result("bookstore-v2", failed), 0.0);
+    }
+    assert_eq!(result("bookstore-v2", "established"), 0.0);
+    assert_eq!(series[&leaf("connections_open", "bookstore-v1")], 0.0);
+    let received = leaf_with("bytes_total", "bookstore-v1", "direction=\"received\"");
+    assert!(series[&received] > 0.0, "{series:?}");
+    let durations = leaf("connect_duration_seconds_count", "bookstore-v1");
+    assert_eq!(series[&durations], 10.0);
+    let by_le = |name: &&String| {
+        name.starts_with("splitter_connect_duration_seconds_bucket") && name.contains("+Inf")
+    };
+    let infinite: Vec<&String> = series.keys().filter(by_le).collect();
+    assert_eq!(infinite.len(), 1, "{infinite:?}");
+    assert_eq!(series[infinite[0]], 10.0);
+}
+
 #[test]
 fn all_splits_or_none_have_series_where_that_is_asked_for() {
     let store = Bookstore::new("detail");
@@ -183,7 +233,7 @@ fn every_connection_of_every_leaf_is_counted() {
             "splitter_frontends{verdict=\"inconsistent\"}".to_owned(),
             0.0,
         ),
-        ("splitter_programs_attached".to_owned(), 4.0),
+        ("splitter_programs_attached".to_owned(), 8.0),
         ("splitter_self_test_success".to_owned(), 1.0),
         ("splitter_self_test_failures_total".to_owned(), 0.0),
         ("splitter_publish_failed_frontends".to_owned(), 0.0),
@@ -217,6 +267,7 @@ fn every_connection_of_every_leaf_is_counted() {
         "splitter_sync_last_queued_timestamp_seconds",
         "splitter_sync_duration_seconds_count",
         "splitter_object_changes_total",
+        "splitter_root_compilations_total",
         "splitter_self_test_last_success_timestamp_seconds",
         "process_cpu_seconds_total",
         "process_resident_memory_bytes",

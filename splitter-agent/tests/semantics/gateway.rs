@@ -5,6 +5,7 @@ mod conflicts;
 mod fuzz;
 mod parents;
 mod rules;
+mod udp;
 
 use serde_json::{Value, json};
 use splitter_agent::compile::Severity;

@@ -88,7 +88,11 @@ pub(crate) fn bookinfo(objects: impl IntoIterator<Item = Value>) -> Outcome {
     compiled(world.chain(objects))
 }
 
-fn said(outcome: &Outcome) -> Vec<(Severity, &'static str, &str)> {
+/// How severe, why, and of which field.
+pub(crate) type Said<'a> = (Severity, &'static str, &'a str);
+
+/// What is said of VirtualServices.
+pub(crate) fn said(outcome: &Outcome) -> Vec<Said<'_>> {
     let diagnostics = outcome.0.diagnostics.iter();
     diagnostics
         .filter(|said| said.object.kind == "VirtualService")
@@ -96,7 +100,8 @@ fn said(outcome: &Outcome) -> Vec<(Severity, &'static str, &str)> {
         .collect()
 }
 
-const ACCEPTED: [(Severity, &str, &str); 1] = [(Severity::Accepted, "Accepted", "")];
+/// All that is said of one that is accepted as it is written.
+pub(crate) const ACCEPTED: [Said<'_>; 1] = [(Severity::Accepted, "Accepted", "")];
 
 #[track_caller]
 fn assert_refused(outcome: &Outcome, reason: &str, field: &str) {

@@ -5,20 +5,8 @@ use splitter_agent::compile::Severity;
 use splitter_agent::plan::Decision;
 use splitter_common::layout::Reason;
 
-use crate::fixtures::{Outcome, with};
-use crate::istio::{REVIEWS, bookinfo, reviews, to, virtual_service};
-
-type Said<'a> = (Severity, &'static str, &'a str);
-
-fn said(outcome: &Outcome) -> Vec<Said<'_>> {
-    let diagnostics = outcome.0.diagnostics.iter();
-    diagnostics
-        .filter(|said| said.object.kind == "VirtualService")
-        .map(|said| (said.severity, said.reason, said.field.as_str()))
-        .collect()
-}
-
-const ACCEPTED: [Said<'_>; 1] = [(Severity::Accepted, "Accepted", "")];
+use crate::fixtures::with;
+use crate::istio::{ACCEPTED, REVIEWS, bookinfo, reviews, said, to, virtual_service};
 
 /// Asserts that a VirtualService is refused for one field, or accepted.
 #[track_caller]
@@ -190,7 +178,6 @@ fn what_changes_how_a_request_is_handled_is_refused_unless_it_may_be_ignored() {
         (json!({"timeout": "0.002s"}), "timeout"),
         (json!({"timeout": 7}), "timeout"),
         (json!({"timeout": ""}), "timeout"),
-        (json!({"retries": {}}), "retries"),
         (
             json!({"retries": {"attempts": 2, "perTryTimeout": "2s"}}),
             "retries",
@@ -268,6 +255,10 @@ fn what_asks_for_nothing_is_accepted() {
         json!({"timeout": null, "retries": null, "fault": null, "mirror": null, "headers": null}),
         json!({"retries": {"attempts": 0}}),
         json!({"retries": {"attempts": 0, "perTryTimeout": "2s"}}),
+        json!({"retries": {}}),
+        json!({"retries": {"attempts": null, "retryOn": "5xx"}}),
+        json!({"corsPolicy": {}}),
+        json!({"corsPolicy": {"allowOrigins": []}}),
         json!({"fault": {}}),
         json!({"fault": {"delay": {"fixedDelay": "5s"}}}),
         json!({"fault": {"delay": {"percentage": {"value": 0}, "fixedDelay": "5s"}}}),

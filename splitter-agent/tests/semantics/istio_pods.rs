@@ -215,3 +215,54 @@ fn pods_are_asked_for_only_where_a_subset_is_named() {
     compiler.delete(&gone);
     assert_eq!(asked(&compiler), [""; 0]);
 }
+
+/// Case: ISTIO-PODS-UNKNOWN
+#[test]
+fn pods_compile_nothing_before_all_of_their_namespace_were_told_of() {
+    let mut agent = Agent::new();
+    agent.put(world().into_iter().filter(|value| value["kind"] != "Pod"));
+    for kind in Kind::known().filter(|kind| *kind != Kind::POD) {
+        agent.compiler.know(kind, Knowledge::Followed);
+    }
+    agent.publish();
+    let before = agent.compiler.compilations();
+    agent.compiler.follow_pods(NAMESPACE, PodNews::ListBegins);
+    let mut pods = versions();
+    pods.retain(|value| value["kind"] == "Pod");
+    for pod in pods {
+        agent.tell(pod);
+    }
+    assert_eq!(agent.compiler.compilations(), before);
+    agent.compiler.follow_pods(NAMESPACE, PodNews::Listed);
+    agent.publish();
+    assert_eq!(agent.compiler.compilations(), before + 1);
+    assert_eq!(endpoints(&agent.compiler, 1), ["10.0.1.3:9080"]);
+
+    // From then on each counts.
+    agent.tell(pod("reviews-v2", &json!({"version": "v3"})));
+    assert_eq!(agent.compiler.compilations(), before + 2);
+}
+
+/// Case: ISTIO-PODS-UNKNOWN
+#[test]
+fn namespaces_of_pods_are_told_when_they_are_others_than_before() {
+    let mut compiler = Compiler::new(Settings::default());
+    let spec = |subset: Value| {
+        let host = "reviews.prod.svc.cluster.local";
+        json!({"hosts": ["reviews"], "http": [{"route": [to(host, subset, 1)]}]})
+    };
+    let gone =
+        |name: &str| ObjectReference::new(Kind::VIRTUAL_SERVICE, ObjectName::new(NAMESPACE, name));
+    let prod = || Some(BTreeSet::from(["prod".to_owned()]));
+    apply(&mut compiler, virtual_service("a", &spec(Value::Null)));
+    assert_eq!(compiler.take_pod_namespaces(), None);
+    apply(&mut compiler, virtual_service("a", &spec(json!("v1"))));
+    assert_eq!(compiler.take_pod_namespaces(), prod());
+    apply(&mut compiler, virtual_service("b", &spec(json!("v2"))));
+    apply(&mut compiler, virtual_service("a", &spec(json!("v3"))));
+    compiler.delete(&gone("a"));
+    assert_eq!(compiler.take_pod_namespaces(), None);
+    compiler.delete(&gone("b"));
+    assert_eq!(compiler.take_pod_namespaces(), Some(BTreeSet::new()));
+    assert_eq!(compiler.take_pod_namespaces(), None);
+}

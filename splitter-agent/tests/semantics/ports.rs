@@ -175,9 +175,9 @@ fn each_port_has_its_own_leaves() {
     );
 }
 
-/// Case: PORT-NOT-TCP
+/// Case: PORT-UDP, PORT-SCTP
 #[test]
-fn other_protocols_pass_through() {
+fn udp_is_split_as_tcp_is_and_sctp_passes_through() {
     let spec = |ip: &str| {
         json!({"clusterIP": ip, "ports": [
             {"name": "tcp", "port": 53}, {"name": "udp", "port": 53, "protocol": "UDP"},
@@ -197,13 +197,14 @@ fn other_protocols_pass_through() {
         split("canary", "dns", &[("dns-1", json!(1))]),
     ];
     let outcome = compiled(objects);
-    assert_eq!(outcome.shares("10.96.0.1:53"), [("dns-1", 1)]);
-    for protocol in [Protocol::Udp, Protocol::Sctp] {
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
         let split = outcome.at_protocol("10.96.0.1:53", protocol).unwrap();
-        let passed = Decision::PassThrough(Reason::ProtocolNotSplit);
-        assert_eq!(split.decision, passed);
-        assert!(split.leaves.iter().all(|leaf| leaf.share == 0));
+        assert_eq!(split.decision, Decision::Split);
     }
+    let split = outcome.at_protocol("10.96.0.1:53", Protocol::Sctp).unwrap();
+    let passed = Decision::PassThrough(Reason::ProtocolNotSplit);
+    assert_eq!(split.decision, passed);
+    assert!(split.leaves.iter().all(|leaf| leaf.share == 0));
     assert_eq!(
         outcome.said(),
         [(Warning, "ProtocolNotSplit", "spec.service")]
@@ -211,7 +212,7 @@ fn other_protocols_pass_through() {
     assert!(
         outcome
             .message()
-            .contains("ports 53/UDP, 53/SCTP of Service shop/dns pass through"),
+            .contains("port 53/SCTP of Service shop/dns passes through"),
         "{}",
         outcome.message()
     );

@@ -83,13 +83,9 @@ fn a_port_means_that_number_in_every_protocol() {
     ]);
     assert_eq!(outcome.shares("10.96.0.1:53"), [("web-1", 1)]);
     let udp = outcome.at_protocol("10.96.0.1:53", Protocol::Udp).unwrap();
-    let passed = Decision::PassThrough(Reason::ProtocolNotSplit);
-    assert_eq!(udp.decision, passed);
+    // The leaf has no endpoints for it.
+    assert_eq!(udp.decision, Decision::Refuse(Reason::NoReadyEndpoints));
     assert_eq!(outcome.at("10.96.0.1:80"), None);
-    assert_eq!(
-        outcome.said(),
-        [(Warning, "ProtocolNotSplit", "spec.service")]
-    );
 }
 
 /// Case: ROOT-PORT-MISSING

@@ -147,6 +147,9 @@ impl<'a> Plan<'a> {
                     .display()
             ),
             "--use-service-account-credentials=true".to_owned(),
+            // Kubelets may take most of a minute to come back to an API server that was away; the pods
+            // of a node that is silent for so long are taken for unready.
+            "--node-monitor-grace-period=5m".to_owned(),
             format!("--service-account-private-key-file={key}"),
             format!("--root-ca-file={}", self.authority.display()),
             format!(

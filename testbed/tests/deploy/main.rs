@@ -20,12 +20,17 @@ mod permissions;
 mod traffic_split;
 
 /// What the agent exports under its own name, histograms by their family.
-const METRICS: [&str; 42] = [
+const METRICS: [&str; 47] = [
     "splitter_attached_to_root",
     "splitter_attachment_warnings",
     "splitter_bpf_map_entries",
     "splitter_bpf_map_max_entries",
     "splitter_build_info",
+    "splitter_bytes_total",
+    "splitter_connect_duration_seconds",
+    "splitter_connections_closed_total",
+    "splitter_connections_open",
+    "splitter_connections_total",
     "splitter_events_failed_total",
     "splitter_events_written_total",
     "splitter_frontends",

@@ -30,6 +30,7 @@ fn agents_may_do_no_more_than_they_need() {
         "httproutes.gateway.networking.k8s.io",
         "tlsroutes.gateway.networking.k8s.io",
         "tcproutes.gateway.networking.k8s.io",
+        "udproutes.gateway.networking.k8s.io",
         "virtualservices.networking.istio.io",
     ];
     let rule = "destinationrules.networking.istio.io";

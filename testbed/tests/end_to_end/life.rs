@@ -21,7 +21,7 @@ const SHARES: [(&str, u64); 2] = [("v1", 9), ("v2", 1)];
 fn assert_attached_to_pods(cluster: &TestCluster) {
     for node in cluster.nodes() {
         let attachment = cluster.status(node).node.attachment;
-        assert_eq!(attachment.programs.len(), 4, "{attachment:?}");
+        assert_eq!(attachment.programs.len(), 8, "{attachment:?}");
         for program in &attachment.programs {
             let cgroup = program.cgroup.as_deref().expect("a cgroup");
             let below = cgroup.strip_prefix("/sys/fs/cgroup/");

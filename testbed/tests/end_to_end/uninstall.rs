@@ -77,7 +77,7 @@ fn kernel_objects(node: &Node) -> BTreeSet<(String, String)> {
     let pins = run_on(node, "find", &["/sys/fs/bpf/splitter", "-type", "f"]);
     for pin in pins.lines() {
         // Maps are named in capitals; beside them are the programs that were loaded with them.
-        let is_map = |name: &str| name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+        let is_map = |name: &str| name.starts_with(|c: char| c.is_ascii_uppercase());
         let kind = match pin.rsplit('/').next() {
             _ if pin.contains("/links/") => "link",
             Some(name) if is_map(name) => "map",

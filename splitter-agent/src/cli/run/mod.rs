@@ -18,8 +18,8 @@ use tokio::task::JoinHandle;
 use crate::agent::{Agent, Attachment};
 use crate::compile::Settings;
 use crate::datapath::{
-    Capacity, EbpfLogLevel, LoadSettings, PinDirectory, PinError, PinLock, Programs, Publisher,
-    Refusal, preflight,
+    Capacity, EbpfLogLevel, LoadSettings, Outcomes, PinDirectory, PinError, PinLock, Programs,
+    Publisher, Refusal, SocketMemory, preflight,
 };
 use crate::report::log::{self, LogControl, LogError, LogForm};
 use crate::report::metrics::{self, Detail};
@@ -102,6 +102,18 @@ pub(super) struct RunArgs {
     #[arg(long, env = "SPLITTER_KEEP_ORIGINAL_DST", default_value_t = true, action = clap::ArgAction::Set,
         value_name = "true|false")]
     keep_original_dst: bool,
+
+    /// What is counted of what comes of connections that are split: nothing; how each ends, which costs
+    /// a connection that is not split nothing before it ends; or also how long handshakes take,
+    /// which costs every TCP connection on the node some 300 ns
+    #[arg(
+        long,
+        value_name = "WHAT",
+        env = "SPLITTER_OUTCOMES",
+        default_value = "ends",
+        hide_possible_values = true
+    )]
+    outcomes: Outcomes,
 
     /// Address and port, or port on all addresses, to answer HTTP requests at: /livez, /readyz, /metrics, /version and
     /// /log-level. Also tries, every ten seconds, whether a connection of the agent's own is
@@ -228,6 +240,8 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
         },
         log_level: args.ebpf_log_level,
         keep_original_dst: args.keep_original_dst,
+        socket_memory: SocketMemory::Best,
+        outcomes: args.outcomes,
         refusal: Refusal::Best,
     })?;
     if args.ebpf_log_level != EbpfLogLevel::Off {
@@ -274,7 +288,9 @@ async fn serve(args: &RunArgs, pins: PinDirectory, log: LogControl) -> anyhow::R
                 if let Some(watch) = feed.watch() {
                     watch.want_node_pods(agent.wants_node_pods());
                 }
-                feed.ask_for_pods(agent.pod_namespaces());
+                if let Some(namespaces) = agent.take_pod_namespaces() {
+                    feed.ask_for_pods(namespaces);
+                }
                 has_pending_reclaim = true;
             }
             () = tokio::time::sleep(RECLAIM_DELAY), if has_pending_reclaim => has_pending_reclaim = agent.reclaim(),

@@ -8,7 +8,7 @@ use crate::plan::FrontendPlan;
 
 /// Which splits to show.
 #[derive(Debug, Args)]
-pub(super) struct SelectionArgs {
+pub(in super::super) struct SelectionArgs {
     /// Show splits of this namespace, or the one of this name; the name is that of the
     /// object that asks for the split or of its root Service [default: all].
     #[arg(value_name = "NAMESPACE[/NAME]", value_parser = Path::parse)]
@@ -53,8 +53,14 @@ fn label(text: &str) -> Result<String, String> {
 }
 
 impl SelectionArgs {
+    /// What was asked for. Ends the process, as clap does, if something is wrong with it.
+    pub(in super::super) fn selection_or_exit(&self) -> Selection {
+        self.selection()
+            .unwrap_or_else(|wrong| super::super::usage(wrong))
+    }
+
     /// What was asked for, or what is wrong with it.
-    pub(super) fn selection(&self) -> Result<Selection, &'static str> {
+    fn selection(&self) -> Result<Selection, &'static str> {
         let (namespace, name) = match (self.namespace.clone(), self.path.clone()) {
             (None, None) => (None, None),
             (None, Some(Path { first, second })) => (Some(first), second),
@@ -75,17 +81,17 @@ impl SelectionArgs {
 
 /// Which splits to show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Selection {
+pub(in super::super) struct Selection {
     namespace: Option<String>,
     name: Option<String>,
 }
 
 impl Selection {
-    pub(super) fn is_everything(&self) -> bool {
+    pub(in super::super) fn is_everything(&self) -> bool {
         self.namespace.is_none() && self.name.is_none()
     }
 
-    pub(super) fn matches(&self, split: &FrontendPlan) -> bool {
+    pub(in super::super) fn matches(&self, split: &FrontendPlan) -> bool {
         let is = |wanted: &Option<String>, names: &[&str]| {
             wanted
                 .as_deref()

@@ -45,6 +45,17 @@ pub(in super::super) fn text(split: &Split) -> Result<String, std::fmt::Error> {
             leaf.refused
         )?;
     }
+    for leaf in split
+        .leaves
+        .iter()
+        .filter(|leaf| leaf.outcomes.failed() > 0)
+    {
+        writeln!(
+            text,
+            "  failed attempts to {} so far: refused by its endpoints {}, timed out {}, unreachable {}",
+            leaf.service, leaf.outcomes.refused, leaf.outcomes.timed_out, leaf.outcomes.unreachable
+        )?;
+    }
     if let Some(hint) = hint(split) {
         writeln!(text, "  {hint}")?;
     }
@@ -84,6 +95,8 @@ fn table(split: &Split) -> String {
             Align::Right,
             Align::Right,
             Align::Right,
+            Align::Right,
+            Align::Right,
             Align::Left,
         ],
     );
@@ -94,6 +107,8 @@ fn table(split: &Split) -> String {
         "PROGRAMMED",
         "OBSERVED",
         "CONNECTIONS",
+        "FAILED",
+        "OPEN",
         "ENDPOINTS",
         "STATE",
     ]);
@@ -109,6 +124,8 @@ fn table(split: &Split) -> String {
             },
             leaf.observed.map_or_else(|| "-".to_owned(), percent),
             leaf.connections.to_string(),
+            leaf.outcomes.failed().to_string(),
+            leaf.open.to_string(),
             leaf.endpoints.to_string(),
             leaf.state.to_string(),
         ]);

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use splitter_common::layout::MAX_LEAVES;
+use splitter_common::layout::{MAX_LEAVES, Protocol};
 
 use super::{is_api_server, leaf_service, quoted};
 use crate::compile::{Diagnostics, Severity};
 use crate::objects::{
-    CONTROLLER, GatewayRoute, ObjectName, Parent, RouteBackend, Rules, Target, UNSUPPORTED, Weight,
-    inert,
+    CONTROLLER, GatewayRoute, Kind, ObjectName, Parent, RouteBackend, Rules, Target, UNSUPPORTED,
+    Weight, inert,
 };
 use crate::plan::Origin;
 use crate::reason;
@@ -397,7 +397,8 @@ impl Translator<'_> {
             ports: Ports {
                 numbers: parent.port.map(|port| BTreeSet::from([port])),
                 name: parent.section_name.clone(),
-                protocols: None,
+                transport: Some(transport(object.kind)),
+                ..Ports::ALL
             },
             clients: if namespace == own {
                 Clients::Everyone
@@ -411,7 +412,18 @@ impl Translator<'_> {
             root,
             split,
             waits_for: None,
+            ports_field: None,
+            ambiguous: None,
         })
+    }
+}
+
+/// What routes of a kind are about. One for UDP has nothing to do with one for TCP on the same port.
+fn transport(kind: Kind) -> Protocol {
+    if kind == Kind::UDP_ROUTE {
+        Protocol::Udp
+    } else {
+        Protocol::Tcp
     }
 }
 

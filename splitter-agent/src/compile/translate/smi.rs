@@ -44,6 +44,8 @@ impl Translate for TrafficSplit {
             clients: Clients::Everyone,
             split: split.filter(|_| allowed),
             waits_for: None,
+            ports_field: None,
+            ambiguous: None,
         });
         claim.into_iter().collect()
     }

@@ -20,6 +20,10 @@ const BPF_F_MMAPABLE: u32 = 1024;
 /// `enum bpf_attach_type` in include/uapi/linux/bpf.h.
 const INET4_CONNECT: u32 = 10;
 const INET6_CONNECT: u32 = 11;
+const UDP4_SENDMSG: u32 = 14;
+const UDP6_SENDMSG: u32 = 15;
+const UDP4_RECVMSG: u32 = 19;
+const UDP6_RECVMSG: u32 = 20;
 const INET4_GETPEERNAME: u32 = 29;
 const INET6_GETPEERNAME: u32 = 30;
 
@@ -34,6 +38,8 @@ pub enum Feature {
     ConnectHooks,
     /// The same on getpeername().
     GetpeernameHooks,
+    /// The same on sendmsg() and recvmsg() of UDP sockets.
+    DatagramHooks,
     /// `bpf_sk_storage_get` in these programs.
     SocketStorage,
     /// `bpf_get_current_ancestor_cgroup_id` in these programs.
@@ -45,11 +51,12 @@ pub enum Feature {
 }
 
 impl Feature {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::TypedMaps,
         Self::MappedArrays,
         Self::ConnectHooks,
         Self::GetpeernameHooks,
+        Self::DatagramHooks,
         Self::SocketStorage,
         Self::CgroupOfClient,
         Self::FetchingAtomics,
@@ -68,6 +75,10 @@ impl Feature {
             }
             Self::GetpeernameHooks => {
                 "programs on getpeername() (cgroup/getpeername4 and getpeername6, Linux 5.8)"
+            }
+            Self::DatagramHooks => {
+                "programs on sendmsg() and recvmsg() of UDP (cgroup/sendmsg4, sendmsg6, recvmsg4 and \
+                 recvmsg6, Linux 5.2)"
             }
             Self::SocketStorage => {
                 "storage in sockets for programs on connect() (bpf_sk_storage_get)"
@@ -100,8 +111,11 @@ impl Feature {
             Self::GetpeernameHooks => {
                 load(INET4_GETPEERNAME, &ALLOW).and_then(|()| load(INET6_GETPEERNAME, &ALLOW))
             }
-            Self::SocketStorage => helper(BpfHelper::BPF_FUNC_sk_storage_get),
-            Self::CgroupOfClient => helper(BpfHelper::BPF_FUNC_get_current_ancestor_cgroup_id),
+            Self::DatagramHooks => [UDP4_SENDMSG, UDP6_SENDMSG, UDP4_RECVMSG, UDP6_RECVMSG]
+                .into_iter()
+                .try_for_each(|hook| load(hook, &ALLOW)),
+            Self::SocketStorage => has_helper(BpfHelper::BPF_FUNC_sk_storage_get),
+            Self::CgroupOfClient => has_helper(BpfHelper::BPF_FUNC_get_current_ancestor_cgroup_id),
             Self::FetchingAtomics => load(INET4_CONNECT, &FETCHING_ADD),
             Self::Links => has_cgroup_links(INET4_CONNECT),
         }
@@ -134,7 +148,11 @@ fn load(hook: u32, program: &[Instruction]) -> io::Result<()> {
 }
 
 /// `Unsupported` if programs on connect() may not call a helper.
-fn helper(helper: BpfHelper) -> io::Result<()> {
+///
+/// # Errors
+///
+/// If they may not, or that cannot be found out.
+pub(super) fn has_helper(helper: BpfHelper) -> io::Result<()> {
     match is_helper_supported(ProgramType::CgroupSockAddr, helper) {
         Ok(true) => Ok(()),
         Ok(false) => Err(io::ErrorKind::Unsupported.into()),
@@ -209,7 +227,7 @@ pub(crate) fn check() -> Result<(), FeatureError> {
 ///
 /// If this cannot be found out.
 pub(crate) fn has_set_retval() -> Result<bool, FeatureError> {
-    match helper(BpfHelper::BPF_FUNC_set_retval).into() {
+    match has_helper(BpfHelper::BPF_FUNC_set_retval).into() {
         Probed::Present => Ok(true),
         Probed::Missing => Ok(false),
         Probed::Denied(error) => Err(FeatureError::NotPermitted(remedy(), error)),

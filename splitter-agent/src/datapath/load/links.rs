@@ -56,6 +56,7 @@ impl Programs {
     pub fn take_over(&mut self) -> Result<BTreeSet<u64>, LoadError> {
         let mut cgroups = BTreeSet::new();
         self.pin_programs()?;
+        self.attach_tracing()?;
         for link in self.pins.pinned_links()? {
             let name = link.program;
             let (descriptor, info) = open_link(&link)?;
@@ -84,6 +85,7 @@ impl Programs {
             cgroups.insert(info.cgroup_id);
         }
         self.replace_pinned_programs()?;
+        self.remove_other_tracing()?;
         Ok(cgroups)
     }
 
@@ -104,6 +106,7 @@ impl Programs {
         // On 64-bit kernels a cgroup's id is its directory's inode number.
         let id = directory.metadata().map_err(open)?.ino();
         self.pin_programs()?;
+        self.attach_tracing()?;
         let attached = PROGRAMS
             .into_iter()
             .map(|name| Ok((name, self.attach_one(name, &directory, cgroup, id)?)))
@@ -162,7 +165,7 @@ impl Programs {
         Ok(self.pins.remove_other_links(cgroups)?)
     }
 
-    /// Whether every program is on this cgroup. It is not if the cgroup has been removed
+    /// Whether every program is on this cgroup, and that on the tracepoint is attached. It is not if the cgroup has been removed
     /// and made anew, as systemd does when it restarts a unit.
     ///
     /// # Errors
@@ -186,7 +189,7 @@ impl Programs {
                 return Ok(false);
             }
         }
-        Ok(true)
+        self.is_tracing()
     }
 }
 

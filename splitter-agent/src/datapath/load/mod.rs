@@ -5,10 +5,13 @@
 //! - `bpf_fs`: whether a place can be a pin directory; `pins`: what is pinned there; `lock`: the
 //!   lock on it; `layouts`: maps of several sizes there, and which are at work;
 //! - `shapes`: what pinned maps must look like;
-//! - `programs`: loading the programs; `links`: putting them on cgroups.
+//! - `programs`: loading the programs; `links`: putting them on cgroups;
+//! - `socket_table`: the table of live sockets; `tracing`: the programs that see what happens to
+//!   sockets; `kernel_types`: where in the kernel's structures is what those look at.
 
 mod bpf_fs;
 mod features;
+mod kernel_types;
 mod layouts;
 mod links;
 mod lock;
@@ -16,6 +19,8 @@ mod pins;
 mod preflight;
 mod programs;
 pub(crate) mod shapes;
+mod socket_table;
+mod tracing;
 
 pub use features::{Feature, FeatureError};
 pub use layouts::Layout;
@@ -25,3 +30,5 @@ pub(crate) use pins::exists;
 pub use pins::{PROGRAMS, PinDirectory, PinError};
 pub use preflight::{PreflightError, preflight};
 pub use programs::{EbpfLogLevel, LoadError, LoadSettings, Programs, Refusal};
+pub use socket_table::{Outcomes, SocketMemory};
+pub(crate) use socket_table::{SOCKETS, slots as socket_slots};

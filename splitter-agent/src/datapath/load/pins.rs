@@ -4,6 +4,7 @@
 //! <pin directory>/          locked by the running agent
 //!   links/connect4-4711 ... one link per program and cgroup, which the number is the id of;
 //!                           survives changes of the layout
+//!   links/tcp_destroy_sock-42: see `tracing`; SOCKETS-v1: see `socket_table`
 //!   v2/FRONTENDS ...        the maps, below the version of their layout (see `layouts`)
 //!   v2/connect4 ...         the programs that use them
 //! ```
@@ -18,10 +19,20 @@ use std::path::{Path, PathBuf};
 use crate::datapath::sys;
 
 use super::layouts::Layout;
+use super::tracing::is_tracing_link;
 
-/// Every program, in the order in which they are attached: what undoes a rewrite for the
+/// Every program on cgroups, in the order in which they are attached: what undoes a rewrite for the
 /// application is in place before what rewrites.
-pub const PROGRAMS: [&str; 4] = ["getpeername4", "getpeername6", "connect4", "connect6"];
+pub const PROGRAMS: [&str; 8] = [
+    "getpeername4",
+    "getpeername6",
+    "recvmsg4",
+    "recvmsg6",
+    "connect4",
+    "connect6",
+    "sendmsg4",
+    "sendmsg6",
+];
 
 /// The map that leads to all others, in every layout.
 const FRONTENDS: &str = "FRONTENDS";
@@ -206,8 +217,9 @@ impl PinDirectory {
         Ok(ids)
     }
 
-    /// Detaches and removes links but those of our programs on these cgroups: those of a later
-    /// version, say, or on cgroups that have no pods. Gives back what was removed.
+    /// Detaches and removes links but those of our programs on these cgroups, and those to
+    /// tracepoints: those of a later version, say, or on cgroups that have no pods. Gives back what
+    /// was removed.
     ///
     /// # Errors
     ///
@@ -218,6 +230,7 @@ impl PinDirectory {
             let link = PinnedLink::parse(link.clone()).and_then(|link| link.cgroup_id);
             !link.is_some_and(|id| cgroups.contains(&id))
         });
+        links.retain(|link| !is_tracing_link(link));
         for link in &links {
             detach(link);
             remove_file(link)?;
@@ -242,11 +255,13 @@ impl PinDirectory {
         }
         if exists(&self.links())? {
             removed.extend(self.remove_other_links(&BTreeSet::new())?);
+            removed.extend(self.remove_tracing_links(&BTreeSet::new())?);
             fs::remove_dir(self.links()).map_err(PinError::io("remove", &self.links()))?;
         }
         for layout in self.layouts()? {
             removed.extend(remove_layout(&layout)?);
         }
+        removed.extend(self.remove_socket_tables(None)?);
         if entries(&self.0)?.is_empty() {
             fs::remove_dir(&self.0).map_err(PinError::io("remove", &self.0))?;
         }
@@ -265,12 +280,13 @@ impl PinDirectory {
         }
         let is_ours = |pin: &PathBuf| {
             PinnedLink::parse(pin.clone()).is_some()
+                || is_tracing_link(pin)
                 || pin.file_name().is_some_and(|name| name == FRONTENDS)
         };
         Ok(pins.is_empty() || pins.iter().any(is_ours))
     }
 
-    fn links(&self) -> PathBuf {
+    pub(super) fn links(&self) -> PathBuf {
         self.0.join("links")
     }
 
@@ -354,6 +370,15 @@ pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
     Ok(entries)
 }
 
+/// Whether the last part of a path is a name, a separator and a number.
+pub(super) fn is_numbered(path: &Path, name: &str, separator: &str) -> bool {
+    let number = || {
+        let own = path.file_name()?.to_str()?;
+        own.strip_prefix(name)?.strip_prefix(separator)
+    };
+    number().is_some_and(|it| !it.is_empty() && it.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -366,7 +391,8 @@ mod tests {
         };
         assert_eq!(parse("connect4-4711"), Some(("connect4", Some(4711))));
         assert_eq!(parse("getpeername6"), Some(("getpeername6", None)));
-        for name in ["connect4-new", "connect4-", "sendmsg4-1", "theirs", "-1"] {
+        assert_eq!(parse("sendmsg4-1"), Some(("sendmsg4", Some(1))));
+        for name in ["connect4-new", "connect4-", "bind4-1", "theirs", "-1"] {
             assert_eq!(parse(name), None, "{name}");
         }
     }

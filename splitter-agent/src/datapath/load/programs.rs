@@ -6,15 +6,20 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::{CgroupSockAddr, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
+use splitter_common::layout::SocketOffsets;
 
+use crate::causes::with_causes;
 use crate::datapath::maps::MapsError;
 use crate::datapath::neighbours::Blocker;
 use crate::datapath::publish::Capacity;
+use crate::datapath::ticks;
 
 use super::features::{self, FeatureError};
 use super::layouts::{Layout, pinned_program};
 use super::pins::{PROGRAMS, PinDirectory, PinError, exists};
 use super::shapes::shapes;
+use super::socket_table::{Outcomes, SOCKETS, SocketMemory, SocketTable};
+use super::tracing::{TracingProgram, load as load_tracing};
 
 /// The kernel programs, as `cargo xtask build-ebpf` made them; empty if it did not.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/splitter-ebpf.o"));
@@ -30,6 +35,10 @@ pub struct LoadSettings {
     pub log_level: EbpfLogLevel,
     /// Whether sockets keep their original destination, for getpeername() to show.
     pub keep_original_dst: bool,
+    /// Where they do.
+    pub socket_memory: SocketMemory,
+    /// What is counted of what comes of their connections.
+    pub outcomes: Outcomes,
     /// How connections are refused.
     pub refusal: Refusal,
 }
@@ -126,6 +135,10 @@ pub struct Programs {
     pub(crate) object: Ebpf,
     pub(crate) pins: PinDirectory,
     layout: Layout,
+    /// The table of live sockets, if they use it.
+    pub(super) socket_table: Option<PathBuf>,
+    /// Those that see what happens to sockets, as far as they are needed.
+    pub(super) tracing: Vec<TracingProgram>,
 }
 
 impl Programs {
@@ -140,10 +153,39 @@ impl Programs {
         }
         settings.pins.create()?;
         let layout = settings.pins.choose_layout(settings.capacity)?;
+        let Some(table) = SocketTable::choose(settings)? else {
+            return Self::load_with(settings, layout, None);
+        };
+        let plain = SocketTable {
+            outcomes: Outcomes::Off,
+            ..table.clone()
+        };
+        // What the programs do is more than what was tried.
+        let mut attempts = vec![(Some(plain), "that use the table of live sockets")];
+        if table.outcomes != Outcomes::Off {
+            attempts.push((Some(table), "that count what comes of connections"));
+        }
+        while let Some((table, which)) = attempts.pop() {
+            match Self::load_with(settings, layout.clone(), table) {
+                Err(error @ LoadError::Program { .. }) => tracing::warn!(
+                    error = with_causes(&error),
+                    "the kernel refuses the programs {which}; trying others that do less"
+                ),
+                result => return result,
+            }
+        }
+        Self::load_with(settings, layout, None)
+    }
+
+    fn load_with(
+        settings: &LoadSettings,
+        layout: Layout,
+        table: Option<SocketTable>,
+    ) -> Result<Self, LoadError> {
         let has_set_retval = settings.refusal == Refusal::Best && features::has_set_retval()?;
         tracing::debug!(has_set_retval, "loading the programs");
         let mut loader = EbpfLoader::new();
-        // Nothing in the programs depends on the layout of the kernel's own structures.
+        // What the programs read of the kernel's own structures they find by constants.
         loader.btf(None);
         let shapes = shapes(settings.capacity);
         for shape in &shapes {
@@ -152,6 +194,21 @@ impl Programs {
                 loader.map_max_entries(shape.name, shape.max_entries);
             }
         }
+        match &table {
+            Some(table) => loader
+                .map_pin_path(SOCKETS, &table.path)
+                .map_max_entries(SOCKETS, table.slots),
+            // Not used: as small as can be.
+            None => loader.map_max_entries(SOCKETS, 1),
+        };
+        let socket_slots = table.as_ref().map_or(0, |table| table.slots);
+        let offsets = table
+            .as_ref()
+            .map_or_else(SocketOffsets::default, |table| table.offsets);
+        let offsets: [u32; size_of::<SocketOffsets>() / 4] = bytemuck::cast(offsets);
+        let is_counting = |table: &SocketTable| table.outcomes != Outcomes::Off;
+        let count_outcomes = u8::from(table.as_ref().is_some_and(is_counting));
+        let tick = ticks::length().subsec_nanos();
         let (set_retval, keep_original_dst, log_level) = (
             u8::from(has_set_retval),
             u8::from(settings.keep_original_dst),
@@ -160,6 +217,10 @@ impl Programs {
         loader
             .override_global("HAS_SET_RETVAL", &set_retval, true)
             .override_global("KEEP_ORIGINAL_DST", &keep_original_dst, true)
+            .override_global("SOCKET_SLOTS", &socket_slots, true)
+            .override_global("SOCKET_OFFSETS", &offsets, true)
+            .override_global("COUNT_OUTCOMES", &count_outcomes, true)
+            .override_global("TICK", &tick, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true);
         let mut object = loader
             .load(OBJECT)
@@ -175,10 +236,17 @@ impl Programs {
                     source: Box::new(source),
                 })?;
         }
+        let tracing = table
+            .as_ref()
+            .map(SocketTable::programs)
+            .unwrap_or_default();
+        load_tracing(&mut object, &tracing)?;
         Ok(Self {
             object,
             pins: settings.pins.clone(),
             layout,
+            socket_table: table.map(|table| table.path),
+            tracing,
         })
     }
 

@@ -1,10 +1,11 @@
 //! The shapes that pinned maps must have.
 
 use aya::maps::{MapInfo, MapType};
+use splitter_common::flows::{FLOWS, FlowKey, FlowRecord, FlowSourceRecord};
 use splitter_common::layout::{
-    ClientNames, ClientRecord, CounterRecord, CurrentRecord, EndpointRecord, FrontendKey,
-    FrontendNames, FrontendValue, LeafNames, LeafRecord, LeafStats, MAX_CLIENTS, OriginalDstRecord,
-    PodLevels, SplitRecord, VERDICT_COUNTERS,
+    ClientNames, ClientRecord, ConnectionRecord, CounterRecord, CurrentRecord, EndpointRecord,
+    FrontendKey, FrontendNames, FrontendValue, LeafNames, LeafRecord, LeafStats, MAX_CLIENTS,
+    OutcomeRecord, PodLevels, SplitRecord, VERDICT_COUNTERS,
 };
 
 use crate::datapath::maps::MapsError;
@@ -16,7 +17,7 @@ use super::pins;
 /// `BPF_F_NO_PREALLOC`: elements are allocated as they come.
 const NO_PREALLOC: u32 = 1;
 /// `BPF_F_MMAPABLE`: may be mapped into memory.
-const MMAPABLE: u32 = 1024;
+pub(super) const MMAPABLE: u32 = 1024;
 
 /// What a map must look like.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +31,7 @@ pub(crate) struct Shape {
 }
 
 /// Every map that is pinned.
-pub(crate) fn shapes(capacity: Capacity) -> [Shape; 15] {
+pub(crate) fn shapes(capacity: Capacity) -> [Shape; 18] {
     const WORD: usize = size_of::<u32>();
     let shape = |name, kind, key_size, value_size, max_entries, flags| Shape {
         name,
@@ -63,6 +64,17 @@ pub(crate) fn shapes(capacity: Capacity) -> [Shape; 15] {
     let counters = |name, value_size, max_entries| {
         shape(name, MapType::PerCpuArray, WORD, value_size, max_entries, 0)
     };
+    // All of their memory is taken at once.
+    let flows = |name, value_size| {
+        shape(
+            name,
+            MapType::LruHash,
+            size_of::<FlowKey>(),
+            value_size,
+            FLOWS,
+            0,
+        )
+    };
     [
         hash(
             "FRONTENDS",
@@ -89,15 +101,23 @@ pub(crate) fn shapes(capacity: Capacity) -> [Shape; 15] {
         table("COUNTERS", size_of::<CounterRecord>(), capacity.counters()),
         counters("LEAF_STATS", size_of::<LeafStats>(), capacity.leaf_slots()),
         table("LEAF_REFUSALS", size_of::<u64>(), capacity.leaf_slots()),
+        hash(
+            "LEAF_OUTCOMES",
+            WORD,
+            size_of::<OutcomeRecord>(),
+            capacity.leaf_slots(),
+        ),
         counters("VERDICTS", size_of::<u64>(), VERDICT_COUNTERS as u32),
         shape(
             "ORIGINAL_DST",
             MapType::SkStorage,
             WORD,
-            size_of::<OriginalDstRecord>(),
+            size_of::<ConnectionRecord>(),
             0,
             NO_PREALLOC,
         ),
+        flows("FLOWS", size_of::<FlowRecord>()),
+        flows("FLOW_SOURCES", size_of::<FlowSourceRecord>()),
         hash(
             "FRONTEND_NAMES",
             size_of::<FrontendKey>(),

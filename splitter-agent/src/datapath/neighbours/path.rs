@@ -26,6 +26,10 @@ fn attach_type(hook: &str) -> u32 {
     match hook {
         "connect4" => 10,
         "connect6" => 11,
+        "sendmsg4" => 14,
+        "sendmsg6" => 15,
+        "recvmsg4" => 19,
+        "recvmsg6" => 20,
         "getpeername4" => 29,
         _ => 30,
     }

@@ -19,6 +19,7 @@ use crate::plan::{Frontend, FrontendPlan};
 use super::allocation::{Allocation, Need, Owner};
 use super::capacity::reserved;
 use super::difference::{same_names, seed};
+use super::leaf_ids::LeafId;
 use super::publisher::{Installed, Publisher};
 use super::summary::{Change, FrontendError};
 
@@ -79,7 +80,7 @@ impl Publisher {
         frontend: Frontend,
         plan: &FrontendPlan,
         slots: Allocation,
-        leaf_ids: &[u32],
+        leaf_ids: &[LeafId],
     ) -> Result<u32, MapsError> {
         let asks_client = self.asks_client(frontend, plan);
         let old = self.installed.get(&frontend);
@@ -163,11 +164,15 @@ impl Publisher {
 
     /// Weights become map entries: each leaf's interval of the lattice's positions, and its
     /// endpoints.
-    fn write_leaves(&self, plan: &FrontendPlan, slots: Allocation, leaf_ids: &[u32]) {
+    fn write_leaves(&self, plan: &FrontendPlan, slots: Allocation, leaf_ids: &[LeafId]) {
         let mut end = 0;
         let mut endpoint_slots = slots.endpoints.indexes();
         let mut first_endpoint = slots.endpoints.first;
-        for ((slot, leaf), &leaf_id) in slots.leaves.indexes().zip(&plan.leaves).zip(leaf_ids) {
+        for ((slot, leaf), leaf_id) in slots.leaves.indexes().zip(&plan.leaves).zip(leaf_ids) {
+            let LeafId {
+                id: leaf_id,
+                incarnation,
+            } = *leaf_id;
             end += leaf.share;
             let endpoint_count = leaf.endpoints.len() as u32;
             self.maps.leaves.write(
@@ -178,8 +183,9 @@ impl Publisher {
                     first_endpoint,
                     endpoint_count,
                     leaf_id,
+                    incarnation,
                     state: leaf.state,
-                    padding: [0; 7],
+                    padding: [0; 3],
                 },
             );
             first_endpoint += endpoint_count;

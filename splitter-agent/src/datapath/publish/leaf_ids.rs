@@ -2,8 +2,10 @@
 //! of a split.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasher, RandomState};
 
-use splitter_common::layout::LeafNames;
+use bytemuck::Zeroable;
+use splitter_common::layout::{LeafNames, OutcomeRecord};
 
 use crate::datapath::maps::{Maps, MapsError};
 use crate::datapath::view::write_text;
@@ -20,9 +22,16 @@ struct LeafName {
     leaf: String,
 }
 
+/// An id, and which of the leaves that have it one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LeafId {
+    pub(crate) id: u32,
+    pub(crate) incarnation: u32,
+}
+
 #[derive(Debug)]
-struct LeafId {
-    id: u32,
+struct Used {
+    leaf: LeafId,
     /// How many programmed splits have this leaf.
     users: u32,
 }
@@ -30,7 +39,7 @@ struct LeafId {
 /// The ids in use, and those that are not.
 #[derive(Debug)]
 pub(crate) struct LeafIds {
-    ids: HashMap<LeafName, LeafId>,
+    ids: HashMap<LeafName, Used>,
     free: FreeSlots,
 }
 
@@ -52,19 +61,23 @@ impl LeafIds {
 
     /// Notes the ids of a split that is programmed already. `false` if they contradict what
     /// is noted, which changes nothing.
-    pub(crate) fn claim(&mut self, split: &FrontendPlan, ids: impl Iterator<Item = u32>) -> bool {
+    pub(crate) fn claim(
+        &mut self,
+        split: &FrontendPlan,
+        ids: impl Iterator<Item = LeafId>,
+    ) -> bool {
         let mut claimed = Vec::new();
-        for (name, id) in names(split).zip(ids) {
+        for (name, leaf) in names(split).zip(ids) {
             let agrees = match self.ids.get_mut(&name) {
-                Some(known) if known.id == id => {
+                Some(known) if known.leaf == leaf => {
                     known.users += 1;
                     true
                 }
                 Some(_) => false,
                 None => {
-                    let is_free = self.free.take_run(Run::new(id, 1));
+                    let is_free = self.free.take_run(Run::new(leaf.id, 1));
                     if is_free {
-                        self.ids.insert(name.clone(), LeafId { id, users: 1 });
+                        self.ids.insert(name.clone(), Used { leaf, users: 1 });
                     }
                     is_free
                 }
@@ -87,11 +100,11 @@ impl LeafIds {
         &mut self,
         maps: &mut Maps,
         split: &FrontendPlan,
-    ) -> Result<Vec<u32>, FrontendError> {
+    ) -> Result<Vec<LeafId>, FrontendError> {
         let mut taken = Vec::with_capacity(split.leaves.len());
         for name in names(split) {
             match self.take_one(maps, &name) {
-                Ok(id) => taken.push((name, id)),
+                Ok(leaf) => taken.push((name, leaf)),
                 Err(error) => {
                     for (name, _) in &taken {
                         // Never seen by a program: free at once.
@@ -103,13 +116,13 @@ impl LeafIds {
                 }
             }
         }
-        Ok(taken.into_iter().map(|(_, id)| id).collect())
+        Ok(taken.into_iter().map(|(_, leaf)| leaf).collect())
     }
 
-    fn take_one(&mut self, maps: &mut Maps, name: &LeafName) -> Result<u32, FrontendError> {
-        if let Some(leaf) = self.ids.get_mut(name) {
-            leaf.users += 1;
-            return Ok(leaf.id);
+    fn take_one(&mut self, maps: &mut Maps, name: &LeafName) -> Result<LeafId, FrontendError> {
+        if let Some(used) = self.ids.get_mut(name) {
+            used.users += 1;
+            return Ok(used.leaf);
         }
         let Some(run) = self.free.take(1) else {
             return Err(FrontendError::Full {
@@ -119,13 +132,17 @@ impl LeafIds {
                 flag: "--max-leaves",
             });
         };
-        let id = run.first;
-        if let Err(error) = describe(maps, id, name) {
+        let leaf = LeafId {
+            id: run.first,
+            // Nothing secret depends on it, so that the randomness of hash maps is good enough.
+            incarnation: (RandomState::new().hash_one(run.first) >> 32) as u32,
+        };
+        if let Err(error) = describe(maps, leaf, name) {
             self.free.give(run);
             return Err(error.into());
         }
-        self.ids.insert(name.clone(), LeafId { id, users: 1 });
-        Ok(id)
+        self.ids.insert(name.clone(), Used { leaf, users: 1 });
+        Ok(leaf)
     }
 
     /// Counts one user less of each leaf of a split. Gives back the ids that nobody uses
@@ -141,33 +158,36 @@ impl LeafIds {
         unused
     }
 
-    /// Makes an id available again.
-    pub(crate) fn give(&mut self, id: u32) {
+    /// Makes an id available again, that no program counts for any more.
+    pub(crate) fn give(&mut self, maps: &mut Maps, id: u32) {
+        // What is left over is removed by the next agent, or overwritten.
+        let _ = maps.leaf_outcomes.remove(&id);
         self.free.give(Run::new(id, 1));
     }
 
     /// Every id in use.
     pub(crate) fn in_use(&self) -> BTreeSet<u32> {
-        self.ids.values().map(|leaf| leaf.id).collect()
+        self.ids.values().map(|used| used.leaf.id).collect()
     }
 
     fn drop_user(&mut self, name: &LeafName) -> Option<u32> {
-        let leaf = self.ids.get_mut(name)?;
-        leaf.users -= 1;
-        if leaf.users > 0 {
+        let used = self.ids.get_mut(name)?;
+        used.users -= 1;
+        if used.users > 0 {
             return None;
         }
-        self.ids.remove(name).map(|leaf| leaf.id)
+        self.ids.remove(name).map(|used| used.leaf.id)
     }
 
     fn forget(&mut self, maps: &mut Maps, id: u32) {
         let _ = maps.leaf_names.remove(&id);
-        self.give(id);
+        self.give(maps, id);
     }
 }
 
 /// Writes the names of a new id, and sets its counters to 0.
-fn describe(maps: &mut Maps, id: u32, name: &LeafName) -> Result<(), MapsError> {
+fn describe(maps: &mut Maps, leaf: LeafId, name: &LeafName) -> Result<(), MapsError> {
+    let LeafId { id, incarnation } = leaf;
     let names = LeafNames {
         root_namespace: write_text(&name.root.namespace),
         root: write_text(&name.root.name),
@@ -180,6 +200,17 @@ fn describe(maps: &mut Maps, id: u32, name: &LeafName) -> Result<(), MapsError> 
             0,
         )
         .map_err(MapsError::access("write", "LEAF_NAMES"))?;
+    let outcomes = OutcomeRecord {
+        incarnation: incarnation.into(),
+        ..OutcomeRecord::zeroed()
+    };
+    maps.leaf_outcomes
+        .insert(
+            id,
+            bytemuck::cast::<_, [u8; size_of::<OutcomeRecord>()]>(outcomes),
+            0,
+        )
+        .map_err(MapsError::access("write", "LEAF_OUTCOMES"))?;
     maps.leaf_refusals.clear(id);
     maps.leaf_stats
         .clear(id)

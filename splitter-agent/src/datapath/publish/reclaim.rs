@@ -76,7 +76,7 @@ impl Publisher {
                 self.free.give(slots);
             }
             for id in retired.leaf_ids {
-                self.leaf_ids.give(id);
+                self.leaf_ids.give(&mut self.maps, id);
             }
         }
     }

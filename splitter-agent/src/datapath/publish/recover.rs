@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use aya::maps::{HashMap, MapData};
+
 use crate::datapath::maps::{KeyBytes, MapsError, key_bytes};
 use crate::datapath::view::{FrontendView, View};
 use crate::plan::Frontend;
 
 use super::allocation::Allocation;
+use super::leaf_ids::LeafId;
 use super::publisher::{Installed, Publisher};
 use super::slots::Run;
 
@@ -36,7 +39,7 @@ impl Publisher {
             tracing::warn!(?key, "a key in FRONTENDS is none; removing it");
             let _ = self.maps.frontends.remove(key);
         }
-        self.remove_stale_names()?;
+        self.remove_stale()?;
         self.recover_clients()?;
         Ok(forgot)
     }
@@ -64,7 +67,10 @@ impl Publisher {
         if !self.free.claim(slots) {
             return None;
         }
-        let ids = view.leaves.iter().map(|leaf| leaf.leaf_id);
+        let ids = view.leaves.iter().map(|leaf| LeafId {
+            id: leaf.leaf_id,
+            incarnation: leaf.incarnation,
+        });
         if !self.leaf_ids.claim(&view.plan, ids) {
             self.free.give(slots);
             return None;
@@ -77,29 +83,33 @@ impl Publisher {
         })
     }
 
-    /// Removes names of what is not programmed: an agent was killed before it could.
-    fn remove_stale_names(&mut self) -> Result<(), MapsError> {
+    /// Removes names and counters of what is not programmed: an agent was killed before it could.
+    fn remove_stale(&mut self) -> Result<(), MapsError> {
         let live: BTreeSet<KeyBytes> = self
             .installed
             .keys()
             .map(|frontend| key_bytes(&frontend.key()))
             .collect();
-        let names = &mut self.maps.frontend_names;
-        let keys = names
-            .keys()
-            .collect::<Result<BTreeSet<_>, _>>()
-            .map_err(MapsError::access("list", "FRONTEND_NAMES"))?;
-        for key in keys.difference(&live) {
-            let _ = names.remove(key);
-        }
-        let names = &mut self.maps.leaf_names;
-        let ids = names
-            .keys()
-            .collect::<Result<BTreeSet<_>, _>>()
-            .map_err(MapsError::access("list", "LEAF_NAMES"))?;
-        for id in ids.difference(&self.leaf_ids.in_use()) {
-            let _ = names.remove(id);
-        }
+        remove_unused(&mut self.maps.frontend_names, "FRONTEND_NAMES", &live)?;
+        let in_use = self.leaf_ids.in_use();
+        remove_unused(&mut self.maps.leaf_names, "LEAF_NAMES", &in_use)?;
+        remove_unused(&mut self.maps.leaf_outcomes, "LEAF_OUTCOMES", &in_use)?;
         Ok(())
     }
+}
+
+/// Removes what is not in use from a hash.
+fn remove_unused<K: aya::Pod + Ord, V: aya::Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    name: &'static str,
+    in_use: &BTreeSet<K>,
+) -> Result<(), MapsError> {
+    let keys = map
+        .keys()
+        .collect::<Result<BTreeSet<_>, _>>()
+        .map_err(MapsError::access("list", name))?;
+    for key in keys.difference(in_use) {
+        let _ = map.remove(key);
+    }
+    Ok(())
 }

@@ -1,12 +1,13 @@
-//! Links of programs to cgroups.
+//! Links of programs to cgroups and tracepoints.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{bpf, object_info};
+use super::{bpf, object_info, own};
 
+const BPF_RAW_TRACEPOINT_OPEN: libc::c_long = 17;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_DETACH: libc::c_long = 34;
@@ -97,7 +98,29 @@ pub(crate) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     .map(drop)
 }
 
-/// What a cgroup link is attached to.
+/// Puts a program on the tracepoint that it was loaded for, until the link is closed (kernel 5.5).
+///
+/// # Errors
+///
+/// As `bpf(2)`.
+pub(crate) fn open_tracepoint(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attributes {
+        name: u64,
+        program: u32,
+        padding: u32,
+    }
+    own(bpf(
+        BPF_RAW_TRACEPOINT_OPEN,
+        &mut Attributes {
+            name: 0,
+            program: program.as_raw_fd().unsigned_abs(),
+            padding: 0,
+        },
+    )?)
+}
+
+/// What a link is attached to.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub(crate) struct LinkInfo {
@@ -107,7 +130,7 @@ pub(crate) struct LinkInfo {
     /// Id of the program behind it.
     pub(crate) program_id: u32,
     padding: u32,
-    /// Id of the cgroup (the inode number of its directory); 0 once that is removed.
+    /// Of a link to a cgroup its id (the inode number of its directory); 0 once that is removed.
     pub(crate) cgroup_id: u64,
     /// The hook, an `enum bpf_attach_type`.
     pub(crate) attach_type: u32,

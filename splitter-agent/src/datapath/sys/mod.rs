@@ -6,7 +6,7 @@
 //!
 //! - `maps`: commands on maps; `table` and `per_cpu`: typed handles to arrays;
 //! - `programs`: loading programs, and asking about loaded ones;
-//! - `links`: links to cgroups; `cgroup`: which programs are on a cgroup.
+//! - `links`: links to cgroups and tracepoints; `cgroup`: which programs are on a cgroup.
 
 pub(crate) mod cgroup;
 pub(crate) mod links;

@@ -53,6 +53,14 @@ impl Instruction {
         }
     }
 
+    /// `to = *(u64 *)(from + offset)`
+    pub(crate) const fn load_long(to: u8, from: u8, offset: i16) -> Self {
+        Self {
+            code: 0x79,
+            ..Self::load(to, from, offset)
+        }
+    }
+
     /// Calls a helper, whose number is in `enum bpf_func_id`.
     pub(crate) const fn call(helper: i32) -> Self {
         Self {
@@ -96,7 +104,39 @@ pub fn load_sock_addr_program(
     instructions: &[Instruction],
 ) -> io::Result<OwnedFd> {
     const BPF_PROG_TYPE_CGROUP_SOCK_ADDR: u32 = 18;
-    load(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, name, hook, 0, instructions)
+    load(
+        &Kind {
+            program_type: BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+            attach_type: hook,
+            ..Kind::default()
+        },
+        name,
+        instructions,
+    )
+}
+
+/// Loads a program on a tracepoint, whose arguments have the kernel's own types (kernel 5.5).
+/// `btf_id` is that of the type `btf_trace_<name of the tracepoint>`.
+///
+/// # Errors
+///
+/// As `bpf(2)`: `EPERM` without `CAP_PERFMON`, `EACCES` if a load is not of a member.
+pub(crate) fn load_tracepoint_program(
+    btf_id: u32,
+    instructions: &[Instruction],
+) -> io::Result<OwnedFd> {
+    const BPF_PROG_TYPE_TRACING: u32 = 26;
+    const BPF_TRACE_RAW_TP: u32 = 23;
+    load(
+        &Kind {
+            program_type: BPF_PROG_TYPE_TRACING,
+            attach_type: BPF_TRACE_RAW_TP,
+            attach_btf_id: btf_id,
+            ..Kind::default()
+        },
+        "",
+        instructions,
+    )
 }
 
 /// The ids of the cgroups that this process is in (kernel 5.14), of each the lower half: that of
@@ -114,7 +154,12 @@ pub(crate) fn own_cgroups() -> io::Result<Vec<u32>> {
         Instruction::call(GET_CURRENT_ANCESTOR_CGROUP_ID),
         Instruction::EXIT,
     ];
-    let program = load(BPF_PROG_TYPE_SYSCALL, "", 0, BPF_F_SLEEPABLE, &ancestor)?;
+    let kind = Kind {
+        program_type: BPF_PROG_TYPE_SYSCALL,
+        flags: BPF_F_SLEEPABLE,
+        ..Kind::default()
+    };
+    let program = load(&kind, "", &ancestor)?;
     let mut ids = Vec::new();
     for level in 0..=u32::from(u8::MAX) {
         match run(program.as_fd(), level)? {
@@ -155,13 +200,19 @@ fn run(program: BorrowedFd<'_>, word: u32) -> io::Result<u32> {
     Ok(attributes.result)
 }
 
-fn load(
-    kind: u32,
-    name: &str,
-    hook: u32,
+/// What a program is, and what it is for.
+#[derive(Default)]
+struct Kind {
+    /// An `enum bpf_prog_type`.
+    program_type: u32,
+    /// An `enum bpf_attach_type`, if the type of program has several.
+    attach_type: u32,
+    /// The kernel's type that it is for, if it is for one.
+    attach_btf_id: u32,
     flags: u32,
-    instructions: &[Instruction],
-) -> io::Result<OwnedFd> {
+}
+
+fn load(kind: &Kind, name: &str, instructions: &[Instruction]) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Attributes {
         kind: u32,
@@ -176,6 +227,10 @@ fn load(
         name: [u8; 16],
         device: u32,
         expected_attach_type: u32,
+        /// Type information of the program itself: none.
+        btf: u32,
+        debug_information: [u32; 8],
+        attach_btf_id: u32,
     }
     let mut object_name = [0; 16];
     // The kernel wants a NUL at the end.
@@ -185,7 +240,7 @@ fn load(
     own(bpf(
         BPF_PROG_LOAD,
         &mut Attributes {
-            kind,
+            kind: kind.program_type,
             count: instructions.len() as u32,
             instructions: instructions.as_ptr() as u64,
             license: c"Dual MIT/GPL".as_ptr() as u64,
@@ -193,10 +248,13 @@ fn load(
             log_size: 0,
             log: 0,
             kernel_version: 0,
-            flags,
+            flags: kind.flags,
             name: object_name,
             device: 0,
-            expected_attach_type: hook,
+            expected_attach_type: kind.attach_type,
+            btf: 0,
+            debug_information: [0; 8],
+            attach_btf_id: kind.attach_btf_id,
         },
     )?)
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytemuck::checked::{CheckedBitPattern, try_pod_read_unaligned};
 use bytemuck::{NoUninit, Zeroable};
-use splitter_common::layout::{CounterRecord, CurrentRecord, PodLevels};
+use splitter_common::layout::{CounterRecord, CurrentRecord, PodLevels, SocketRecord};
 
 use super::maps::Mapping;
 
@@ -120,18 +120,20 @@ impl<T: Word> Table<T> {
     }
 }
 
-/// A record whose first word is a count that the kernel may be adding to.
+/// A record whose first word is a count that the kernel may be adding to, or an owner that the
+/// kernel may be replacing.
 pub(crate) trait Counts {}
 
 impl Counts for CounterRecord {}
+impl Counts for SocketRecord {}
 impl Counts for u64 {}
 
 impl<T: Counts> Table<T> {
-    /// The count of a counter; 0 if there is no such counter.
+    /// The first word of a record; 0 if there is no such record.
     pub(crate) fn count(&self, index: u32) -> u64 {
         self.words(index).map_or(0, |words| {
-            // SAFETY: the count is the record's first word, aligned to 8, and only ever
-            // touched by atomic operations while the kernel can reach it.
+            // SAFETY: it is aligned to 8, and only ever touched by atomic operations while the
+            // kernel can reach it.
             unsafe { AtomicU64::from_ptr(words) }.load(Ordering::Acquire)
         })
     }

@@ -13,7 +13,7 @@ pub(super) fn judge(rule: &Fields, path: &str, kind: RouteKind, findings: &mut F
     let judge_match = match kind {
         RouteKind::Http => of_http,
         RouteKind::Grpc => of_grpc,
-        RouteKind::Tls | RouteKind::Tcp => return,
+        RouteKind::Tls | RouteKind::Tcp | RouteKind::Udp => return,
     };
     let matches = match field::list(rule, "matches") {
         Ok(matches) => matches,

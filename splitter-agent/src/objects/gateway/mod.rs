@@ -71,6 +71,12 @@ pub(crate) static TCP_ROUTE: Entry = Entry {
     ..entry("TCPRoute", "tcproutes", &["v1", "v1alpha2"], 13)
 };
 
+/// UDPRoutes. They meet no others, since those are for TCP.
+pub(crate) static UDP_ROUTE: Entry = Entry {
+    read: |metadata, object| read(metadata, object, RouteKind::Udp),
+    ..entry("UDPRoute", "udproutes", &["v1", "v1alpha2"], 14)
+};
+
 const fn entry(
     kind: &'static str,
     plural: &'static str,
@@ -142,7 +148,7 @@ impl GatewayRoute {
             parents,
             mistaken_parents,
             has_abandoned_status: false,
-            hostnames: if kind == RouteKind::Tcp {
+            hostnames: if matches!(kind, RouteKind::Tcp | RouteKind::Udp) {
                 Box::default()
             } else {
                 hostnames(spec)

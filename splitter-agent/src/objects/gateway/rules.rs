@@ -42,6 +42,7 @@ pub(super) enum RouteKind {
     Grpc,
     Tls,
     Tcp,
+    Udp,
 }
 
 impl RouteKind {
@@ -50,18 +51,24 @@ impl RouteKind {
         matches!(self, Self::Http | Self::Grpc)
     }
 
+    /// Whether it has one rule, always.
+    const fn has_one_rule(self) -> bool {
+        matches!(self, Self::Tls | Self::Tcp | Self::Udp)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Http => "an HTTPRoute",
             Self::Grpc => "a GRPCRoute",
             Self::Tls => "a TLSRoute",
             Self::Tcp => "a TCPRoute",
+            Self::Udp => "a UDPRoute",
         }
     }
 
     const fn spec_fields(self) -> &'static [&'static str] {
         match self {
-            Self::Tcp => &["parentRefs", "rules", "useDefaultGateways"],
+            Self::Tcp | Self::Udp => &["parentRefs", "rules", "useDefaultGateways"],
             _ => &["parentRefs", "rules", "useDefaultGateways", "hostnames"],
         }
     }
@@ -84,7 +91,7 @@ impl RouteKind {
                 "backendRefs",
                 "sessionPersistence",
             ],
-            Self::Tls | Self::Tcp => &["name", "backendRefs"],
+            Self::Tls | Self::Tcp | Self::Udp => &["name", "backendRefs"],
         }
     }
 }
@@ -131,11 +138,11 @@ impl Rules {
         };
         match field::list(spec, "rules") {
             Err(error) => findings.refuse(reason::INVALID_SPEC, error.below("spec")),
-            Ok([]) if matches!(kind, RouteKind::Tcp | RouteKind::Tls) => {
+            Ok([]) if kind.has_one_rule() => {
                 let error = FieldError::new(format!("is empty; {} has one rule", kind.name()));
                 findings.refuse(reason::INVALID_SPEC, error.below("rules").below("spec"));
             }
-            Ok([_, _, ..]) if matches!(kind, RouteKind::Tcp | RouteKind::Tls) => {
+            Ok([_, _, ..]) if kind.has_one_rule() => {
                 let error = FieldError::new(format!(
                     "has more than one rule, and {} has one; remove the others",
                     kind.name()

@@ -50,6 +50,12 @@ impl Agent {
             "Changes of objects that came in",
             &status.changes,
         )?;
+        counter(
+            encoder,
+            "root_compilations",
+            "Times that it was worked out what becomes of a root",
+            &status.compilations,
+        )?;
         gauge(
             encoder,
             "publish_failed_frontends",

@@ -49,6 +49,30 @@ pub(super) fn counters<L: EncodeLabelSet, V: EncodeCounterValue>(
     Ok(())
 }
 
+/// What a histogram has seen: how many values were in each range, by its upper bound, and their
+/// sum.
+pub(super) struct Observations {
+    pub(super) sum: f64,
+    pub(super) buckets: Vec<(f64, u64)>,
+}
+
+/// Writes a family of histograms.
+pub(super) fn histograms<L: EncodeLabelSet>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    series: impl IntoIterator<Item = (L, Observations)>,
+) -> fmt::Result {
+    let mut metric = begin(encoder, name, help, MetricType::Histogram)?;
+    for (labels, Observations { sum, buckets }) in series {
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        metric
+            .encode_family(&labels)?
+            .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+    }
+    Ok(())
+}
+
 /// Writes a gauge without labels.
 pub(super) fn gauge<V: EncodeGaugeValue>(
     encoder: &mut DescriptorEncoder<'_>,

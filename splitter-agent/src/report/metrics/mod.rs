@@ -9,6 +9,7 @@
 
 mod agent;
 mod family;
+mod outcomes;
 mod process;
 mod splits;
 

@@ -8,7 +8,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use splitter_common::layout::{LeafState, Reason};
 
-use crate::datapath::{FrontendReading, PinDirectory, Reader, Reading};
+use crate::datapath::{FrontendReading, OutcomeCounts, PinDirectory, Reader, Reading};
 use crate::objects::ObjectReference;
 use crate::plan::Decision;
 use crate::reason;
@@ -16,6 +16,7 @@ use crate::report::agent_state::{AgentState, Generations};
 
 use super::super::cluster;
 use super::family::{counters, gauge, gauges};
+use super::outcomes;
 
 /// Which splits have series of their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -89,6 +90,7 @@ impl Collector for Splits {
         let reading = reading.unwrap_or(&nothing);
         let active = Active::of(reading, self.detail);
         encode_leaves(encoder, &active)?;
+        outcomes::encode(encoder, &active)?;
         encode_generations(encoder, &self.generations(&active), active.roots)?;
         encode_node(encoder, reading)
     }
@@ -100,7 +102,7 @@ fn objects(reading: &Reading) -> impl Iterator<Item = &FrontendReading> {
 }
 
 /// Splits that have series of their own.
-struct Active<'a> {
+pub(super) struct Active<'a> {
     /// How many roots are split, and have had connections here.
     roots: usize,
     /// Their objects.
@@ -111,7 +113,7 @@ struct Active<'a> {
 
 /// A leaf of a frontend.
 #[derive(Clone, Copy)]
-struct Row<'a> {
+pub(super) struct Row<'a> {
     namespace: &'a str,
     root: &'a str,
     leaf: &'a str,
@@ -119,6 +121,8 @@ struct Row<'a> {
     split: &'a str,
     connections: u64,
     refused: u64,
+    pub(super) open: Option<u64>,
+    pub(super) outcomes: Option<&'a OutcomeCounts>,
     endpoints: u32,
     weight: u64,
 }
@@ -150,6 +154,8 @@ impl<'a> Active<'a> {
                 split: &split.split,
                 connections: reading.connections(leaf),
                 refused: reading.refused(leaf),
+                open: reading.open(leaf),
+                outcomes: reading.outcomes(leaf),
                 endpoints: leaf.endpoints,
                 weight: leaf.weight,
             })
@@ -165,7 +171,7 @@ impl<'a> Active<'a> {
 
     /// One row for each leaf, with the most endpoints that it has at any frontend. It has one
     /// counter, however many those are.
-    fn leaves(&self) -> impl Iterator<Item = Row<'a>> {
+    pub(super) fn leaves(&self) -> impl Iterator<Item = Row<'a>> {
         let same = |one: &Row<'_>, other: &Row<'_>| {
             (one.namespace, one.root, one.leaf) == (other.namespace, other.root, other.leaf)
         };
@@ -190,7 +196,7 @@ impl<'a> Row<'a> {
         [self.namespace, self.root, self.leaf, self.kind, self.split]
     }
 
-    fn labels(&self) -> [(&'static str, &'a str); 3] {
+    pub(super) fn labels(&self) -> [(&'static str, &'a str); 3] {
         [
             ("destination_namespace", self.namespace),
             ("destination_service", self.root),

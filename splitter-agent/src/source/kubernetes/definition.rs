@@ -45,6 +45,10 @@ pub(super) enum Definition {
     },
 }
 
+/// Nothing can be found out about a definition at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unknown;
+
 impl Definition {
     /// What a CustomResourceDefinition says. What cannot be read in it counts as not said.
     pub(super) fn of(definition: &Value) -> Self {

@@ -2,6 +2,7 @@
 //! may not read its definition. What an API server serves, every account may ask.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
@@ -12,9 +13,10 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::backoff::{Backoff, up_to};
-use super::definition::{Definition, ServedVersion};
+use super::definition::{Definition, ServedVersion, Unknown, selector};
 use super::failure::{Code, WatchFailure};
-use super::feed::{Server, pause};
+use super::feed::Server;
+use super::pause::Pause;
 use super::resource::CUSTOM_RESOURCE_DEFINITION;
 use crate::objects::Kind;
 
@@ -23,16 +25,42 @@ const INTERVAL: Duration = Duration::from_secs(27);
 const SPREAD: Duration = Duration::from_secs(6);
 /// Time until an absence is confirmed.
 const CONFIRMATION: Duration = Duration::from_secs(2);
+/// How often it is tried whether definitions may be watched after all.
+const WATCH_AGAIN: Duration = Duration::from_secs(300);
+
+/// How often something was found out to be defined, by group. Kinds of a group are defined together,
+/// so that what is known of the others of the group is out of date then.
+#[derive(Clone, Debug)]
+pub(super) struct NewlyDefined(Arc<watch::Sender<BTreeMap<&'static str, u64>>>);
+
+impl NewlyDefined {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(BTreeMap::new())))
+    }
+}
+
+/// What discovery comes to.
+pub(super) enum Answer {
+    /// What the server says.
+    Definition(Definition),
+    /// The definition may be watched now, which is better.
+    MayBeWatched,
+}
 
 /// Asks the server's discovery.
 pub(super) struct Discovery {
     server: Server,
     kind: Kind,
-    next: Instant,
-    reached: Option<watch::Receiver<()>>,
+    pause: Pause,
     backoff: Backoff,
     failing: bool,
     absent: bool,
+    watch_again: Instant,
+    /// What was last found out.
+    last: Option<Definition>,
+    newly_defined: watch::Receiver<BTreeMap<&'static str, u64>>,
+    /// How many kinds of the group had been found out to be defined when it was last asked.
+    seen: u64,
 }
 
 #[derive(Deserialize)]
@@ -58,65 +86,139 @@ struct Resource {
 impl Discovery {
     /// Asks for the first time at once.
     pub(super) fn new(server: Server, kind: Kind) -> Self {
-        Self {
+        let now = Instant::now();
+        let newly_defined = server.newly_defined.0.subscribe();
+        let mut discovery = Self {
             server,
             kind,
-            next: Instant::now(),
-            reached: None,
+            pause: Pause::until(now),
             backoff: Backoff::new(),
             failing: false,
             absent: false,
-        }
+            watch_again: now + WATCH_AGAIN,
+            last: None,
+            newly_defined,
+            seen: 0,
+        };
+        discovery.seen = discovery.defined_in_group();
+        discovery
+    }
+
+    /// Whose kind it asks for, and of whom.
+    pub(super) fn of(&self) -> (Server, Kind) {
+        (self.server.clone(), self.kind)
     }
 
     /// The next answer. Nothing is lost when the future is dropped.
-    pub(super) async fn next(&mut self) -> Result<Definition, WatchFailure> {
+    pub(super) async fn next(&mut self) -> Result<Answer, Unknown> {
         loop {
-            pause(self.next, &mut self.reached).await;
+            tokio::select! {
+                biased;
+                () = self.pause.over() => {}
+                // It ends with the source.
+                Ok(()) = self.newly_defined.changed() => {
+                    let defined = self.defined_in_group();
+                    if std::mem::replace(&mut self.seen, defined) == defined {
+                        continue;
+                    }
+                    self.pause = Pause::until(Instant::now());
+                    self.absent = false;
+                    // What is defined by now, with objects, is not to be taken for absent.
+                    return Err(Unknown);
+                }
+            }
+            if self.watch_again <= Instant::now() {
+                if self.may_watch().await {
+                    return Ok(Answer::MayBeWatched);
+                }
+                self.watch_again = Instant::now() + WATCH_AGAIN;
+            }
             let answer = self.ask().await;
-            self.reached = None;
-            let now = Instant::now();
             match answer {
                 Ok(Definition::Absent) if !self.absent => {
                     // An API server that has just started may not know its own resources
                     // yet. All splits depend on this answer, so it is asked for twice.
                     self.absent = true;
-                    self.next = now + CONFIRMATION;
+                    self.pause = Pause::until(Instant::now() + CONFIRMATION);
                 }
                 Ok(definition) => {
-                    self.absent = definition == Definition::Absent;
-                    self.next = now + INTERVAL + up_to(SPREAD);
-                    self.backoff.reset();
-                    // What is asked for is followed as well as what is watched, if more slowly.
-                    let metrics = &self.server.metrics;
-                    metrics.set_definition_synced(self.kind, true);
-                    if std::mem::take(&mut self.failing) {
-                        info!(kind = %self.kind, "asking for the versions of a kind again");
-                        self.server.reached.send_replace(());
-                    }
-                    return Ok(definition);
+                    self.answered(&definition);
+                    return Ok(Answer::Definition(definition));
                 }
                 Err(failure) => {
-                    self.next = now + self.backoff.after_failure(now, failure.asked_for);
-                    self.reached = Some(self.server.reached.subscribe());
-                    let metrics = &self.server.metrics;
-                    metrics.failed(CUSTOM_RESOURCE_DEFINITION.kind, failure.code);
-                    metrics.set_definition_synced(self.kind, false);
-                    let kind = self.kind;
-                    let error = failure.message.as_str();
-                    if std::mem::replace(&mut self.failing, true) {
-                        debug!(%kind, error, "still cannot ask for the versions of a kind");
-                    } else {
-                        warn!(
-                            %kind,
-                            error,
-                            "cannot ask for the versions of a kind; keeping the last known state and \
-                             trying again"
-                        );
-                    }
-                    return Err(failure);
+                    self.failed(&failure);
+                    return Err(Unknown);
                 }
             }
+        }
+    }
+
+    fn defined_in_group(&self) -> u64 {
+        let defined = self.newly_defined.borrow();
+        let defined = defined.get(self.kind.resource.group);
+        defined.copied().unwrap_or_default()
+    }
+
+    fn answered(&mut self, definition: &Definition) {
+        self.absent = *definition == Definition::Absent;
+        self.pause = Pause::until(Instant::now() + INTERVAL + up_to(SPREAD));
+        self.backoff.reset();
+        // What is asked for is followed as well as what is watched, if more slowly.
+        let metrics = &self.server.metrics;
+        metrics.set_definition_synced(self.kind, true);
+        if std::mem::take(&mut self.failing) {
+            info!(kind = %self.kind, "asking for the versions of a kind again");
+            self.server.reached.send_replace(());
+        }
+        let is_news = self
+            .last
+            .replace(definition.clone())
+            .is_some_and(|last| last != *definition);
+        if is_news && !self.absent {
+            let group = self.kind.resource.group;
+            self.server.newly_defined.0.send_modify(|defined| {
+                let count = defined.entry(group).or_default();
+                *count += 1;
+                // Unless another one was found out at the same time.
+                if *count == self.seen + 1 {
+                    self.seen += 1;
+                }
+            });
+        }
+    }
+
+    fn failed(&mut self, failure: &WatchFailure) {
+        let now = Instant::now();
+        let delay = self.backoff.after_failure(now, failure.asked_for);
+        self.pause = Pause::until_reached(now + delay, self.server.reached.subscribe());
+        let metrics = &self.server.metrics;
+        metrics.failed(CUSTOM_RESOURCE_DEFINITION.kind, failure.code);
+        metrics.set_definition_synced(self.kind, false);
+        let kind = self.kind;
+        let error = failure.message.as_str();
+        if std::mem::replace(&mut self.failing, true) {
+            debug!(%kind, error, "still cannot ask for the versions of a kind");
+        } else {
+            warn!(
+                %kind,
+                error,
+                "cannot ask for the versions of a kind; keeping the last known state and \
+                 trying again"
+            );
+        }
+    }
+
+    /// Whether the definition may be watched: a watch of a second is accepted.
+    async fn may_watch(&self) -> bool {
+        let path = format!(
+            "/apis/{}/v1/{}?watch=true&timeoutSeconds=1&fieldSelector={}",
+            CUSTOM_RESOURCE_DEFINITION.group,
+            CUSTOM_RESOURCE_DEFINITION.plural,
+            selector(self.kind).replace('=', "%3D"),
+        );
+        match Request::get(path).body(Vec::new()) {
+            Ok(request) => self.server.client.request_text(request).await.is_ok(),
+            Err(_) => false,
         }
     }
 

@@ -13,8 +13,10 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::backoff::{Backoff, up_to};
+use super::discovery::NewlyDefined;
 use super::failure::{Remedy, WatchFailure};
 use super::metrics::SourceMetrics;
+use super::pause::Pause;
 use super::resource::api_resource;
 use super::row::{Content, Row};
 use super::steps::{self, Request, Step};
@@ -49,6 +51,8 @@ pub(super) struct Server {
     /// Marked as changed whenever a feed reaches the server that did not before: then those that
     /// wait to try again need not wait any longer.
     pub(super) reached: watch::Sender<()>,
+    /// What those who ask for the versions of a kind have found out.
+    pub(super) newly_defined: NewlyDefined,
     /// The first list of each kind is asked for at a random moment within this time.
     jitter: Duration,
 }
@@ -60,6 +64,7 @@ impl Server {
             metrics,
             no_streams_until: Arc::default(),
             reached: watch::Sender::new(()),
+            newly_defined: NewlyDefined::new(),
             jitter,
         }
     }
@@ -137,9 +142,8 @@ pub(super) struct Feed<C> {
     streaming: bool,
     /// Whether a streamed list failed, so that the next one is not streamed.
     without_stream: bool,
-    /// Nothing is asked for before, unless another feed reaches the server.
-    not_before: Instant,
-    reached: Option<watch::Receiver<()>>,
+    /// Nothing is asked for before.
+    pause: Pause,
     backoff: Backoff,
     /// Whether the list that began last is not complete.
     listing: bool,
@@ -167,7 +171,7 @@ impl<C: Content> Feed<C> {
         version: &str,
         selection: Selection,
     ) -> Self {
-        let not_before = Instant::now() + up_to(server.jitter);
+        let pause = Pause::until(Instant::now() + up_to(server.jitter));
         Self {
             server,
             kind: resource.kind,
@@ -177,8 +181,7 @@ impl<C: Content> Feed<C> {
             link: Link::Down,
             streaming: false,
             without_stream: false,
-            not_before,
-            reached: None,
+            pause,
             backoff: Backoff::new(),
             listing: true,
             lists: 0,
@@ -200,9 +203,7 @@ impl<C: Content> Feed<C> {
                         return Ok(told);
                     }
                 }
-                () = pause(self.not_before, &mut self.reached) => {
-                    self.not_before = Instant::now();
-                    self.reached = None;
+                () = self.pause.over() => {
                     let steps = match self.steps.take() {
                         Some(steps) => steps,
                         None => self.begin(),
@@ -328,10 +329,10 @@ impl<C: Content> Feed<C> {
                 }
                 self.was_cut_off = lasted < CUT_OFF;
                 if !told {
-                    self.not_before = now + BREATH / 2 + up_to(BREATH / 2);
+                    self.pause = Pause::until(now + BREATH / 2 + up_to(BREATH / 2));
                 }
                 self.link = match self.link {
-                    Link::Up => Link::Between(self.not_before.max(now) + LOST),
+                    Link::Up => Link::Between(self.pause.end().unwrap_or(now) + LOST),
                     Link::Between(until) => Link::Between(until),
                     Link::Down | Link::CatchingUp { .. } => Link::Down,
                 };
@@ -412,10 +413,13 @@ impl<C: Content> Feed<C> {
         }
         self.link = Link::Down;
         let delay = self.backoff.after_failure(now, failure.asked_for);
-        self.not_before = now + delay;
         // A server that asks to wait is there.
         let may_be_early = failure.asked_for.is_none() && !failure.is_busy();
-        self.reached = may_be_early.then(|| self.server.reached.subscribe());
+        self.pause = if may_be_early {
+            Pause::until_reached(now + delay, self.server.reached.subscribe())
+        } else {
+            Pause::until(now + delay)
+        };
         let first = self.failing.is_none();
         let failing = self.failing.get_or_insert(Failing {
             times: 0,
@@ -460,26 +464,53 @@ impl<C: Content> Feed<C> {
     }
 }
 
-/// Waits until a moment, or until another feed reaches the server.
-pub(super) async fn pause(moment: Instant, reached: &mut Option<watch::Receiver<()>>) {
-    let early = async {
-        match reached {
-            Some(reached) => {
-                // It ends with the source.
-                let _ = reached.changed().await;
-            }
-            None => pending().await,
-        }
-    };
-    tokio::select! {
-        () = sleep_until(moment) => {}
-        () = early => {}
-    }
-}
-
 async fn until(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,
         None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::{poll, stream};
+    use kube::Config;
+
+    use super::super::row::Decoded;
+    use super::*;
+    use crate::objects::Kind;
+
+    /// An agent is to take what has arrived as fast as it can, and many objects at once: a wait for
+    /// each, however short, would hold it to as many objects in a second as there are ticks.
+    #[tokio::test]
+    async fn what_has_arrived_is_told_without_waiting_for_the_clock() {
+        let client = Client::try_from(Config::new(http::Uri::from_static("http://127.0.0.1:1")));
+        let server = Server::new(client.unwrap(), SourceMetrics::default(), Duration::ZERO);
+        let kind = Kind::SERVICE;
+        let mut feed = Feed::<Decoded>::new(server, kind.resource, "v1", Selection::default());
+        feed.streaming = true;
+        let row = |number: usize| {
+            let json = format!(
+                r#"{{"apiVersion": "v1", "kind": "Service", "metadata":
+                    {{"name": "web-{number}", "namespace": "shop", "resourceVersion": "7"}}}}"#
+            );
+            serde_json::from_str::<Row<Decoded>>(&json).unwrap()
+        };
+        let listed = (0..50).map(|number| Ok(Step::Listed(row(number))));
+        let done = [Ok(Step::ListDone("7".to_owned()))];
+        let changed = (0..50).map(|number| Ok(Step::Put(row(number))));
+        let steps: Vec<_> = listed.chain(done).chain(changed).collect();
+        let count = steps.len();
+        feed.steps = Some(
+            stream::iter([Ok(Step::ListBegins)])
+                .chain(stream::iter(steps))
+                .boxed(),
+        );
+        assert!(matches!(feed.next().await, Ok(FeedEvent::ListBegins)));
+        for number in 0..count {
+            assert!(poll!(pin!(feed.next())).is_ready(), "{number}");
+        }
     }
 }

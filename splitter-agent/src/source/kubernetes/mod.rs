@@ -41,6 +41,7 @@ mod names;
 mod node_pods;
 mod optional;
 mod own_node;
+mod pause;
 mod pods;
 mod resource;
 mod row;

@@ -7,8 +7,8 @@ use std::future::pending;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::definition::{Definition, ServedVersion, best, selector};
-use super::discovery::Discovery;
+use super::definition::{Definition, ServedVersion, Unknown, best, selector};
+use super::discovery::{Answer, Discovery};
 use super::failure::WatchFailure;
 use super::feed::{Feed, FeedEvent, Selection, Server};
 use super::resource::CUSTOM_RESOURCE_DEFINITION;
@@ -40,7 +40,7 @@ pub(super) async fn follow(
         let result = tokio::select! {
             definition = definitions.next() => match definition {
                 Ok(definition) => objects.adapt(definition).await,
-                Err(_) => objects.is_unknown().await,
+                Err(Unknown) => objects.is_unknown().await,
             },
             event = next(&mut objects.following) => objects.apply(event).await,
         };
@@ -197,19 +197,18 @@ struct Watched {
 
 impl Definitions {
     fn new(server: Server, kind: Kind) -> Self {
-        let resource = CUSTOM_RESOURCE_DEFINITION;
-        server.metrics.begin(resource.kind);
+        server.metrics.begin(CUSTOM_RESOURCE_DEFINITION.kind);
         server.metrics.set_definition_synced(kind, false);
+        Self::watched(server, kind)
+    }
+
+    fn watched(server: Server, kind: Kind) -> Self {
+        let selection = Selection {
+            fields: Some(selector(kind)),
+            ..Selection::default()
+        };
         Self::Watched(Box::new(Watched {
-            feed: Feed::new(
-                server.clone(),
-                resource,
-                "v1",
-                Selection {
-                    fields: Some(selector(kind)),
-                    ..Selection::default()
-                },
-            ),
+            feed: Feed::new(server.clone(), CUSTOM_RESOURCE_DEFINITION, "v1", selection),
             server,
             kind,
             found: false,
@@ -219,10 +218,17 @@ impl Definitions {
     }
 
     /// What is next found out. Nothing is lost when the future is dropped.
-    async fn next(&mut self) -> Result<Definition, WatchFailure> {
+    async fn next(&mut self) -> Result<Definition, Unknown> {
         loop {
             match self {
-                Self::AskedFor(discovery) => return discovery.next().await,
+                Self::AskedFor(discovery) => match discovery.next().await? {
+                    Answer::Definition(definition) => return Ok(definition),
+                    Answer::MayBeWatched => {
+                        let (server, kind) = discovery.of();
+                        info!(%kind, "allowed to watch the definition of the kind by now");
+                        *self = Self::watched(server, kind);
+                    }
+                },
                 Self::Watched(watched) => {
                     if let Some(definition) = watched.next().await {
                         return definition;
@@ -242,7 +248,7 @@ impl Definitions {
 
 impl Watched {
     /// What is next found out; `None` if it must not be watched.
-    async fn next(&mut self) -> Option<Result<Definition, WatchFailure>> {
+    async fn next(&mut self) -> Option<Result<Definition, Unknown>> {
         loop {
             let told = self.feed.next().await;
             let is_followed = match &told {
@@ -269,9 +275,9 @@ impl Watched {
                     (!self.found).then_some(Definition::Absent)
                 }
                 Ok(FeedEvent::Followed) => self.last.clone(),
-                Ok(FeedEvent::Lost) => None,
                 Err(failure) if failure.is_forbidden() && !self.worked => return None,
-                Err(failure) => return Some(Err(failure)),
+                // It may be defined by now, and have objects.
+                Ok(FeedEvent::Lost) | Err(_) => return Some(Err(Unknown)),
             };
             if let Some(definition) = found {
                 self.last = Some(definition.clone());

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 use splitter_agent::compile::Severity::{Inactive, Note, Refused, Warning};
-use splitter_agent::compile::{Diagnostics, Settings};
+use splitter_agent::compile::{Diagnostics, Everything, Settings};
 use splitter_agent::objects::{Object, ObjectName, Objects, decode};
 use splitter_agent::route::{Claim, ClientSelector, Clients, Context, Ports, Route};
+use splitter_common::layout::Protocol;
 
 use super::{KINDS, backends, faults, outcome, parent, plan, route};
 use crate::fixtures::{service_of, with, world};
@@ -23,10 +24,11 @@ fn claims(object: Value) -> Vec<Claim> {
         panic!("not a route");
     };
     let domain = Settings::default().cluster_domain;
+    let none = Objects::default();
     let context = Context {
         cluster_domain: &domain,
         requires_grants: false,
-        others: &Objects::default(),
+        others: &Everything::of(&none),
     };
     Route::translate(&object, context, &mut Diagnostics::default()).claims
 }
@@ -37,20 +39,22 @@ fn a_parent_is_a_service_with_its_ports_by_number_by_name_or_by_both() {
     let ports = |number: Option<u16>, name: Option<&str>| Ports {
         numbers: number.map(|number| [number].into()),
         name: name.map(str::to_owned),
+        transport: Some(Protocol::Tcp),
         ..Ports::ALL
     };
+    let all = || ports(None, None);
     for (kind, _) in KINDS {
         for (fields, expected) in [
-            (json!({}), Ports::ALL),
-            (json!({"group": "core"}), Ports::ALL),
-            (json!({"namespace": "shop"}), Ports::ALL),
+            (json!({}), all()),
+            (json!({"group": "core"}), all()),
+            (json!({"namespace": "shop"}), all()),
             (json!({"port": 80}), ports(Some(80), None)),
             (json!({"sectionName": "http"}), ports(None, Some("http"))),
             (
                 json!({"port": 80, "sectionName": "http"}),
                 ports(Some(80), Some("http")),
             ),
-            (json!({"port": null, "sectionName": ""}), Ports::ALL),
+            (json!({"port": null, "sectionName": ""}), all()),
         ] {
             let claims = claims(with_parents(kind, json!([with(parent(), &fields)])));
             let [claim] = &claims[..] else {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Translator;
+use super::{OfRoot, Translator};
 use crate::compile::Diagnostics;
 use crate::objects::AppProtocol;
 use crate::objects::istio::virtual_service::List;
@@ -12,10 +12,7 @@ use crate::route::{ClientSelector, Clients, Destinations, Ports, Split, UnreadyS
 impl Translator<'_> {
     /// A split of every rule with destinations, each for clients of its own, so that none is in the
     /// way of another.
-    pub(super) fn of_destinations(
-        &self,
-        diagnostics: &mut Diagnostics,
-    ) -> Vec<(Ports, Clients, Option<Split>)> {
+    pub(super) fn of_destinations(&self, diagnostics: &mut Diagnostics) -> Vec<OfRoot> {
         let mut splits = Vec::new();
         for (list, protocol) in [
             (List::Http, AppProtocol::Http),
@@ -50,7 +47,12 @@ impl Translator<'_> {
                     labels: BTreeMap::from([("rule".to_owned(), rule.field.clone())]),
                     ..ClientSelector::default()
                 };
-                splits.push((ports, Clients::Some(clients), Some(split)));
+                splits.push(OfRoot {
+                    ports,
+                    ports_field: None,
+                    clients: Clients::Some(clients),
+                    split: Some(split),
+                });
             }
         }
         splits

@@ -27,6 +27,11 @@ pub(crate) enum NoService {
         namespace: String,
         domain: String,
     },
+    /// One label and a final dot, which makes it a full name.
+    #[error(
+        "ends with a dot, so it is a full name, and no Service has it; write it without the dot"
+    )]
+    FinalDot,
     /// A Service's name but for its end.
     #[error(
         "is not in the domain of this cluster as the agent knows it, {0}; write the name with that \
@@ -55,6 +60,7 @@ pub(crate) fn service(
     if host.parse::<IpAddr>().is_ok() {
         return Err(NoService::Address);
     }
+    let is_full = host.ends_with('.');
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     let labels: Vec<&str> = host.split('.').collect();
     if !labels.iter().all(|label| dns::is_label(label)) {
@@ -66,6 +72,7 @@ pub(crate) fn service(
         written.eq_ignore_ascii_case(domain) || written == USUAL_DOMAIN
     };
     match labels.as_slice() {
+        [_] if is_full => Err(NoService::FinalDot),
         [service] => Ok(ObjectName::new(namespace, *service)),
         [service, namespace, "svc", rest @ ..] if is_domain(rest) => {
             Ok(ObjectName::new(*namespace, *service))
@@ -112,6 +119,8 @@ mod tests {
             ("*.shop.svc.cluster.local", NoService::Wildcard),
             ("10.0.0.1", NoService::Address),
             ("::1", NoService::Address),
+            ("web.", NoService::FinalDot),
+            (".", NoService::Invalid),
             ("", NoService::Invalid),
             ("web:80", NoService::Invalid),
             ("we b", NoService::Invalid),

@@ -13,7 +13,7 @@ use crate::reason;
 use crate::route::Leaf;
 
 /// What a destination is: the Service, or else the host as it is written; subset and port.
-type Target = (Result<ObjectName, String>, Option<String>, Option<u16>);
+pub(super) type Target = (Result<ObjectName, String>, Option<String>, Option<u16>);
 
 impl Translator<'_> {
     /// The leaves in the order of the destinations, each once; `None` if there are too many, after
@@ -24,19 +24,26 @@ impl Translator<'_> {
         let mut names: HashSet<String> = HashSet::with_capacity(rule.route.len());
         for destination in &rule.route {
             let target = self.target(destination);
+            let weight = weight(rule, destination);
             if let Err(error) = &self.service_of(destination) {
+                let (severity, what) = if weight.is_zero() {
+                    (
+                        Severity::Note,
+                        "its weight is 0, so no connection is for it",
+                    )
+                } else {
+                    (Severity::Warning, "its share of the connections is refused")
+                };
+                let message = format!("{} {error} ({what})", quoted(&destination.host));
+                let field = format!("{}.destination.host", destination.field);
                 self.emit(
                     diagnostics,
-                    Severity::Warning,
+                    severity,
                     reason::HOST_NOT_FOUND,
-                    format!("{}.destination.host", destination.field),
-                    format!(
-                        "{} {error} (its share of the connections is refused)",
-                        quoted(&destination.host)
-                    ),
+                    field,
+                    message,
                 );
             }
-            let weight = weight(rule, destination);
             let again = known.get(&target).copied();
             if let Some(leaf) = again.and_then(|index| leaves.get_mut(index)) {
                 leaf.weight = leaf.weight.plus(weight);
@@ -58,6 +65,12 @@ impl Translator<'_> {
             if names.contains(&name) {
                 // Only the port tells them apart.
                 name += &target.2.map_or_else(String::new, |port| format!(":{port}"));
+            }
+            if names.contains(&name) {
+                // What is written in two ways, or only looks like the other one.
+                let mut numbered = (2..).map(|number: u32| format!("{name}#{number}"));
+                let free = numbered.find(|name| !names.contains(name));
+                name = free.unwrap_or(name);
             }
             names.insert(name.clone());
             leaves.push(Leaf {
@@ -120,19 +133,25 @@ fn weight(rule: &Rule, destination: &Destination) -> Weight {
     }
 }
 
+/// The shares of a rule in a form in which equal ones are equal; `None` if not all of its connections go
+/// to destinations.
+pub(super) fn shares(translator: &Translator<'_>, rule: &Rule) -> Option<Vec<(Target, u128)>> {
+    if rule.route.is_empty() || rule.delegate.is_some() {
+        return None;
+    }
+    let mut shares: BTreeMap<Target, u128> = BTreeMap::new();
+    for destination in &rule.route {
+        let weight = weight(rule, destination).nanos();
+        *shares.entry(translator.target(destination)).or_default() += weight;
+    }
+    shares.retain(|_, weight| *weight > 0);
+    Some(normalised(shares.into_iter().collect()))
+}
+
 /// Whether two rules send the same shares of connections to the same destinations.
 pub(super) fn is_same(translator: &Translator<'_>, one: &Rule, other: &Rule) -> bool {
-    let shares = |rule: &Rule| {
-        let mut shares: BTreeMap<Target, u128> = BTreeMap::new();
-        for destination in &rule.route {
-            let weight = weight(rule, destination).nanos();
-            *shares.entry(translator.target(destination)).or_default() += weight;
-        }
-        shares.retain(|_, weight| *weight > 0);
-        normalised(shares.into_iter().collect())
-    };
-    let goes_on = |rule: &Rule| !rule.route.is_empty() && rule.delegate.is_none();
-    goes_on(one) && goes_on(other) && shares(one) == shares(other)
+    let one = shares(translator, one);
+    one.is_some() && one == shares(translator, other)
 }
 
 /// Leaves in a form in which equal splits are equal.

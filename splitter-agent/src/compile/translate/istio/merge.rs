@@ -85,7 +85,7 @@ fn seen_demand(demand: &Demand, seen: impl Fn(&str) -> String) -> Demand {
 fn seen_block(block: &Block, seen: impl Fn(&str) -> String + Copy) -> Block {
     let requests = block.requests.iter();
     Block {
-        sni_field: seen(&block.sni_field),
+        field: seen(&block.field),
         requests: requests.map(|demand| seen_demand(demand, seen)).collect(),
         ..block.clone()
     }

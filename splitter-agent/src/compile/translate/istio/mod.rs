@@ -6,6 +6,7 @@ pub(crate) mod host;
 mod leaves;
 mod merge;
 mod rules;
+mod tls;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use super::{is_api_server, quoted};
 use crate::compile::{Diagnostics, Severity};
 use crate::objects::istio::virtual_service::{
-    Block, Changes, Delegate, Demand, IGNORE, List, Rule,
+    Changes, Delegate, Demand, IGNORE, List, REFUSE, Rule,
 };
 use crate::objects::{AppProtocol, Kind, ObjectName, ObjectReference, UNSUPPORTED, VirtualService};
 use crate::plan::Origin;
@@ -40,17 +41,23 @@ impl Translate for VirtualService {
             return Vec::new();
         };
         let claims = asked.roots.iter().flat_map(|(root, root_field)| {
-            asked.splits.iter().map(|(ports, clients, split)| Claim {
-                origin: translator.origin.clone(),
-                precedence: object.kind.precedence,
-                created: object.created,
-                root: root.clone(),
-                root_field: root_field.clone(),
-                ports: ports.clone(),
-                clients: clients.clone(),
-                split: split.clone(),
-                waits_for: asked.waits_for,
-            })
+            asked
+                .splits
+                .iter()
+                .enumerate()
+                .map(|(index, of_root)| Claim {
+                    origin: translator.origin.clone(),
+                    precedence: object.kind.precedence,
+                    created: object.created,
+                    root: root.clone(),
+                    root_field: root_field.clone(),
+                    ports: of_root.ports.clone(),
+                    ports_field: of_root.ports_field.clone(),
+                    ambiguous: asked.ambiguous.clone().filter(|_| index == 0).map(Box::new),
+                    clients: of_root.clients.clone(),
+                    split: of_root.split.clone(),
+                    waits_for: asked.waits_for,
+                })
         });
         claims.collect()
     }
@@ -109,10 +116,23 @@ struct Asked {
     /// The roots, each once, with their fields.
     roots: Vec<(ObjectName, String)>,
     /// In the order in which they count; one that is refused if anything is.
-    splits: Vec<(Ports, Clients, Option<Split>)>,
+    splits: Vec<OfRoot>,
+    /// The ports of which it is not known which of its lists of rules is for them.
+    ambiguous: Option<Ports>,
     /// The kind of which an object that was not heard of decides what it asks for.
     waits_for: Option<Kind>,
 }
+
+/// What it asks of some connections to a root.
+struct OfRoot {
+    ports: Ports,
+    ports_field: Option<Box<str>>,
+    clients: Clients,
+    split: Option<Split>,
+}
+
+/// What its rules ask for.
+type Splits = (Vec<OfRoot>, Option<Ports>);
 
 /// Why it asks for no split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,19 +205,35 @@ impl<'a> Translator<'a> {
         let mut is_refused = self.is_unreadable(diagnostics);
         self.tell_unknown(diagnostics);
         let (roots, is_protected) = self.roots(diagnostics);
+        if roots.is_empty() {
+            // Whatever its rules ask for, it is asked of others.
+            return None;
+        }
         is_refused |= is_protected;
         let clients = self.exported_to();
         self.tell_conflicts(diagnostics);
         let splits = match is_refused {
-            _ if self.service.is_for_its_destinations => Ok(self.of_destinations(diagnostics)),
+            _ if self.service.is_for_its_destinations => {
+                Ok((self.of_destinations(diagnostics), None))
+            }
             true => Err(Stopped::Refused),
             false => self.splits(&clients, diagnostics),
         };
-        let waits_for = (splits == Err(Stopped::Waits)).then_some(Kind::VIRTUAL_SERVICE);
-        let splits = splits.unwrap_or_else(|_| vec![(Ports::ALL, Clients::of(clients), None)]);
+        let is_waiting = matches!(splits, Err(Stopped::Waits));
+        let waits_for = is_waiting.then_some(Kind::VIRTUAL_SERVICE);
+        let (splits, ambiguous) = splits.unwrap_or_else(|_| {
+            let refused = OfRoot {
+                ports: Ports::ALL,
+                ports_field: None,
+                clients: Clients::of(clients),
+                split: None,
+            };
+            (vec![refused], None)
+        });
         Some(Asked {
             roots,
             splits,
+            ambiguous,
             waits_for,
         })
     }
@@ -206,12 +242,9 @@ impl<'a> Translator<'a> {
     /// for each block of conditions.
     fn is_too_large(&self, diagnostics: &mut Diagnostics) -> bool {
         let hosts = self.service.hosts.len();
-        let blocks: usize = self
-            .service
-            .rules
-            .iter()
-            .map(|it| it.blocks.len().max(1))
-            .sum();
+        let lists = [List::Http, List::Tls, List::Tcp].into_iter();
+        let rules = lists.flat_map(|list| rules::applicable(list, self.service.rules.of(list)));
+        let blocks: usize = rules.map(|rule| rule.blocks.len().max(1)).sum();
         let (field, what) = if hosts > MAX_HOSTS {
             (
                 "spec.hosts",
@@ -238,13 +271,40 @@ impl<'a> Translator<'a> {
         true
     }
 
-    /// Tells what could not be read; whether there is anything.
+    /// Tells what could not be read of what counts; whether there is anything.
     fn is_unreadable(&self, diagnostics: &mut Diagnostics) -> bool {
+        let dead: Vec<&str> = if self.service.is_delegate || self.service.refusals.is_empty() {
+            Vec::new()
+        } else {
+            self.dead_rules()
+        };
+        let mut is_unreadable = false;
         for refusal in &self.service.refusals {
+            let is_within = |rule: &&str| {
+                let below = refusal.field.strip_prefix(*rule);
+                below.is_some_and(|below| below.is_empty() || below.starts_with(['.', '[']))
+            };
+            if dead.iter().any(is_within) {
+                continue;
+            }
+            is_unreadable = true;
             let message = refusal.message.clone();
             self.refuse(diagnostics, refusal.reason, &*refusal.field, message);
         }
-        !self.service.refusals.is_empty()
+        is_unreadable
+    }
+
+    /// The rules that no client in the cluster comes to.
+    fn dead_rules(&self) -> Vec<&str> {
+        let dead = |list| {
+            let rules = self.service.rules.of(list);
+            let live = rules::applicable(list, rules);
+            let is_live =
+                move |rule: &&Rule| live.iter().any(|live| std::ptr::eq(live.rule, *rule));
+            rules.iter().filter(move |rule| !is_live(rule))
+        };
+        let lists = [List::Http, List::Tls, List::Tcp].into_iter();
+        lists.flat_map(dead).map(|rule| &*rule.field).collect()
     }
 
     fn tell_unknown(&self, diagnostics: &mut Diagnostics) {
@@ -264,10 +324,11 @@ impl<'a> Translator<'a> {
         }
         if let Some(value) = &self.service.unsupported
             && value != IGNORE
+            && value != REFUSE
         {
             let message = format!(
-                "{} is not known, so what a connection cannot do is refused; write {IGNORE}, or \
-                 remove it",
+                "{} is not known, so what a connection cannot do is refused; write {IGNORE} or \
+                 {REFUSE}, or remove it",
                 quoted(value)
             );
             let field = format!("metadata.annotations[{UNSUPPORTED}]");
@@ -344,38 +405,33 @@ impl<'a> Translator<'a> {
         &self,
         exported_to: &ClientSelector,
         diagnostics: &mut Diagnostics,
-    ) -> Result<Vec<(Ports, Clients, Option<Split>)>, Stopped> {
+    ) -> Result<Splits, Stopped> {
         let http = self.list(List::Http, diagnostics);
         // Delegates are for HTTP alone, and what is refused for certain waits for none.
         let tls = self.list(List::Tls, diagnostics);
         let tcp = self.list(List::Tcp, diagnostics);
         let (tls, tcp, http) = (tls?, tcp?, http?);
-        let is_ambiguous = !http.is_empty() && !tcp.is_empty() && !http.is_same(&tcp);
-        if is_ambiguous {
-            let message = "differ from those of spec.http, so a port of which the Service does not say \
-                           what is spoken there is not split; give it an appProtocol or a name such as \
-                           http or tcp";
-            let (severity, reason) = (Severity::Warning, reason::AMBIGUOUS_PROTOCOL);
-            self.emit(diagnostics, severity, reason, "spec.tcp", message);
-        }
-        let undeclared = [AppProtocol::Undeclared].into_iter();
-        let with_http = undeclared.clone().filter(|_| !is_ambiguous);
-        let with_tcp = undeclared.filter(|_| http.is_empty());
-        let lists: [(_, BTreeSet<AppProtocol>); 3] = [
-            (&http, with_http.chain([AppProtocol::Http]).collect()),
-            (&tls, BTreeSet::from([AppProtocol::Tls])),
-            (&tcp, with_tcp.chain([AppProtocol::Tcp]).collect()),
+        let undeclared = Undeclared::of(&http, &tcp);
+        let lists = [
+            (&http, AppProtocol::Http),
+            (&tls, AppProtocol::Tls),
+            (&tcp, AppProtocol::Tcp),
         ];
         let mut splits = Vec::new();
-        for (compiled, protocols) in lists {
+        for (compiled, protocol) in lists {
             for (part, leaves) in compiled.listed.parts.iter().zip(&compiled.leaves) {
                 let Some(clients) = clients(part, exported_to) else {
                     continue;
                 };
-                let ports = Ports {
-                    numbers: part.conditions.port.map(|port| BTreeSet::from([port])),
-                    protocols: Some(protocols.clone()),
+                let numbers = part.conditions.port.map(|port| BTreeSet::from([port]));
+                let declared = Ports {
+                    numbers: numbers.clone(),
+                    protocols: Some(BTreeSet::from([protocol])),
                     ..Ports::ALL
+                };
+                let ports = match (protocol, &numbers) {
+                    (AppProtocol::Tls, _) => vec![declared],
+                    _ => undeclared.with(declared),
                 };
                 let split = Split {
                     leaves_field: format!("{}.route", part.rule.field),
@@ -383,27 +439,47 @@ impl<'a> Translator<'a> {
                     unready_share: UnreadyShare::Refused,
                     destinations: Destinations::Hosts,
                 };
-                splits.push((ports, Clients::of(clients), Some(split)));
+                let block = part.block.filter(|block| block.port.is_some());
+                let field = block.map(|block| format!("{}.port", block.field).into_boxed_str());
+                splits.extend(ports.into_iter().map(|ports| OfRoot {
+                    ports,
+                    ports_field: field.clone(),
+                    clients: Clients::of(clients.clone()),
+                    split: Some(split.clone()),
+                }));
             }
         }
-        if splits.is_empty() && self.service.rules.iter().next().is_none() {
-            let message = "has no rules; write http, tcp or both";
-            self.emit(
-                diagnostics,
-                Severity::Inactive,
-                reason::NO_RULE,
-                "spec",
-                message,
-            );
+        if splits.is_empty() {
+            let is_for_mesh = ![&http, &tls, &tcp].into_iter().all(Compiled::is_empty);
+            let (field, message) = if is_for_mesh {
+                (
+                    "spec.exportTo",
+                    "has none of the namespaces for whose clients the rules are; add them here, or \
+                     correct the rules",
+                )
+            } else if self.service.rules.iter().next().is_some() {
+                (
+                    "spec",
+                    "has rules for gateways alone, which splitter does not see; add mesh to the gateways \
+                     of a rule if it is for clients in the cluster too",
+                )
+            } else {
+                ("spec", "has no rules; write http, tcp or both")
+            };
+            let (severity, reason) = (Severity::Inactive, reason::NO_RULE);
+            self.emit(diagnostics, severity, reason, field, message);
         }
-        Ok(splits)
+        Ok((splits, undeclared.ambiguous()))
     }
 
     /// What a list of rules comes to; if any of it is refused or not known, says so.
     fn list(&self, list: List, diagnostics: &mut Diagnostics) -> Result<Compiled<'a>, Stopped> {
         let rules = self.service.rules.of(list);
         let is_same = |one: &Rule, other: &Rule| leaves::is_same(self, one, other);
-        let listed = rules::list(list, rules, is_same);
+        let listed = match list {
+            List::Tls => self.tls(rules, diagnostics)?,
+            List::Http | List::Tcp => rules::list(list, rules, is_same),
+        };
         self.are_delegates_usable(&listed, diagnostics)?;
         let mut is_refused = false;
         for block in &listed.uncertain {
@@ -412,15 +488,6 @@ impl<'a> Translator<'a> {
                 self.refuse_demand(reason::MATCHES_UNSUPPORTED, demand, diagnostics);
             }
         }
-        let sni = listed
-            .uncertain
-            .iter()
-            .any(|block| !block.sni_hosts.is_empty());
-        let listed = if list == List::Tls {
-            self.tls(listed, rules, sni, &mut is_refused, diagnostics)
-        } else {
-            listed
-        };
         let mut ignored = Vec::new();
         for rule in &listed.live {
             for demand in &rule.demands {
@@ -497,92 +564,6 @@ impl<'a> Translator<'a> {
         );
         self.refuse(diagnostics, reason, &*demand.field, message);
     }
-
-    /// TLS rules choose by the name that the client asks for, which comes after the connection. If all
-    /// of them have the same destinations, and between them every host, that makes no difference to a
-    /// client that asks for one of the hosts.
-    fn tls(
-        &self,
-        listed: Listed<'a>,
-        rules: &'a [Rule],
-        is_uncertain: bool,
-        is_refused: &mut bool,
-        diagnostics: &mut Diagnostics,
-    ) -> Listed<'a> {
-        for rule in rules {
-            for (index, block) in rule.blocks.iter().enumerate() {
-                if block.sni_hosts.is_empty() {
-                    *is_refused = true;
-                    let field = format!("{}.match[{index}].sniHosts", rule.field);
-                    let message = "is empty; write the names that clients of TLS ask for";
-                    self.refuse(diagnostics, reason::INVALID_SPEC, field, message);
-                }
-            }
-            if rule.blocks.is_empty() {
-                *is_refused = true;
-                let field = format!("{}.match", rule.field);
-                let message = "is empty; write sniHosts";
-                self.refuse(diagnostics, reason::INVALID_SPEC, field, message);
-            }
-        }
-        if !is_uncertain || *is_refused {
-            return listed;
-        }
-        let has_others = |rule: &Rule| {
-            let block_has = |block: &Block| {
-                block.port.is_some()
-                    || block.source_namespace.is_some()
-                    || !block.source_labels.is_empty()
-                    || !block.gateways.is_empty()
-            };
-            rule.blocks.iter().any(block_has)
-        };
-        let names: BTreeSet<String> = rules
-            .iter()
-            .flat_map(|rule| &rule.blocks)
-            .flat_map(|block| &block.sni_hosts)
-            .map(|name| name.to_ascii_lowercase())
-            .collect();
-        let mut hosts = self.service.hosts.iter();
-        let is_whole = hosts.all(|host| names.contains(&host.to_ascii_lowercase()));
-        let is_plain = listed
-            .uncertain
-            .iter()
-            .all(|block| block.requests.is_empty());
-        match rules.split_first() {
-            Some((first, rest))
-                if is_whole
-                    && is_plain
-                    && !rules.iter().any(has_others)
-                    && rest.iter().all(|rule| leaves::is_same(self, first, rule)) =>
-            {
-                let message = "is taken as met by every connection, since all rules have the same \
-                               destinations; Istio would refuse a client that asks for another name";
-                let field = first.blocks.first().map_or("", |block| &block.sni_field);
-                let (severity, reason) = (Severity::Note, reason::APPROXIMATED);
-                self.emit(diagnostics, severity, reason, field, message);
-                let part = Part {
-                    rule: first,
-                    conditions: rules::Conditions::default(),
-                };
-                Listed {
-                    parts: vec![part],
-                    ..listed
-                }
-            }
-            _ => {
-                *is_refused = true;
-                for block in &listed.uncertain {
-                    let message = "chooses by the name that a client of TLS asks for, which comes \
-                                   after the connection; remove the rule, or give all rules the same \
-                                   destinations";
-                    let field = &*block.sni_field;
-                    self.refuse(diagnostics, reason::MATCHES_UNSUPPORTED, field, message);
-                }
-                listed
-            }
-        }
-    }
 }
 
 impl Compiled<'_> {
@@ -590,15 +571,130 @@ impl Compiled<'_> {
         self.listed.parts.is_empty()
     }
 
-    /// Whether another list comes to the same.
-    fn is_same(&self, other: &Self) -> bool {
-        let of = |compiled: &Self| -> Vec<_> {
-            let parts = compiled.listed.parts.iter().zip(&compiled.leaves);
-            parts
-                .map(|(part, leaves)| (part.conditions.clone(), leaves::normal(leaves)))
-                .collect()
+    /// Its leaves, part by part, in a form in which equal splits are equal.
+    fn normal(&self) -> Vec<Normal> {
+        self.leaves.iter().map(|it| leaves::normal(it)).collect()
+    }
+
+    /// What becomes of connections to a port; `None` for those that no rule names.
+    fn at<'b>(
+        &'b self,
+        port: Option<u16>,
+        normal: &'b [Normal],
+    ) -> Vec<(&'b ClientSelector, &'b Normal)> {
+        let parts = self.listed.parts.iter().zip(normal);
+        let of_port = parts.filter(|(part, _)| {
+            part.conditions.port.is_none() || port.is_some() && part.conditions.port == port
+        });
+        let mut at: Vec<(&ClientSelector, &Normal)> = Vec::new();
+        for (part, leaves) in of_port {
+            let clients = &part.conditions.clients;
+            if !at.iter().any(|(before, _)| before.covers(clients)) {
+                at.push((clients, leaves));
+            }
+        }
+        at
+    }
+
+    /// The ports that its rules name.
+    fn numbers(&self) -> impl Iterator<Item = u16> {
+        let parts = self.listed.parts.iter();
+        parts.filter_map(|part| part.conditions.port)
+    }
+}
+
+/// Leaves in a form in which equal splits are equal.
+type Normal = Vec<(leaves::Target, u128)>;
+
+/// What is to be done with ports that do not declare what is spoken there: Istio finds out, and has a
+/// list of rules for HTTP and another for the rest.
+enum Undeclared {
+    /// They are split as both lists say, or the only one with rules for them.
+    Clear,
+    /// Of these, it is not clear.
+    Ambiguous(BTreeSet<u16>),
+    /// Of none but these is it clear.
+    ClearOnly(BTreeSet<u16>),
+}
+
+impl Undeclared {
+    fn of(http: &Compiled<'_>, tcp: &Compiled<'_>) -> Self {
+        let (normal_http, normal_tcp) = (http.normal(), tcp.normal());
+        let is_ambiguous = |port: Option<u16>| {
+            let (http, tcp) = (http.at(port, &normal_http), tcp.at(port, &normal_tcp));
+            !http.is_empty() && !tcp.is_empty() && http != tcp
         };
-        of(self) == of(other)
+        if http.is_empty() || tcp.is_empty() {
+            return Self::Clear;
+        }
+        let numbers: BTreeSet<u16> = http.numbers().chain(tcp.numbers()).collect();
+        let (ambiguous, clear): (BTreeSet<u16>, BTreeSet<u16>) = numbers
+            .into_iter()
+            .partition(|number| is_ambiguous(Some(*number)));
+        match (is_ambiguous(None), ambiguous.is_empty()) {
+            (true, _) => Self::ClearOnly(clear),
+            (false, false) => Self::Ambiguous(ambiguous),
+            (false, true) => Self::Clear,
+        }
+    }
+
+    /// Ports where a protocol is declared, and those that declare nothing and are to be split in the same
+    /// way.
+    fn with(&self, declared: Ports) -> Vec<Ports> {
+        const UNDECLARED: AppProtocol = AppProtocol::Undeclared;
+        let undeclared = |ports: Ports| Ports {
+            protocols: Some(BTreeSet::from([UNDECLARED])),
+            ..ports
+        };
+        let named = declared.numbers.as_ref();
+        let more = match self {
+            Self::Clear => {
+                let protocols = declared.protocols.into_iter().flatten();
+                return vec![Ports {
+                    protocols: Some(protocols.chain([UNDECLARED]).collect()),
+                    ..declared
+                }];
+            }
+            Self::Ambiguous(numbers) => {
+                let is_left = named.is_none_or(|named| named.is_disjoint(numbers));
+                is_left.then(|| {
+                    undeclared(Ports {
+                        other_than: numbers.clone(),
+                        ..declared.clone()
+                    })
+                })
+            }
+            Self::ClearOnly(numbers) => {
+                let mut clear = numbers.clone();
+                clear.retain(|number| named.is_none_or(|named| named.contains(number)));
+                (!clear.is_empty()).then(|| {
+                    undeclared(Ports {
+                        numbers: Some(clear),
+                        ..declared.clone()
+                    })
+                })
+            }
+        };
+        [Some(declared), more].into_iter().flatten().collect()
+    }
+
+    /// Those of which it is not clear.
+    fn ambiguous(self) -> Option<Ports> {
+        let ports = match self {
+            Self::Clear => return None,
+            Self::Ambiguous(numbers) => Ports {
+                numbers: Some(numbers),
+                ..Ports::ALL
+            },
+            Self::ClearOnly(numbers) => Ports {
+                other_than: numbers,
+                ..Ports::ALL
+            },
+        };
+        Some(Ports {
+            protocols: Some(BTreeSet::from([AppProtocol::Undeclared])),
+            ..ports
+        })
     }
 }
 

@@ -17,6 +17,8 @@ pub(super) struct Part<'a> {
     pub(super) rule: &'a Rule,
     /// Their conditions.
     pub(super) conditions: Conditions,
+    /// Where these stand; `None` for a rule without any.
+    pub(super) block: Option<&'a Block>,
 }
 
 /// Conditions that are known of a connection: those that are there are met.
@@ -56,9 +58,23 @@ impl Conditions {
     }
 
     /// Whether every connection that meets the other ones meets these.
-    fn cover(&self, other: &Self) -> bool {
+    pub(super) fn cover(&self, other: &Self) -> bool {
         (self.port.is_none() || self.port == other.port) && self.clients.covers(&other.clients)
     }
+}
+
+/// Whether one connection can meet two conditions.
+pub(super) fn overlap(one: &Conditions, other: &Conditions) -> bool {
+    let is_one_port = one.port.is_none() || other.port.is_none() || one.port == other.port;
+    let (one, other) = (&one.clients, &other.clients);
+    let is_one_namespace = match (&one.namespaces, &other.namespaces) {
+        (Some(one), Some(other)) => !one.is_disjoint(other),
+        _ => true,
+    };
+    let mut labels = one.labels.iter();
+    is_one_port
+        && is_one_namespace
+        && labels.all(|(key, value)| other.labels.get(key).is_none_or(|it| it == value))
 }
 
 /// What a VirtualService calls the clients in the cluster.
@@ -66,9 +82,11 @@ pub(super) const MESH: &str = "mesh";
 
 /// A rule as far as it is for clients in the cluster: its conditions, each with what else the block
 /// asks for.
-struct Applicable<'a> {
-    rule: &'a Rule,
-    blocks: Vec<(Conditions, &'a Block)>,
+pub(super) struct Applicable<'a> {
+    /// The rule.
+    pub(super) rule: &'a Rule,
+    /// The conditions, each with its block.
+    pub(super) blocks: Vec<(Conditions, &'a Block)>,
 }
 
 impl<'a> Applicable<'a> {
@@ -82,28 +100,49 @@ impl<'a> Applicable<'a> {
     }
 
     /// The conditions under which a connection is its own for certain.
-    fn certain(&self) -> Vec<Conditions> {
+    fn certain(&self) -> Vec<(Conditions, Option<&'a Block>)> {
         if self.blocks.is_empty() {
-            return vec![Conditions::default()];
+            return vec![(Conditions::default(), None)];
         }
         let certain = self.blocks.iter().filter(|(_, block)| is_certain(block));
-        certain.map(|(conditions, _)| conditions.clone()).collect()
+        let certain = certain.map(|(conditions, block)| (conditions.clone(), Some(*block)));
+        certain.collect()
     }
 
-    /// Whether every connection is its own that no rule before it has.
-    fn takes_the_rest(&self) -> bool {
-        self.certain().contains(&Conditions::default())
+    /// Whether every connection is its own for certain that meets these conditions and that no rule
+    /// before it has.
+    fn takes(&self, wanted: &Conditions) -> bool {
+        let mut certain = self.blocks.iter().filter(|(_, block)| is_certain(block));
+        self.blocks.is_empty() || certain.any(|(conditions, _)| conditions.cover(wanted))
     }
 
-    /// A block that asks for what a connection does not show, unless others of the rule make up for
-    /// it.
-    fn uncertain(&self) -> Option<&'a Block> {
-        let certain = self.certain();
-        let uncertain = self.blocks.iter().find(|(conditions, block)| {
-            !is_certain(block) && !certain.iter().any(|certain| certain.cover(conditions))
-        });
-        uncertain.map(|(_, block)| *block)
+    /// The same without the blocks that no connection comes to, since these parts before it have them
+    /// all; `None` if there are no others.
+    fn after(self, parts: &[Part<'_>]) -> Option<Self> {
+        let Self { rule, mut blocks } = self;
+        blocks.retain(|(conditions, _)| !is_dead(conditions, parts));
+        (rule.blocks.is_empty() || !blocks.is_empty()).then_some(Self { rule, blocks })
     }
+}
+
+/// The rules of a list as far as they are for clients in the cluster, up to the first that takes
+/// everything.
+pub(super) fn applicable(list: List, rules: &[Rule]) -> Vec<Applicable<'_>> {
+    let mut applicable = Vec::new();
+    for rule in rules.iter().filter_map(|rule| Applicable::of(list, rule)) {
+        let takes_the_rest = rule.takes(&Conditions::default());
+        applicable.push(rule);
+        if takes_the_rest {
+            break;
+        }
+    }
+    applicable
+}
+
+/// Whether every connection that meets these conditions is one of these parts.
+fn is_dead(conditions: &Conditions, parts: &[Part<'_>]) -> bool {
+    let mut before = parts.iter();
+    before.any(|part| part.conditions.cover(conditions))
 }
 
 fn is_certain(block: &Block) -> bool {
@@ -121,14 +160,11 @@ pub(super) struct Listed<'a> {
 }
 
 /// Adds the connections of a rule that no rule before it has.
-fn add<'a>(parts: &mut Vec<Part<'a>>, rule: &'a Rule, conditions: Conditions) {
-    let is_dead = |conditions: &Conditions, parts: &[Part<'_>]| {
-        let mut before = parts.iter();
-        before.any(|part| part.conditions.cover(conditions))
-    };
-    if is_dead(&conditions, parts) {
+pub(super) fn add<'a>(parts: &mut Vec<Part<'a>>, part: Part<'a>) {
+    if is_dead(&part.conditions, parts) {
         return;
     }
+    let conditions = &part.conditions;
     // What is for some clients comes before what is for all. Where that is not the order of the rules,
     // the earlier rule is for these clients, too.
     if conditions.clients != ClientSelector::default() && conditions.port.is_none() {
@@ -136,16 +172,34 @@ fn add<'a>(parts: &mut Vec<Part<'a>>, rule: &'a Rule, conditions: Conditions) {
         let for_all = before.filter(|part| part.conditions.clients == ClientSelector::default());
         let again: Vec<Part<'a>> = for_all
             .map(|part| Part {
-                rule: part.rule,
                 conditions: Conditions {
                     port: part.conditions.port,
                     clients: conditions.clients.clone(),
                 },
+                ..part.clone()
             })
             .collect();
         parts.extend(again);
     }
-    parts.push(Part { rule, conditions });
+    parts.push(part);
+}
+
+/// For each rule, the last one of those in a row after it that have the same destinations.
+fn ends(rules: &[Applicable<'_>], is_same: impl Fn(&Rule, &Rule) -> bool) -> Vec<usize> {
+    let blocks = rules.iter().flat_map(|rule| &rule.blocks);
+    let matters = blocks.into_iter().any(|(_, block)| !is_certain(block));
+    let mut ends: Vec<usize> = (0..rules.len()).collect();
+    let mut end = rules.len().saturating_sub(1);
+    for (index, pair) in rules.windows(2).enumerate().rev() {
+        let [one, other] = pair else { break };
+        if !matters || !is_same(one.rule, other.rule) {
+            end = index;
+        }
+        if let Some(of_rule) = ends.get_mut(index) {
+            *of_rule = end;
+        }
+    }
+    ends
 }
 
 /// Goes through a list. `is_same` tells whether two rules have the same destinations.
@@ -154,34 +208,34 @@ pub(super) fn list<'a>(
     rules: &'a [Rule],
     is_same: impl Fn(&Rule, &Rule) -> bool,
 ) -> Listed<'a> {
-    let applicable: Vec<Applicable<'a>> = rules
-        .iter()
-        .filter_map(|rule| Applicable::of(list, rule))
-        .collect();
-    let last = applicable.iter().position(Applicable::takes_the_rest);
-    let end = last.map_or(applicable.len(), |last| last + 1);
-    let live = applicable.get(..end).unwrap_or_default();
-    // From this rule on, all have the same destinations.
-    let mut same_from = live.len().saturating_sub(1);
-    for (index, pair) in live.windows(2).enumerate().rev() {
-        let [one, other] = pair else { break };
-        if !is_same(one.rule, other.rule) {
-            break;
-        }
-        same_from = index;
-    }
+    let mut live: Vec<Applicable<'a>> = Vec::new();
     let mut parts: Vec<Part<'a>> = Vec::new();
+    for applicable in applicable(list, rules) {
+        let Some(applicable) = applicable.after(&parts) else {
+            continue;
+        };
+        let rule = applicable.rule;
+        for (conditions, block) in applicable.certain() {
+            let part = Part {
+                rule,
+                conditions,
+                block,
+            };
+            add(&mut parts, part);
+        }
+        live.push(applicable);
+    }
+    let ends = ends(&live, is_same);
     let mut uncertain = Vec::new();
-    for (index, rule) in live.iter().enumerate() {
-        if let Some(block) = rule.uncertain() {
-            let makes_no_difference = last.is_some() && index >= same_from;
-            if !makes_no_difference {
-                uncertain.push(block);
-            }
-        }
-        for conditions in rule.certain() {
-            add(&mut parts, rule.rule, conditions);
-        }
+    for (index, (rule, end)) in live.iter().zip(ends).enumerate() {
+        // Up to here the destinations are the same.
+        let same = live.get(index + 1..=end).unwrap_or_default();
+        let makes_a_difference = |(conditions, block): &&(Conditions, &Block)| {
+            let is_taken = rule.takes(conditions) || same.iter().any(|it| it.takes(conditions));
+            !is_certain(block) && !is_taken
+        };
+        let found = rule.blocks.iter().find(makes_a_difference);
+        uncertain.extend(found.map(|(_, block)| *block));
     }
     Listed {
         parts,

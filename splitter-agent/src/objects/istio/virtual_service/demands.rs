@@ -104,8 +104,9 @@ pub(super) fn demands(rule: &Fields, field: &str) -> Vec<Demand> {
         demand("timeout", Changes::How, what);
     }
     if let Some(retries) = field::present(rule, "retries") {
-        let attempts = retries.get("attempts").unwrap_or(&Value::Null);
-        let is_off = retries.is_object() && field::whole(attempts) == Some(0);
+        // Absent is 0, as in every message of this API.
+        let attempts = retries.get("attempts").filter(|it| !it.is_null());
+        let is_off = retries.is_object() && attempts.is_none_or(|it| field::whole(it) == Some(0));
         if !is_off {
             demand("retries", Changes::How, "sends requests again".into());
         }
@@ -113,7 +114,7 @@ pub(super) fn demands(rule: &Fields, field: &str) -> Vec<Demand> {
     for (name, what) in mirrors(rule) {
         demand(&name, Changes::How, what);
     }
-    if field::present(rule, "corsPolicy").is_some() {
+    if field::present(rule, "corsPolicy").is_some_and(says_something) {
         let what = "answers requests of other origins";
         demand("corsPolicy", Changes::How, what.into());
     }

@@ -44,7 +44,7 @@ pub struct VirtualService {
     pub gateways: Vec<String>,
     /// The namespaces of the clients that it is for, as they are written; empty for all.
     pub export_to: Vec<String>,
-    /// Value of the annotation [`UNSUPPORTED`], as it is written.
+    /// Value of the annotation `splitter.dev/unsupported`, as it is written.
     pub unsupported: Option<String>,
     /// Its rules, list by list, each in their order.
     pub rules: Rules,
@@ -123,6 +123,8 @@ pub enum Delegate {
 /// A condition of a rule: all of it must be met.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Block {
+    /// Its field, for example `spec.http[0].match[1]`.
+    pub field: String,
     /// The port that was dialled.
     pub port: Option<u16>,
     /// The namespace of the client.
@@ -133,8 +135,6 @@ pub struct Block {
     pub gateways: Vec<String>,
     /// Names that a client of TLS asks for.
     pub sni_hosts: Vec<String>,
-    /// The field of those names.
-    pub sni_field: String,
     /// What it asks of the texts of a request, by field: `uri`, `headers[x-user]`.
     pub texts: BTreeMap<String, TextMatch>,
     /// Whether the case of the path does not matter.
@@ -228,8 +228,11 @@ impl Rules {
     }
 }
 
-/// The value of [`UNSUPPORTED`](crate::objects::UNSUPPORTED) that there is.
+/// The value of [`UNSUPPORTED`](crate::objects::UNSUPPORTED) that has what changes only how a request
+/// is handled ignored.
 pub(crate) const IGNORE: &str = "ignore";
+/// The value that says what is done without the annotation.
+pub(crate) const REFUSE: &str = "refuse";
 
 impl VirtualService {
     /// Whether what changes only how a request is handled is to be ignored.

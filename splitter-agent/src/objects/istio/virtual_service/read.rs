@@ -11,7 +11,7 @@ use super::{
 use crate::objects::field::{self, FieldError, Fields, shown};
 use crate::objects::istio::{labels, texts, unknown};
 use crate::objects::traffic_split::Refusal;
-use crate::objects::{Metadata, ObjectName, UNSUPPORTED, annotation};
+use crate::objects::{Metadata, ObjectName, UNSUPPORTED, annotation, dns};
 use crate::reason;
 
 /// The fields of a rule that the rules of a delegate inherit (`mergeHTTPRoute` in Istio's
@@ -61,6 +61,7 @@ impl VirtualService {
                 Err(error) => read.refuse(reason, error.below("spec")),
             }
         }
+        read.judge_export_to();
         read.is_delegate = field::list(spec, "hosts").is_ok_and(<[Value]>::is_empty);
         const KNOWN: &[&str] = &["hosts", "gateways", "exportTo", "http", "tls", "tcp"];
         read.unknown(spec, KNOWN, "spec");
@@ -88,6 +89,21 @@ impl VirtualService {
         }
         read.rules = rules;
         read
+    }
+
+    /// Refuses what is not the name of a namespace (`validateExportTo` in Istio's `validation.go`).
+    fn judge_export_to(&mut self) {
+        for index in 0..self.export_to.len() {
+            let namespace = self.export_to.get(index).cloned().unwrap_or_default();
+            if !matches!(&*namespace, "*" | ".") && !dns::is_label(&namespace) {
+                let message = format!(
+                    "is {}, which is not the name of a namespace; write one, or . or *",
+                    shown(&namespace.into())
+                );
+                let error = FieldError::new(message).at(index);
+                self.refuse(reason::INVALID_SPEC, error.below("exportTo").below("spec"));
+            }
+        }
     }
 
     fn refuse(&mut self, reason: &'static str, error: FieldError) {
@@ -234,14 +250,21 @@ impl VirtualService {
         let mut block = Block {
             source_labels: self.or_default(field, labels(fields, "sourceLabels")),
             gateways: self.or_default(field, texts(fields, "gateways")),
-            sni_field: format!("{field}.sniHosts"),
+            field: field.to_owned(),
             ..Block::default()
         };
         let namespace = field::text(fields, "sourceNamespace");
         let namespace = self.or_default(field, namespace);
-        block.source_namespace = namespace
-            .filter(|namespace| !namespace.is_empty())
-            .map(str::to_owned);
+        let namespace = namespace.filter(|namespace| !namespace.is_empty());
+        if let Some(namespace) = namespace.filter(|namespace| !dns::is_label(namespace)) {
+            let message = format!(
+                "is {}, which is not the name of a namespace; write one",
+                shown(&namespace.into())
+            );
+            let error = FieldError::new(message).below("sourceNamespace");
+            self.refuse(reason::INVALID_SPEC, error.below(field));
+        }
+        block.source_namespace = namespace.map(str::to_owned);
         match field::present(fields, "port") {
             None => {}
             // As Istio reads it: absent.
@@ -377,7 +400,13 @@ impl VirtualService {
     fn destination_port(&mut self, own: &str, target: &Fields) -> Option<u16> {
         let port = field::object(target, "port");
         let port = self.or_default(own, port)?;
-        let number = field::present(port, "number")?;
+        let field = format!("{own}.port");
+        self.unknown(port, &["number"], &field);
+        let Some(number) = field::present(port, "number") else {
+            let error = FieldError::new("is missing; write the number of a port");
+            self.refuse(reason::INVALID_BACKEND, error.below("number").below(field));
+            return None;
+        };
         let read = field::port(number);
         if read.is_none() {
             let error = FieldError::new(format!(

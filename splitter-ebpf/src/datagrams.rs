@@ -1,0 +1,149 @@
+//! Datagrams of UDP sockets that are not connected: each is sent to the endpoint of its flow, and an
+//! answer is shown as what was sent to.
+//!
+//! The kernel runs the sendmsg hooks for datagrams with an address of their own, and the recvmsg hooks
+//! where the application asks for the source, also on connected sockets. It shows an IPv6 socket that
+//! sends to an IPv4-mapped address to `sendmsg4`, and its answers to `recvmsg6`.
+//!
+//! What a connected socket sends without an address passes no hook. Its endpoint was chosen by
+//! connect().
+
+use core::ptr::addr_of;
+
+use aya_ebpf::helpers::bpf_set_retval;
+use aya_ebpf::programs::SockAddrContext;
+use aya_log_ebpf::{debug, trace};
+use splitter_common::layout::{FrontendKey, Protocol, SplitRecord, Verdict, VerdictCounter};
+
+use crate::connect::{self, ECONNREFUSED, Found, Picked};
+use crate::context::{self, ALLOW, DENY, Family, Words};
+use crate::flows::{self, Flow, Remembered};
+use crate::{count, original_dst, settings};
+
+/// Handles a datagram that a socket sends.
+#[inline(always)]
+pub(crate) fn send(context: &SockAddrContext, family: Family) -> i32 {
+    // The other protocol with these hooks is UDP-Lite.
+    if context::protocol(context) != Protocol::Udp as u32 {
+        return ALLOW;
+    }
+    let mut key = connect::dialled(context, family, Protocol::Udp);
+    match connect::find_for_client(&mut key) {
+        Found::Nothing => ALLOW,
+        Found::Inconsistent => doubt(),
+        Found::Split(split) => follow(context, family, &key, split),
+    }
+}
+
+/// Handles a datagram that a socket has received.
+#[inline(always)]
+pub(crate) fn receive(context: &SockAddrContext, family: Family) -> i32 {
+    let source = context::address(context, family);
+    let port = context::port(context);
+    match flows::source(context, source, port) {
+        Some((address, port)) => context::replace(context, family, address, port),
+        None => original_dst::show_of_storage(context, family),
+    }
+    ALLOW
+}
+
+/// Leaves a datagram alone, since records do not fit together.
+#[inline(always)]
+fn doubt() -> i32 {
+    count::verdict(VerdictCounter::Inconsistent);
+    ALLOW
+}
+
+/// Does what a split says.
+#[inline(always)]
+fn follow(
+    context: &SockAddrContext,
+    family: Family,
+    key: &FrontendKey,
+    split: *const SplitRecord,
+) -> i32 {
+    // SAFETY: the record is a map value, which lives as long as the program runs. Read as a number,
+    // not as an enum: what the kernel finds in a map is checked, not believed.
+    let verdict = unsafe { addr_of!((*split).verdict).cast::<u8>().read_volatile() };
+    if verdict == Verdict::Split as u8 {
+        let flow = Flow::new(context, key);
+        let remembered = flow.endpoint(split);
+        let is_new = matches!(remembered, Remembered::Nothing);
+        let picked = match remembered {
+            Remembered::Endpoint(picked) => picked,
+            Remembered::Gone | Remembered::Nothing => {
+                match choose(context, &flow, key, split, is_new) {
+                    Ok(picked) => picked,
+                    Err(verdict) => return verdict,
+                }
+            }
+        };
+        if !flow.remember_source(key, &picked) {
+            count::verdict(VerdictCounter::OriginalDstLost);
+        }
+        context::replace(context, family, picked.address, picked.port);
+        return ALLOW;
+    }
+    if verdict == Verdict::Refuse as u8 {
+        count::verdict(VerdictCounter::Refused);
+        debug!(context, "{:i} port {} refused", key.address, key.port);
+        return refuse();
+    }
+    count::verdict(VerdictCounter::PassedThrough);
+    trace!(context, "{:i} port {} passed", key.address, key.port);
+    ALLOW
+}
+
+/// Chooses an endpoint for a flow, just as for a connection; or what to return if it gets none.
+#[inline(always)]
+fn choose(
+    context: &SockAddrContext,
+    flow: &Flow,
+    key: &FrontendKey,
+    split: *const SplitRecord,
+    is_new: bool,
+) -> Result<Picked, i32> {
+    let Some(leaf) = connect::pick_leaf(split) else {
+        return Err(doubt());
+    };
+    let (leaf_id, endpoints) = leaf.id_and_endpoints();
+    if endpoints == 0 {
+        count::verdict(VerdictCounter::RefusedByLeaf);
+        count::leaf_refusal(leaf_id);
+        debug!(
+            context,
+            "{:i} port {} refused: its leaf has no endpoints", key.address, key.port
+        );
+        return Err(refuse());
+    }
+    let Some(picked) = connect::pick_endpoint(&leaf, leaf_id, endpoints) else {
+        return Err(doubt());
+    };
+    count::verdict(VerdictCounter::Split);
+    count::leaf(leaf_id);
+    if !flow.remember(split, &picked, is_new)
+        && let Remembered::Endpoint(first) = flow.endpoint(split)
+    {
+        return Ok(first);
+    }
+    debug!(
+        context,
+        "{:i} port {} -> {:i} port {}",
+        key.address,
+        key.port,
+        bytemuck::cast::<Words, [u8; 16]>(picked.address),
+        picked.port
+    );
+    Ok(picked)
+}
+
+/// Makes sendmsg() fail: with ECONNREFUSED, or with EPERM where the kernel cannot say more from a program.
+/// There is no port to which a datagram could be sent instead that would tell the sender.
+#[inline(always)]
+fn refuse() -> i32 {
+    if settings::has_set_retval() {
+        // SAFETY: the helper only stores the number.
+        let _ = unsafe { bpf_set_retval(-ECONNREFUSED) };
+    }
+    DENY
+}
