@@ -90,6 +90,8 @@ pub struct Programs {
     pub chooses_error: Option<bool>,
     /// What the agent complains about, if it does not split.
     pub complaint: Option<String>,
+    /// What it warns of: what it does without on this kernel.
+    pub warnings: Vec<String>,
 }
 
 impl Record {

@@ -25,6 +25,8 @@ pub(crate) fn programs(agent: &str, names: &[String]) -> Result<Programs> {
     let mut child = Command::new(agent)
         .args(["run", "--manifests", MANIFESTS, "--pin-dir", PINS])
         .args(["--cgroup", CGROUP, "--log-level", "debug"])
+        // All programs; and nothing to warn of but what the kernel lacks.
+        .args(["--outcomes", "handshakes", "--node-name", "probe"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -50,6 +52,9 @@ pub(crate) fn programs(agent: &str, names: &[String]) -> Result<Programs> {
             splits = true;
             break;
         }
+        if line.contains(" WARN ") {
+            found.warnings.push(line.clone());
+        }
         last = line;
     }
     if !splits {
@@ -68,10 +73,17 @@ pub(crate) fn programs(agent: &str, names: &[String]) -> Result<Programs> {
     Ok(found)
 }
 
-/// Programs are pinned beside the maps of their layout.
+/// Programs on cgroups are pinned beside the maps of their layout. Of those on tracepoints the links are,
+/// named after the program and its id.
 fn is_pinned(program: &str) -> bool {
-    let layouts = fs::read_dir(PINS).into_iter().flatten().flatten();
-    layouts
-        .map(|layout| layout.path())
-        .any(|layout| Path::new(&layout).join(program).exists())
+    let entries = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten();
+    let pins = Path::new(PINS);
+    let is_link = |name: &str| {
+        let id = name
+            .strip_prefix(program)
+            .and_then(|id| id.strip_prefix('-'));
+        id.is_some_and(|id| id.parse::<u32>().is_ok())
+    };
+    entries(pins).any(|layout| layout.path().join(program).exists())
+        || entries(&pins.join("links")).any(|link| link.file_name().to_str().is_some_and(is_link))
 }

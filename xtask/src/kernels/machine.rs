@@ -23,7 +23,7 @@ const PROCESSORS: u32 = 2;
 /// In MiB. It holds the test programs too.
 const MEMORY: u32 = 2048;
 
-/// Boots a kernel, has `log` filled with its console, and reads from that how it went. The machine is
+/// Boots a kernel, has `log` filled with its console, and completes `outcome` from that. The machine is
 /// ended after `limit`.
 pub(super) fn run(
     platform: Platform,
@@ -31,6 +31,7 @@ pub(super) fn run(
     initramfs: &Path,
     log: &Path,
     limit: Duration,
+    mut outcome: Outcome,
 ) -> Result<Outcome> {
     let mut log_file =
         File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -59,7 +60,6 @@ pub(super) fn run(
         }
     });
     let deadline = Instant::now() + limit;
-    let mut outcome = Outcome::default();
     let reason = loop {
         match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) => {

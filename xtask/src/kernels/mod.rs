@@ -3,9 +3,11 @@
 //! - `list`: the kernels, and where they come from;
 //! - `download`, `unpack`: packages of the distributions;
 //! - `programs`, `initramfs`: what runs in a virtual machine;
+//! - `brief`: the tests that are part of `cargo xtask test`;
 //! - `machine`: running it; the first process in it is the package `guest`;
 //! - `outcome`, `table`: how it went.
 
+mod brief;
 mod download;
 mod initramfs;
 pub mod list;
@@ -15,7 +17,7 @@ mod programs;
 mod table;
 mod unpack;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -35,6 +37,8 @@ use self::outcome::Outcome;
 use self::programs::Programs;
 use self::table::Row;
 use crate::image::{Platform, program};
+
+pub use self::brief::{Unavailable, run_brief};
 
 /// The test programs that can be run.
 const TESTS: [&str; 2] = ["datapath", "attach"];
@@ -91,9 +95,7 @@ pub fn run(arguments: &KernelArgs) -> Result<()> {
     if kernels.is_empty() {
         kernels = KERNELS.to_vec();
     }
-    let mut platforms: Vec<_> = kernels.iter().map(|kernel| kernel.platform).collect();
-    platforms.sort_unstable();
-    platforms.dedup();
+    let platforms = platforms(&kernels);
     for platform in &platforms {
         if !platform.is_host() && list::commands(*platform).is_none() {
             bail!(
@@ -112,22 +114,45 @@ pub fn run(arguments: &KernelArgs) -> Result<()> {
         Some((archive, mirror.to_owned()))
     });
     let mut store = Store::new(mirrors.collect())?;
-    let mut packages = Vec::new();
-    for kernel in &kernels {
-        let paths = kernel.packages.iter().map(|package| store.get(package));
-        packages.push(paths.collect::<Result<Vec<_>>>()?);
+    let mut machines = Vec::new();
+    for kernel in kernels {
+        machines.push((kernel, packages_of(&kernel, &mut store)?));
     }
+    run_in(&machines, &mut store, arguments, &[])
+}
+
+/// What these kernels run on.
+fn platforms(kernels: &[Kernel]) -> Vec<Platform> {
+    let platforms: BTreeSet<_> = kernels.iter().map(|kernel| kernel.platform).collect();
+    platforms.into_iter().collect()
+}
+
+/// The packages of a kernel, which are downloaded if they are not there.
+fn packages_of(kernel: &Kernel, store: &mut Store) -> Result<Vec<PathBuf>> {
+    let packages = kernel.packages.iter();
+    packages.map(|package| store.get(package)).collect()
+}
+
+/// Runs tests in kernels, whose packages are there, and prints a table of the results. A kernel in which
+/// one of the tests in `expected` was not run has failed.
+fn run_in(
+    kernels: &[(Kernel, Vec<PathBuf>)],
+    store: &mut Store,
+    arguments: &KernelArgs,
+    expected: &[(&str, &str)],
+) -> Result<()> {
+    let of_kernels: Vec<_> = kernels.iter().map(|(kernel, _)| *kernel).collect();
     let tests: Vec<&str> = TESTS
         .into_iter()
         .filter(|test| arguments.tests.is_empty() || arguments.tests.iter().any(|it| it == test))
         .collect();
     let mut programs = BTreeMap::new();
-    for platform in platforms {
-        programs.insert(platform, programs::build(platform, &tests, &mut store)?);
+    for platform in platforms(&of_kernels) {
+        programs.insert(platform, programs::build(platform, &tests, store)?);
     }
 
     let directory = target_directory()?.join("kernels");
-    let queue: VecDeque<_> = kernels.iter().zip(packages).enumerate().collect();
+    let queue: VecDeque<_> = kernels.iter().enumerate().collect();
     let queue = Mutex::new(queue);
     let next = || lock(&queue).pop_front();
     let results = Mutex::new(BTreeMap::new());
@@ -137,7 +162,8 @@ pub fn run(arguments: &KernelArgs) -> Result<()> {
                 while let Some((number, (kernel, packages))) = next() {
                     let machine = Machine {
                         kernel,
-                        packages: &packages,
+                        packages,
+                        expected,
                         programs: &programs[&kernel.platform],
                         directory: &directory,
                     };
@@ -150,7 +176,7 @@ pub fn run(arguments: &KernelArgs) -> Result<()> {
     });
     let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut rows = Vec::new();
-    for (kernel, (result, took)) in kernels.iter().zip(results.into_values()) {
+    for (kernel, (result, took)) in of_kernels.iter().zip(results.into_values()) {
         let outcome = result.with_context(|| format!("the kernel {}", kernel.name))?;
         rows.push(Row {
             kernel: kernel.name,
@@ -209,6 +235,7 @@ struct Machine<'a> {
     packages: &'a [PathBuf],
     programs: &'a Programs,
     directory: &'a Path,
+    expected: &'a [(&'a str, &'a str)],
 }
 
 impl Machine<'_> {
@@ -234,7 +261,20 @@ impl Machine<'_> {
         ));
         let started = Instant::now();
         let limit = Duration::from_secs(arguments.timeout) + MARGIN;
-        let boot = || machine::run(self.kernel.platform, &image, &file_system, &log, limit);
+        let expected = self.expected.iter();
+        let expected = expected.map(|(program, test)| ((*program).to_owned(), (*test).to_owned()));
+        let expected: Vec<_> = expected.collect();
+        let boot = || {
+            let outcome = Outcome::expecting(expected.clone());
+            machine::run(
+                self.kernel.platform,
+                &image,
+                &file_system,
+                &log,
+                limit,
+                outcome,
+            )
+        };
         let mut outcome = boot()?;
         // In QEMU 7.2 some kernels (6.12.95) were seen to die at random places before that.
         if !outcome.has_started() {

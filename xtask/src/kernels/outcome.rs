@@ -23,12 +23,23 @@ pub(super) struct Outcome {
     kernel_log: Vec<String>,
     broken: usize,
     is_finished: bool,
+    /// Tests that must be among those that are run, by the program's name and the test's.
+    expected: Vec<(String, String)>,
     /// What test programs say of failures, by program.
     failures: BTreeMap<String, Vec<String>>,
     telling_failures: BTreeSet<String>,
 }
 
 impl Outcome {
+    /// Whatever becomes of a run in which all of these tests, and perhaps others, have to be run: by the
+    /// program's name and the test's.
+    pub(super) fn expecting(expected: Vec<(String, String)>) -> Self {
+        Self {
+            expected,
+            ..Self::default()
+        }
+    }
+
     /// Takes the next line of the console.
     pub(super) fn take(&mut self, line: &str) {
         let record = match Record::parse(line) {
@@ -99,6 +110,14 @@ impl Outcome {
                 .push("the machine stopped before the tests were done".to_owned()),
             None => {}
         }
+        if self.is_finished {
+            let lacking = self
+                .expected
+                .iter()
+                .filter(|test| !self.tests.contains_key(test));
+            let lacking = lacking.map(|(program, test)| format!("no such test: {program} {test}"));
+            self.problems.extend(lacking);
+        }
         if self.tests.is_empty() && self.problems.is_empty() {
             self.problems
                 .push("no test was run: does the filter match?".to_owned());
@@ -167,6 +186,8 @@ impl Outcome {
                 self.broken
             ));
         }
+        let warnings = self.programs.iter().flat_map(|it| &it.warnings);
+        remarks.extend(warnings.map(|warning| format!("the agent warns: {warning}")));
         let log = self.kernel_log.iter();
         remarks.extend(log.map(|message| format!("the kernel's log: {message}")));
         remarks
@@ -240,7 +261,7 @@ mod tests {
             Record::Programs(Programs {
                 loaded: 4,
                 chooses_error: Some(true),
-                complaint: None,
+                ..Programs::default()
             }),
             listed(&["a::b", "c", "d"]),
             output("running 3 tests"),
@@ -311,6 +332,47 @@ mod tests {
             lost.remarks()[1].contains("cannot be read"),
             "{:?}",
             lost.remarks()
+        );
+    }
+
+    #[test]
+    fn a_test_that_has_to_be_run_and_is_not_there_is_missed() {
+        let wanted = ["a", "b"].map(|test| ("datapath".to_owned(), test.to_owned()));
+        let mut outcome = Outcome::expecting(wanted.to_vec());
+        for record in [
+            started(),
+            listed(&["a"]),
+            output("test a ... ok"),
+            ended(None),
+            Record::Finished,
+        ] {
+            outcome.take(&record.to_line().unwrap());
+        }
+        outcome.end(None);
+        assert!(!outcome.is_success());
+        assert_eq!(outcome.remarks(), ["no such test: datapath b"]);
+    }
+
+    #[test]
+    fn what_the_agent_does_without_is_told_and_no_failure() {
+        let mut outcome = outcome(&[
+            started(),
+            Record::Programs(Programs {
+                loaded: 8,
+                chooses_error: Some(false),
+                complaint: None,
+                warnings: vec!["this kernel has no tracepoint x".to_owned()],
+            }),
+            listed(&["a"]),
+            output("test a ... ok"),
+            ended(None),
+            Record::Finished,
+        ]);
+        outcome.end(None);
+        assert!(outcome.is_success(), "{outcome:?}");
+        assert_eq!(
+            outcome.remarks(),
+            ["the agent warns: this kernel has no tracepoint x"]
         );
     }
 

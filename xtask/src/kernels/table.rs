@@ -86,7 +86,7 @@ mod tests {
             Record::Programs(Programs {
                 loaded: 4,
                 chooses_error: Some(false),
-                complaint: None,
+                ..Programs::default()
             }),
             Record::Listed {
                 program: "datapath".to_owned(),
