@@ -276,7 +276,7 @@ impl Machine<'_> {
             )
         };
         let mut outcome = boot()?;
-        // In QEMU 7.2 some kernels (6.12.95) were seen to die at random places before that.
+        // Emulators have faults as well.
         if !outcome.has_started() {
             say(format_args!(
                 "{name} did not start: {}; booting it once more",
