@@ -356,7 +356,7 @@ mod tests {
     #[test]
     fn stages_and_outcomes_are_known_by_their_numbers() {
         for known in STAGES {
-            assert_eq!(stage(known as u32), known);
+            assert_eq!(stage(known as u8), known);
         }
         assert_eq!(stage(4), Stage::NotCounted);
         for (index, outcome) in Outcome::ALL.into_iter().enumerate() {

@@ -8,6 +8,7 @@ pub mod check;
 pub mod deny;
 pub mod image;
 pub mod imports;
+pub mod kernels;
 pub mod ownership;
 pub mod sources;
 pub mod test;

@@ -9,6 +9,7 @@ use testbed::cluster::tools::{self, Part};
 use testbed::cluster::{self, ClusterArgs};
 use xtask::bench::{self, BenchArgs};
 use xtask::image::{self, ImageArgs, Kind};
+use xtask::kernels::{self, KernelArgs};
 use xtask::test::{self, TestArgs};
 use xtask::{build_agent, build_ebpf, check, deny, ownership};
 
@@ -72,6 +73,18 @@ Examples:
   cargo xtask test -- --nocapture")]
     Test(TestArgs),
 
+    /// Run the tests of the data path inside other kernels, in virtual machines
+    ///
+    /// Boots kernels of distributions in QEMU, without hardware acceleration, and runs the same test
+    /// programs in them. Needs no root, unless packages have to be installed.
+    #[command(after_help = "\
+Examples:
+  cargo xtask test-kernels
+  cargo xtask test-kernels --kernel 5.15 --kernel 6.1 --test datapath
+  cargo xtask test-kernels --kernel 6.1-arm64 connect::
+  cargo xtask test-kernels --jobs 2 --timeout 3600 -- --test-threads=1")]
+    TestKernels(KernelArgs),
+
     /// Show a split at work on this machine; needs root
     ///
     /// Builds the kernel programs and the agent in release first.
@@ -128,6 +141,7 @@ fn main() -> ExitCode {
         Task::Build => build_agent::build().map(drop),
         Task::Image(arguments) => image::run(&arguments),
         Task::Test(arguments) => test::test(&arguments),
+        Task::TestKernels(arguments) => kernels::run(&arguments),
         Task::Demo(arguments) => run_demo(&arguments),
         Task::Cluster(arguments) => cluster::run(arguments).map(|it| code = it),
         Task::Bench(arguments) => bench::run(&arguments),

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use testbed::cluster::tools::{self, Part};
 use testbed::packages::{self, Requirement};
@@ -11,6 +11,7 @@ use testbed::workspace::{cargo, run, say};
 
 use crate::build_ebpf;
 use crate::image::{self, Kind};
+use crate::kernels::{self, Unavailable};
 
 /// Some tests look at the maps with it as people do; not every distribution has it.
 const BPFTOOL: Requirement =
@@ -43,6 +44,8 @@ pub enum Tier {
     Api,
     /// A whole cluster on this machine, and the images
     Cluster,
+    /// QEMU: a few tests of the lab in two other kernels
+    Kernels,
 }
 
 /// The test programs of each tier beside those in libraries and binaries, which are `Unit`; by the
@@ -81,13 +84,15 @@ impl Tier {
                 requirements.push(packages::CURL);
                 requirements
             }
+            // What it needs it gets when its turn comes: without that the others are run all the same.
+            Self::Kernels => Vec::new(),
         })
     }
 
     /// Builds what its tests would build otherwise, where nobody sees why they take so long.
     fn build(self) -> Result<()> {
         match self {
-            Self::Unit | Self::Lab => {}
+            Self::Unit | Self::Lab | Self::Kernels => {}
             Self::Api => {
                 tools::ensure(Part::ApiServer)?;
                 tools::helm()?;
@@ -116,12 +121,47 @@ impl Tier {
 }
 
 /// Checks the machine, builds what is needed and runs `cargo test` for the whole workspace, or for
-/// what the arguments choose.
+/// what the arguments choose. Then, if all tests are run or it is asked for, some in other kernels.
 ///
 /// # Errors
 ///
 /// When the machine lacks something, something does not compile or a test fails.
 pub fn test(test: &TestArgs) -> Result<()> {
+    let is_plain = test.cargo_arguments.is_empty() && test.arguments.is_empty();
+    if !test.tier.contains(&Tier::Kernels) {
+        test_on_this_kernel(test)?;
+        // Who names tests means those.
+        if test.tier.is_empty() && is_plain {
+            for Unavailable { kernel, reason } in kernels::run_brief()? {
+                say(format_args!("NOT TESTED in the kernel {kernel}: {reason}"));
+            }
+        }
+        return Ok(());
+    }
+    let mut others = test.clone();
+    others.tier.retain(|tier| *tier != Tier::Kernels);
+    if !others.tier.is_empty() {
+        test_on_this_kernel(&others)?;
+    } else if !is_plain {
+        bail!(
+            "the tests of the tier \"kernels\" are always the same; choose others with `cargo xtask \
+             test-kernels --kernel 5.15 FILTER`"
+        );
+    }
+    let unavailable = kernels::run_brief()?;
+    if !unavailable.is_empty() {
+        let list = unavailable.iter();
+        let list = list.map(|it| format!("{}: {}", it.kernel, it.reason));
+        bail!(
+            "these kernels cannot be had:\n  - {}",
+            list.collect::<Vec<_>>().join("\n  - ")
+        );
+    }
+    Ok(())
+}
+
+/// The tests that `cargo test` runs.
+fn test_on_this_kernel(test: &TestArgs) -> Result<()> {
     let TestArgs {
         tier: chosen,
         cargo_arguments,

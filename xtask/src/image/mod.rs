@@ -10,7 +10,7 @@
 mod layer;
 mod oci;
 mod platform;
-mod program;
+pub(crate) mod program;
 mod revision;
 
 use std::path::{Path, PathBuf};

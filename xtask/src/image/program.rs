@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::Result;
 use testbed::packages::Requirement;
@@ -22,15 +23,15 @@ const CLANG: &str = "clang";
 
 /// Where a program comes from.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Source {
+pub(crate) struct Source {
     /// The package.
-    pub(super) package: &'static str,
+    pub(crate) package: &'static str,
     /// The program in it.
-    pub(super) binary: &'static str,
+    pub(crate) binary: &'static str,
 }
 
 /// What has to be installed to compile for these platforms.
-pub(super) fn requirements(platforms: &[Platform]) -> Vec<Requirement> {
+pub(crate) fn requirements(platforms: &[Platform]) -> Vec<Requirement> {
     let mut requirements = vec![
         Requirement::program(
             CC,
@@ -51,18 +52,25 @@ pub(super) fn requirements(platforms: &[Platform]) -> Vec<Requirement> {
 }
 
 /// Compiles a program for a platform and returns its path.
-pub(super) fn build(source: &Source, platform: Platform) -> Result<PathBuf> {
+pub(crate) fn build(source: &Source, platform: Platform) -> Result<PathBuf> {
+    let mut build = cargo_for(platform, "build")?;
+    say(format_args!("building {} for {platform}", source.binary));
+    build
+        .args(["--quiet", "--locked", "--profile", PROFILE])
+        .args(["--package", source.package, "--bin", source.binary]);
+    build_program(&mut build, source.binary)
+}
+
+/// A cargo command whose programs are static ones for a platform.
+pub(crate) fn cargo_for(platform: Platform, subcommand: &str) -> Result<Command> {
     let target = platform.target();
     toolchain::ensure_target(target)?;
-    say(format_args!("building {} for {platform}", source.binary));
     let mut flags = toolchain::without_directories()?;
     flags.push("-Ctarget-feature=+crt-static".to_owned());
     let compiler = if platform.is_host() { CC } else { CLANG };
-    let mut build = cargo();
-    build
-        .args(["build", "--quiet", "--locked", "--profile", PROFILE])
-        .args(["--package", source.package, "--bin", source.binary])
-        .args(["--target", target])
+    let mut command = cargo();
+    command
+        .args([subcommand, "--target", target])
         // Ships with rustc and links for every architecture; start files and C library come with
         // the target.
         .env(variable("CARGO_TARGET_", target, "_LINKER"), "rust-lld")
@@ -73,10 +81,9 @@ pub(super) fn build(source: &Source, platform: Platform) -> Result<PathBuf> {
             "-U_FORTIFY_SOURCE -fno-stack-protector",
         )
         .env(format!("AR_{}", underscored(target)), "ar")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
-    build.env_remove("RUSTFLAGS");
-    let program = build_program(&mut build, source.binary)?;
-    Ok(program)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+        .env_remove("RUSTFLAGS");
+    Ok(command)
 }
 
 fn underscored(target: &str) -> String {

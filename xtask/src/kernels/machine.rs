@@ -1,0 +1,131 @@
+//! A virtual machine: QEMU without hardware acceleration, which everyone has, and which needs no
+//! rights.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use super::outcome::Outcome;
+use crate::image::Platform;
+
+/// What every kernel is told: to write to the console what is grave alone, since results are written
+/// there too; and to end if it cannot go on. Defences against other programs cost time.
+const COMMAND_LINE: &str = "loglevel=1 panic=-1 mitigations=off random.trust_cpu=on";
+
+const PROCESSORS: u32 = 2;
+
+/// In MiB. It holds the test programs too.
+const MEMORY: u32 = 2048;
+
+/// Boots a kernel, has `log` filled with its console, and completes `outcome` from that. The machine is
+/// ended after `limit`.
+pub(super) fn run(
+    platform: Platform,
+    image: &Path,
+    initramfs: &Path,
+    log: &Path,
+    limit: Duration,
+    mut outcome: Outcome,
+) -> Result<Outcome> {
+    let mut log_file =
+        File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+    let mut machine = Machine(
+        command(platform, image, initramfs)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .with_context(|| format!("cannot start {}", emulator(platform)))?,
+    );
+    let console = machine.0.stdout.take().context("no console")?;
+    let (sender, lines) = mpsc::channel();
+    let reader = thread::spawn(move || {
+        let mut console = BufReader::new(console);
+        let mut line = Vec::new();
+        while console
+            .read_until(b'\n', &mut line)
+            .is_ok_and(|length| length > 0)
+        {
+            let text = String::from_utf8_lossy(&line).into_owned();
+            line.clear();
+            if sender.send(text).is_err() {
+                break;
+            }
+        }
+    });
+    let deadline = Instant::now() + limit;
+    let reason = loop {
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => {
+                log_file
+                    .write_all(line.as_bytes())
+                    .context("cannot write the log")?;
+                outcome.take(&line);
+            }
+            Err(RecvTimeoutError::Disconnected) => break None,
+            Err(RecvTimeoutError::Timeout) => {
+                break Some(format!("no end within {} s", limit.as_secs()));
+            }
+        }
+    };
+    drop(machine);
+    drop(lines);
+    // It has nothing more to read.
+    let _ = reader.join();
+    outcome.end(reason);
+    Ok(outcome)
+}
+
+/// Ends with the value.
+struct Machine(Child);
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The program that emulates a platform.
+pub(super) const fn emulator(platform: Platform) -> &'static str {
+    match platform {
+        Platform::Amd64 => "qemu-system-x86_64",
+        Platform::Arm64 => "qemu-system-aarch64",
+    }
+}
+
+fn command(platform: Platform, image: &Path, initramfs: &Path) -> Command {
+    let mut command = Command::new(emulator(platform));
+    let console = match platform {
+        Platform::Amd64 => {
+            // QEMU 7.2 spoils the flags of CMPXCHG16B (helper_cmpxchg16b takes for the kind of the flags
+            // what was last stored, which is not always the last). Kernels from 6.5 on that use it to
+            // allocate memory, such as 6.12, then die at random places.
+            command.args(["-cpu", "max,-cx16"]);
+            "ttyS0"
+        }
+        Platform::Arm64 => {
+            // The usual algorithm to sign pointers takes most of the time where it is emulated.
+            command.args(["-machine", "virt", "-cpu", "max,pauth-impdef=on"]);
+            "ttyAMA0"
+        }
+    };
+    command
+        .args(["-accel", "tcg,thread=multi"])
+        .args(["-smp", &PROCESSORS.to_string(), "-m", &MEMORY.to_string()])
+        .args(["-nodefaults", "-no-user-config", "-no-reboot"])
+        .args(["-display", "none", "-serial", "stdio"])
+        .arg("-kernel")
+        .arg(image)
+        .arg("-initrd")
+        .arg(initramfs)
+        .args(["-append", &format!("console={console} {COMMAND_LINE}")]);
+    command
+}
