@@ -86,6 +86,12 @@ fn main() {
     print_programs(&mut site);
     print_runs(&mut site, effort);
     print_calls(&mut site, effort);
+    print_rates(&mut site, effort);
+    if fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").is_ok_and(|on| on.trim() != "0") {
+        println!(
+            "kernel.bpf_stats_enabled is on: the system calls above include the time that it takes"
+        );
+    }
 }
 
 /// A pod that dials.
@@ -333,6 +339,9 @@ enum Call {
     PeerName(SocketAddr),
     /// connect() of a fresh TCP socket, getpeername() and close().
     Life(SocketAddr),
+    /// socket(), connect() and close() of TCP sockets, one after the other: the time that one takes of
+    /// the time of all.
+    Whole(SocketAddr),
     /// close() of a TCP socket that was never connected, and whether it has a cookie.
     Close(bool),
 }
@@ -349,6 +358,14 @@ impl Call {
                 let start = Instant::now();
                 for _ in 0..calls {
                     rustix::net::getpeername(&socket)?;
+                }
+                return Ok(start.elapsed().as_nanos() as f64 / calls as f64);
+            }
+            Self::Whole(target) => {
+                let start = Instant::now();
+                for _ in 0..calls {
+                    let socket = socket(target, SocketType::STREAM)?;
+                    rustix::net::connect(&socket, &target)?;
                 }
                 return Ok(start.elapsed().as_nanos() as f64 / calls as f64);
             }
@@ -482,7 +499,7 @@ fn print_runs(site: &mut Site, effort: Effort) {
     let cases = [
         run("empty program", v4, Who::Empty, connect(endpoint)),
         run(
-            "connect4, not TCP",
+            "connect4 miss, UDP",
             v4,
             Who::Plain,
             Call::ConnectUdp(endpoint),
@@ -681,9 +698,45 @@ fn print_calls(site: &mut Site, effort: Effort) {
         }
         println!();
     }
-    if fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").is_ok_and(|on| on.trim() != "0") {
+}
+
+/// How many connections a client makes in a second, with and without programs.
+fn print_rates(site: &mut Site, effort: Effort) {
+    let Targets { endpoint, vip, .. } = site.targets;
+    let cases = [
+        ("no programs", Who::Without, false, endpoint),
+        ("deaths are seen", Who::Without, true, endpoint),
+        ("empty program", Who::Empty, true, endpoint),
+        ("miss, table", Who::Table, true, endpoint),
+        ("hit, table", Who::Table, true, vip),
+        ("hit, storage", Who::Storage, true, vip),
+    ];
+    let mut rounds = vec![Vec::new(); cases.len()];
+    let mut is_seeing = true;
+    for _ in 0..effort.rounds {
+        for ((_, who, sees_deaths, target), results) in cases.iter().zip(&mut rounds) {
+            if is_seeing != *sees_deaths {
+                is_seeing = *sees_deaths;
+                site.table.see_deaths(is_seeing);
+            }
+            let time = site.client(*who).time(Call::Whole(*target), effort.calls);
+            results.push(1e9 / time);
+        }
+    }
+    println!(
+        "{:<28}{:>10}{:>14}{:>10}",
+        "connections a second", "", "quarters", "ratio"
+    );
+    for ((name, ..), results) in cases.iter().zip(&rounds) {
+        let ratios = results.iter().zip(&rounds[0]);
+        let ratios = ratios.map(|(with, without)| with / without).collect();
+        let spread = Spread::of(results.clone());
         println!(
-            "kernel.bpf_stats_enabled is on: the system calls above include the time that it takes"
+            "{name:<28}{:>10.0}{:>14}{:>10.3}",
+            spread.median,
+            format!("{:.0}..{:.0}", spread.first_quarter, spread.third_quarter),
+            Spread::of(ratios).median,
         );
     }
+    println!();
 }
