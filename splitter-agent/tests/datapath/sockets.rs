@@ -21,7 +21,7 @@ use testbed::lab::{Pod, Process};
 use crate::common::{Scene, frontend, layout_name, leaf, load, plan, root, serve, small, split};
 
 /// How long a state may take to come.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn sockets(pins: &PinDirectory) -> Sockets {
     Sockets::open(pins).unwrap().expect("a table")
@@ -517,7 +517,7 @@ fn after_a_storm_of_closes_and_resets_no_slot_is_taken() {
             let client = &client;
             move || {
                 let misbehave = || misbehave(0xfeed_beef + seed, ROUNDS, targets);
-                let done = client.run_within(Duration::from_secs(120), misbehave);
+                let done = client.run_within(Duration::from_secs(900), misbehave);
                 done.unwrap().unwrap_or_else(|error| panic!("{}", error.0))
             }
         };
