@@ -51,6 +51,9 @@ const NOBODY: u16 = 9;
 /// The program that sees sockets die.
 const TRACEPOINT: &str = "tcp_destroy_sock";
 
+/// The link of that which sees those that die while it runs.
+const NESTED: &str = "tcp_destroy_sock_nested-";
+
 /// Connections that may wait for the listener: all of a round.
 const BACKLOG: i32 = 4096;
 
@@ -211,8 +214,14 @@ impl Client {
                 .expect("programs that can be attached");
             return;
         }
-        let link = format!("{TRACEPOINT}-{id}");
-        fs::remove_file(self.pins.path().join("links").join(link)).expect("a link");
+        let links = self.pins.path().join("links");
+        fs::remove_file(links.join(format!("{TRACEPOINT}-{id}"))).expect("a link");
+        for link in fs::read_dir(&links).expect("links") {
+            let link = link.expect("a link");
+            if link.file_name().to_string_lossy().starts_with(NESTED) {
+                fs::remove_file(link.path()).expect("a link that can be removed");
+            }
+        }
         // Detached by a worker of the kernel's.
         thread::sleep(Duration::from_millis(20));
     }

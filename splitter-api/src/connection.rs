@@ -28,10 +28,26 @@ pub struct Connection {
     pub dialled: String,
     /// Where it was sent, as `ADDRESS:PORT`.
     pub endpoint: String,
+    /// The pod whose process called connect(); null if that is in no pod, or its cgroup is gone.
+    pub pod: Option<ConnectionPod>,
+    /// The cgroup of that process, as a path on the node; null if it is gone.
+    pub cgroup: Option<String>,
     /// How many seconds ago connect() was called; null if that is not known.
     pub age_seconds: Option<u64>,
     /// Whether it has not ended. One that has is there as long as its owner does not close the socket.
     pub open: bool,
     /// The socket's cookie; `ss -e` shows it as `sk:`, in hexadecimal.
     pub cookie: u64,
+}
+
+/// A pod that a connection is of.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ConnectionPod {
+    /// Its namespace; null if no agent on this node has told whose the uid is.
+    pub namespace: Option<String>,
+    /// Its name; null as the namespace is.
+    pub name: Option<String>,
+    /// Its uid, as the kubelet names its cgroup: of a static pod, the digest of its manifest.
+    pub uid: String,
 }

@@ -25,7 +25,7 @@ mod schemas;
 mod tolerance;
 
 pub use attachment::{AttachMode, Attachment, Effect, OtherProgram, Program, SocketTable};
-pub use connection::{Connection, Connections};
+pub use connection::{Connection, ConnectionPod, Connections};
 pub use diagnostic::{Diagnostic, ObjectReference, Severity};
 pub use explanation::{Explanation, FrontendExplanation, LeafEndpoints, NextConnection};
 pub use node::NodeStatus;

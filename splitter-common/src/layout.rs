@@ -9,6 +9,8 @@
 //! pinned below a directory of that name, and two versions never share a map.
 //!
 //! ```text
+//! FRONTEND_INDEX[..] = {current, tag} ──────────────┐
+//!                                                   ▼
 //! FRONTENDS {address, port, protocol, clients} ─► CURRENT[..] = {split, generation}
 //!                                                                │
 //!                  SPLITS[split] ◄───────────────────────────────┘   must carry the same key
@@ -21,13 +23,13 @@
 use bytemuck::{CheckedBitPattern, NoUninit, Pod, Zeroable};
 
 /// Version of the records below, and the name of the directory that the maps are
-/// pinned in (`v4`).
-pub const LAYOUT_VERSION: u32 = 4;
+/// pinned in (`v5`).
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Version of [`SocketRecord`] and of what its table means. The table is pinned beside the
-/// layouts, under a name of its own (`SOCKETS-v1`), and so outlives a change of the layout:
+/// layouts, under a name of its own (`SOCKETS-v2`), and so outlives a change of the layout:
 /// sockets that are open then keep their records.
-pub const SOCKETS_VERSION: u32 = 1;
+pub const SOCKETS_VERSION: u32 = 2;
 
 /// Slots of the table of live sockets: a power of two, so that a cookie's low bits are an index.
 pub const SOCKET_SLOTS: u32 = 131_072;
@@ -88,6 +90,17 @@ pub struct FrontendValue {
     pub current: u32,
 }
 
+/// A slot of the index of `FRONTENDS`, see [`crate::index`]: one aligned 64-bit word, read and
+/// written whole.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct IndexRecord {
+    /// Index into `CURRENT` of the frontend that has the slot.
+    pub current: u32,
+    /// What stands for that frontend; 0 if no frontend has the slot, 1 if several have.
+    pub tag: u32,
+}
+
 /// Which record is programmed: one aligned 64-bit word, read and written whole, since no BPF
 /// map updates more than that atomically. A store to it is what changes a split.
 #[repr(C, align(8))]
@@ -129,7 +142,7 @@ pub struct PodLevels {
     pub levels: [u8; MAX_POD_LEVELS],
 }
 
-/// Most pods in `CLIENTS`, and most names of scopes.
+/// Most pods in `CLIENTS` and in `POD_NAMES`, and most names of scopes.
 pub const MAX_CLIENTS: u32 = 16_384;
 
 /// What the kernel does with a connection to a frontend.
@@ -349,7 +362,7 @@ pub struct OriginalDstRecord {
 }
 
 /// How far a connection has come. Each is counted once on its way: when it leaves a stage.
-#[repr(u32)]
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit, CheckedBitPattern)]
 pub enum Stage {
     /// Not followed: outcomes are not counted.
@@ -365,18 +378,42 @@ pub enum Stage {
 
 /// What is remembered of a split connection for as long as its socket lives: in the table of live
 /// sockets or in socket storage.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct ConnectionRecord {
     /// What was dialled, and what was picked.
     pub original_dst: OriginalDstRecord,
-    /// When connect() was called, in ticks of the kernel's timer (its `jiffies_64`).
-    pub started: u64,
-    /// A [`Stage`].
-    pub stage: u32,
+    /// When connect() was called, in ticks of the kernel's timer (its `jiffies_64`): the lower 32 bits
+    /// of the number, 0 with those above if it is not known.
+    pub started: u32,
+    /// The cgroup of the process that called it: the lower half of the cgroup's id, which no other
+    /// cgroup has at the time. 0 of UDP sockets.
+    pub cgroup: u32,
     /// Which leaf it was given to: [`LeafRecord::incarnation`]. Its id may be another's by now, or
     /// of other maps.
     pub incarnation: u32,
+    /// The next 16 bits of that number. All 48 last for thousands of years.
+    pub started_upper: u16,
+    /// A [`Stage`].
+    pub stage: u8,
+    /// Always 0.
+    pub padding: u8,
+}
+
+impl ConnectionRecord {
+    /// A number of ticks as it is stored: for `started` and `started_upper`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn parts_of_ticks(ticks: u64) -> (u32, u16) {
+        (ticks as u32, (ticks >> 32) as u16)
+    }
+
+    /// The number of ticks that is stored so.
+    #[inline(always)]
+    #[must_use]
+    pub const fn ticks_of_parts(started: u32, started_upper: u16) -> u64 {
+        (started_upper as u64) << 32 | started as u64
+    }
 }
 
 /// A slot of the table of live sockets, `SOCKETS`: see [`crate::sockets`]. A cache line.
@@ -421,41 +458,6 @@ pub struct OutcomeRecord {
     pub lifetimes: [u64; HISTOGRAM_BUCKETS],
 }
 
-/// Where members are in the kernel's `struct sock`, and in its `struct tcp_sock`, in bytes: taken from
-/// the type information of the kernel that runs.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct SocketOffsets {
-    /// `sock.__sk_common.skc_cookie`, 64 bits.
-    pub cookie: u32,
-    /// `sock.__sk_common.skc_state`, 8 bits.
-    pub state: u32,
-    /// `sock.__sk_common.skc_flags`, a long.
-    pub flags: u32,
-    /// `sock.__sk_common.skc_dport`, 16 bits in network order.
-    pub peer_port: u32,
-    /// `sock.sk_err`, 32 bits.
-    pub error: u32,
-    /// `sock.sk_err_soft`, 32 bits.
-    pub soft_error: u32,
-    /// `tcp_sock.srtt_us`, 32 bits: eighths of a microsecond.
-    pub round_trip: u32,
-    /// `tcp_sock.total_retrans`, 32 bits.
-    pub sent_again: u32,
-    /// `tcp_sock.segs_out`, 32 bits.
-    pub segments_sent: u32,
-    /// `tcp_sock.bytes_acked`, 64 bits.
-    pub bytes_acknowledged: u32,
-    /// `tcp_sock.rcv_nxt`, 32 bits.
-    pub next_received: u32,
-    /// `tcp_sock.bytes_sent`, 64 bits.
-    pub bytes_sent: u32,
-    /// `tcp_sock.bytes_retrans`, 64 bits.
-    pub bytes_sent_again: u32,
-    /// `tcp_sock.bytes_received`, 64 bits.
-    pub bytes_received: u32,
-}
-
 /// A NUL-terminated name. `i8`, since that is what `cargo xtask build-ebpf` marks as
 /// text for `bpftool`.
 pub type Text<const N: usize> = [i8; N];
@@ -495,6 +497,16 @@ pub struct LeafNames {
 pub struct ClientNames {
     /// Which pods, for example `namespace=team-a, app=web`.
     pub clients: Text<256>,
+}
+
+/// A pod of the node, keyed by the id of its cgroup in `POD_NAMES`. Never read by the kernel.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct PodNames {
+    /// Its namespace.
+    pub namespace: Text<64>,
+    /// Its name.
+    pub name: Text<256>,
 }
 
 const _: () = {

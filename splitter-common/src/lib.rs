@@ -2,9 +2,11 @@
 //!
 //! - [`layout`]: the records in the BPF maps, byte for byte;
 //! - [`pick`]: which leaf and which endpoint the n-th connection gets;
+//! - [`index`]: where a frontend is in the index of `FRONTENDS`;
 //! - [`flows`]: the records of UDP flows;
 //! - [`outcomes`]: what came of a connection;
 //! - [`sockets`]: which slot of the table of live sockets is a socket's;
+//! - [`socket_offsets`]: where members are in the kernel's sockets;
 //! - [`address`]: the one form in which addresses stand in the maps.
 //!
 //! Everything here is `no_std` and free of I/O, so that the same code runs in the
@@ -14,7 +16,9 @@
 
 pub mod address;
 pub mod flows;
+pub mod index;
 pub mod layout;
 pub mod outcomes;
 pub mod pick;
+pub mod socket_offsets;
 pub mod sockets;

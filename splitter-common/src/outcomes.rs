@@ -188,7 +188,7 @@ const fn given_up(elapsed: u64) -> Outcome {
 /// The stage that a number in a record stands for; one that is none is not counted.
 #[inline(always)]
 #[must_use]
-pub const fn stage(number: u32) -> Stage {
+pub const fn stage(number: u8) -> Stage {
     match number {
         1 => Stage::Begun,
         2 => Stage::Established,
@@ -356,7 +356,7 @@ mod tests {
     #[test]
     fn stages_and_outcomes_are_known_by_their_numbers() {
         for known in STAGES {
-            assert_eq!(stage(known as u32), known);
+            assert_eq!(stage(known as u8), known);
         }
         assert_eq!(stage(4), Stage::NotCounted);
         for (index, outcome) in Outcome::ALL.into_iter().enumerate() {

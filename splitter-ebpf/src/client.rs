@@ -1,9 +1,10 @@
 //! Which pod it is that connects.
 //!
 //! Asked only where a split says that it matters: the pod's cgroup is one of those that the
-//! process is in, at one of few levels.
+//! process is in, at one of few levels. Who asks later which pods have connections finds it out from
+//! the group alone.
 
-use aya_ebpf::helpers::bpf_get_current_ancestor_cgroup_id;
+use aya_ebpf::helpers::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id};
 use splitter_common::layout::{ClientRecord, MAX_POD_LEVELS, PodLevels};
 
 use crate::maps::{CLIENTS, POD_LEVELS};
@@ -11,6 +12,13 @@ use crate::maps::{CLIENTS, POD_LEVELS};
 /// How often a lookup is repeated. An update of an element may hide it from a reader for a
 /// moment, and recycling may show another one; both pass.
 const ATTEMPTS: u32 = 2;
+
+/// The group that the process is in: the lower half of its id.
+#[inline(always)]
+pub(crate) fn cgroup() -> u32 {
+    // SAFETY: the helper only looks at the current task.
+    (unsafe { bpf_get_current_cgroup_id() }) as u32
+}
 
 /// The scope of the pod; `None` if it is not known.
 #[inline(always)]

@@ -1,6 +1,6 @@
 //! connect(): from the address that was dialled to an endpoint.
 //!
-//! A miss touches one bucket of `FRONTENDS` and creates nothing. A hit reads five array
+//! A miss reads one word of the index, rarely also a bucket of `FRONTENDS`, and creates nothing. A hit reads five array
 //! elements, adds to two counters, and stores the original destination. Only
 //! where the split for everyone says so is asked which pod it is that connects.
 
@@ -9,6 +9,7 @@ use core::ptr::addr_of;
 use aya_ebpf::helpers::bpf_set_retval;
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::{debug, trace};
+use splitter_common::index::{Answer, Place};
 use splitter_common::layout::{
     ClientScope, CurrentRecord, FrontendKey, LeafRecord, Protocol, SplitRecord, Verdict,
     VerdictCounter,
@@ -16,7 +17,7 @@ use splitter_common::layout::{
 use splitter_common::pick::{self, Lattice};
 
 use crate::context::{self, ALLOW, DENY, Family, Words};
-use crate::maps::{CURRENT, ENDPOINTS, FRONTENDS, LEAVES, SPLITS};
+use crate::maps::{CURRENT, ENDPOINTS, FRONTEND_INDEX, FRONTENDS, LEAVES, SPLITS};
 use crate::{client, count, original_dst, settings};
 
 /// What connect() and sendmsg() return for what is refused; the helper wants it negated.
@@ -78,7 +79,7 @@ pub(crate) fn dialled(
 /// own, the key is changed to its.
 #[inline(always)]
 pub(crate) fn find_for_client(key: &mut FrontendKey) -> Found {
-    let split = match find(key) {
+    let split = match find_indexed(key) {
         Found::Split(split) => split,
         nothing => return nothing,
     };
@@ -119,27 +120,49 @@ pub(crate) enum Found {
     Split(*const SplitRecord),
 }
 
-/// The split that is programmed for a frontend.
+/// The split that is programmed for a frontend of everyone.
+#[inline(always)]
+fn find_indexed(key: &FrontendKey) -> Found {
+    let place = Place::of(key);
+    if let Some(record) = FRONTEND_INDEX.get_ptr(place.slot) {
+        // SAFETY: the record is 8 bytes, aligned to 8: one load takes both halves.
+        let word = unsafe { record.cast::<u64>().read_volatile() };
+        match place.read(bytemuck::cast(word)) {
+            Answer::Nothing => return Found::Nothing,
+            Answer::Ask => {}
+            Answer::At(current) => {
+                if let Some(split) = confirmed(current, key) {
+                    return Found::Split(split);
+                }
+            }
+        }
+    }
+    find(key)
+}
+
+/// The split that is programmed for a frontend, as `FRONTENDS` has it.
 #[inline(always)]
 fn find(key: &FrontendKey) -> Found {
     for _ in 0..ATTEMPTS {
         let Some(value) = FRONTENDS.get_ptr(key) else {
             return Found::Nothing;
         };
-        let Some(current) = CURRENT.get_ptr(read!(value, current)) else {
-            continue;
-        };
-        // SAFETY: the value is 8 bytes, aligned to 8: one load takes both halves.
-        let word = unsafe { current.cast::<u64>().read_volatile() };
-        let CurrentRecord { split, generation } = bytemuck::cast(word);
-        if let Some(record) = SPLITS.get_ptr(split)
-            && read!(record, generation) == generation
-            && same_frontend(record, key)
-        {
-            return Found::Split(record);
+        if let Some(split) = confirmed(read!(value, current), key) {
+            return Found::Split(split);
         }
     }
     Found::Inconsistent
+}
+
+/// The split at an index into `CURRENT`, if it is that of the frontend.
+#[inline(always)]
+fn confirmed(current: u32, key: &FrontendKey) -> Option<*const SplitRecord> {
+    let current = CURRENT.get_ptr(current)?;
+    // SAFETY: the value is 8 bytes, aligned to 8: one load takes both halves.
+    let word = unsafe { current.cast::<u64>().read_volatile() };
+    let CurrentRecord { split, generation } = bytemuck::cast(word);
+    let record = SPLITS.get_ptr(split)?;
+    (read!(record, generation) == generation && same_frontend(record, key)).then_some(record)
 }
 
 /// Whether a record belongs to a frontend.

@@ -8,6 +8,7 @@
 //! | `sendmsg4`, `sendmsg6`, `recvmsg4`, `recvmsg6` | `cgroup/sendmsg4`, ... | [`datagrams`], [`flows`] |
 //! | `tcp_destroy_sock` | tracepoint `tcp_destroy_sock` | [`sockets`], [`outcomes`] |
 //! | `inet_sk_error_report`, `tcp_receive_reset`, `tcp_send_reset`, `inet_sock_set_state` | tracepoints of these names | [`outcomes`] |
+//! | `tcp_destroy_sock_nested`, ... | the same, but for `inet_sock_set_state` | what happens while those run |
 //!
 //! They need fetching atomic operations (5.12) and what is older. What a kernel may lack
 //! beyond that is behind a constant in [`settings`] that the agent sets when it loads

@@ -5,14 +5,20 @@ use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SkStorage};
 use aya_ebpf::macros::btf_map;
 use splitter_common::flows::{FLOWS as MAX_FLOWS, FlowKey, FlowRecord, FlowSourceRecord};
+use splitter_common::index::SLOTS;
 use splitter_common::layout::{
     ClientNames, ClientRecord, ConnectionRecord, CounterRecord, CurrentRecord, EndpointRecord,
-    FrontendKey, FrontendNames, FrontendValue, LeafNames, LeafRecord, LeafStats, MAX_CLIENTS,
-    OutcomeRecord, PodLevels, SOCKET_SLOTS, SocketRecord, SplitRecord, VERDICT_COUNTERS,
+    FrontendKey, FrontendNames, FrontendValue, IndexRecord, LeafNames, LeafRecord, LeafStats,
+    MAX_CLIENTS, OutcomeRecord, PodLevels, PodNames, SOCKET_SLOTS, SocketRecord, SplitRecord,
+    VERDICT_COUNTERS,
 };
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
+
+/// Where most frontends are, and what is none, by [`splitter_common::index`].
+#[btf_map]
+pub(crate) static FRONTEND_INDEX: Array<IndexRecord, { SLOTS as usize }, MMAPABLE> = Array::new();
 
 /// What clients dial, to the place in `CURRENT` that says which split is programmed.
 #[btf_map]
@@ -90,6 +96,11 @@ pub(crate) static FRONTEND_NAMES: HashMap<FrontendKey, FrontendNames, 65_536, NO
 /// For people: what a scope of clients stands for.
 #[btf_map]
 pub(crate) static CLIENT_NAMES: HashMap<u32, ClientNames, { MAX_CLIENTS as usize }, NO_PREALLOC> =
+    HashMap::new();
+
+/// For people: the pods of this node, by the ids of their cgroups.
+#[btf_map]
+pub(crate) static POD_NAMES: HashMap<u64, PodNames, { MAX_CLIENTS as usize }, NO_PREALLOC> =
     HashMap::new();
 
 /// For people: what a leaf id stands for.

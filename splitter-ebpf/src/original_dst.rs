@@ -18,7 +18,7 @@ use splitter_common::layout::{ConnectionRecord, FrontendKey, OriginalDstRecord, 
 use crate::connect::Picked;
 use crate::context::{self, ALLOW, Family};
 use crate::maps::ORIGINAL_DST;
-use crate::{outcomes, sockets};
+use crate::{client, outcomes, sockets};
 
 /// Handles a getpeername() of a socket of `family`.
 #[inline(always)]
@@ -70,10 +70,14 @@ unsafe fn show_stored(context: &SockAddrContext, family: Family, stored: *const 
 #[inline(always)]
 pub(crate) fn remember(context: &SockAddrContext, key: &FrontendKey, picked: &Picked) -> bool {
     // A UDP socket tells nothing of what comes of it, and its errors end nothing.
-    let (started, stage) = match key.protocol {
-        Protocol::Tcp => outcomes::beginning(),
-        _ => (0, Stage::NotCounted),
+    let (started, stage, cgroup) = match key.protocol {
+        Protocol::Tcp => {
+            let (started, stage) = outcomes::beginning();
+            (started, stage, client::cgroup())
+        }
+        _ => (0, Stage::NotCounted, 0),
     };
+    let (started, started_upper) = ConnectionRecord::parts_of_ticks(started);
     let mut words: Words = bytemuck::cast(ConnectionRecord {
         original_dst: OriginalDstRecord {
             frontend_address: key.address,
@@ -83,8 +87,11 @@ pub(crate) fn remember(context: &SockAddrContext, key: &FrontendKey, picked: &Pi
             endpoint_port: picked.port,
         },
         started,
-        stage: stage as u32,
+        cgroup,
         incarnation: picked.incarnation,
+        started_upper,
+        stage: stage as u8,
+        padding: 0,
     });
     // Nothing tells of the death of UDP sockets, so that they would keep their slots.
     if key.protocol == Protocol::Tcp
@@ -161,7 +168,7 @@ pub(crate) fn forget(context: &SockAddrContext, family: Family) {
         // peer's, so the record will not be believed again.
         unsafe {
             outcomes::replaced(stored);
-            addr_of_mut!((*stored).stage).write_volatile(Stage::NotCounted as u32);
+            addr_of_mut!((*stored).stage).write_volatile(Stage::NotCounted as u8);
             addr_of_mut!((*stored).original_dst.endpoint_port).write_volatile(0);
         }
     }

@@ -53,7 +53,12 @@ fn now() -> u64 {
 #[inline(always)]
 unsafe fn elapsed(record: *mut ConnectionRecord) -> u64 {
     // SAFETY: the caller's.
-    let started = unsafe { addr_of!((*record).started).read_volatile() };
+    let started = unsafe {
+        ConnectionRecord::ticks_of_parts(
+            addr_of!((*record).started).read_volatile(),
+            addr_of!((*record).started_upper).read_volatile(),
+        )
+    };
     now().wrapping_sub(started).wrapping_mul(settings::tick())
 }
 
@@ -118,7 +123,7 @@ unsafe fn enter(
         if addr_of!((*counters).incarnation).read_volatile() != u64::from(incarnation) {
             return None;
         }
-        addr_of_mut!((*record).stage).write_volatile(stage as u32);
+        addr_of_mut!((*record).stage).write_volatile(stage as u8);
         let counts = addr_of_mut!((*counters).counts).cast::<u64>();
         add(counts.add(outcome as usize), 1);
         Some(counters)
@@ -177,10 +182,9 @@ pub(crate) fn state_changed(socket: *const u8, from: u32, to: u32) {
         let Some(counters) = enter(record, Stage::Established, Outcome::Established) else {
             return;
         };
-        let tcp = bpf_skc_to_tcp_sock(socket.cast_mut().cast()).cast::<u8>();
-        if tcp.is_null() {
+        let Some(Socket { tcp, .. }) = Socket::of(socket) else {
             return;
-        }
+        };
         // The answer to the first SYN gives the first round-trip time, to the microsecond. If that
         // was lost, there is none, but then it took a second and more.
         let microseconds = if read_member!(u32, tcp, sent_again) == 0 {
@@ -235,11 +239,14 @@ fn event(socket: *const u8, outcome: impl FnOnce(Stage, SocketState) -> Option<O
     let Some(record) = connection(socket, &known) else {
         return;
     };
+    let Some(socket) = Socket::of(socket) else {
+        return;
+    };
     // SAFETY: the record is the socket's own.
     unsafe {
-        let state = state(record, socket);
-        if let Some(outcome) = outcome(reached(record, socket, state.is_closed), state) {
-            end(record, socket, outcome);
+        let state = state(record, &socket);
+        if let Some(outcome) = outcome(reached(record, &socket, state.is_closed), state) {
+            end(record, &socket, outcome);
         }
     }
 }
@@ -253,34 +260,56 @@ pub(crate) fn destroyed(socket: *const u8) {
     };
     if settings::count_outcomes()
         && let Some(record) = connection(socket, &known)
+        && let Some(socket) = Socket::of(socket)
     {
         // SAFETY: the record is the socket's own.
         unsafe {
-            let state = state(record, socket);
-            if let Some(outcome) = outcomes::of_end(reached(record, socket, true), state) {
-                end(record, socket, outcome);
+            let state = state(record, &socket);
+            if let Some(outcome) = outcomes::of_end(reached(record, &socket, true), state) {
+                end(record, &socket, outcome);
             }
         }
     }
     known.free();
 }
 
+/// A socket that is neither a request nor in TIME_WAIT: all that can have a connection of ours.
+struct Socket {
+    /// A `struct sock *`.
+    common: *const u8,
+    /// The same as a `struct tcp_sock *`.
+    tcp: *const u8,
+}
+
+impl Socket {
+    /// `socket` must be what the verifier knows as a `struct sock *`.
+    #[inline(always)]
+    fn of(socket: *const u8) -> Option<Self> {
+        // SAFETY: the helper only looks at the socket, which is valid while the program runs.
+        let tcp = unsafe { bpf_skc_to_tcp_sock(socket.cast_mut().cast()) };
+        (!tcp.is_null()).then_some(Self {
+            common: socket,
+            tcp: tcp.cast(),
+        })
+    }
+}
+
 /// What a socket says of itself.
 ///
 /// # Safety
 ///
-/// `record` must be the own record of `socket`, which the verifier must know as a `struct sock *`.
+/// `record` must be the own record of the socket.
 #[inline(always)]
-unsafe fn state(record: *mut ConnectionRecord, socket: *const u8) -> SocketState {
+unsafe fn state(record: *mut ConnectionRecord, socket: &Socket) -> SocketState {
+    let Socket { common, tcp } = *socket;
     // SAFETY: the caller's; members are read by the kernel's type information.
     unsafe {
-        let tcp = bpf_skc_to_tcp_sock(socket.cast_mut().cast()).cast::<u8>();
         SocketState {
-            error: read_member!(u32, socket, error),
-            soft_error: read_member!(u32, socket, soft_error),
-            is_closed: read_member!(u8, socket, state) == CLOSED,
-            is_orphan: read_member!(u64, socket, flags) & DEAD != 0,
-            has_sent: !tcp.is_null() && read_member!(u32, tcp, segments_sent) != 0,
+            error: read_member!(u32, common, error),
+            soft_error: read_member!(u32, common, soft_error),
+            is_closed: read_member!(u8, common, state) == CLOSED,
+            is_orphan: read_member!(u64, common, flags) & DEAD != 0,
+            has_sent: read_member!(u32, tcp, segments_sent) != 0,
             elapsed: elapsed(record),
         }
     }
@@ -291,17 +320,14 @@ unsafe fn state(record: *mut ConnectionRecord, socket: *const u8) -> SocketState
 ///
 /// # Safety
 ///
-/// `record` must be the own record of `socket`, which the verifier must know as a `struct sock *`.
+/// `record` must be the own record of the socket.
 #[inline(always)]
-unsafe fn reached(record: *mut ConnectionRecord, socket: *const u8, is_closed: bool) -> Stage {
+unsafe fn reached(record: *mut ConnectionRecord, socket: &Socket, is_closed: bool) -> Stage {
+    let Socket { common, tcp } = *socket;
     // SAFETY: the caller's; members are read by the kernel's type information.
     unsafe {
         let stage = stage(record);
         if stage != Stage::Begun {
-            return stage;
-        }
-        let tcp = bpf_skc_to_tcp_sock(socket.cast_mut().cast()).cast::<u8>();
-        if tcp.is_null() {
             return stage;
         }
         // A SYN counts as a byte. Of a socket that was disconnected, which resets all counters, what was
@@ -314,7 +340,7 @@ unsafe fn reached(record: *mut ConnectionRecord, socket: *const u8, is_closed: b
         }
         // It may be another connection, that is not split: an IPv4 socket that found no route to the
         // endpoint forgets nothing when it dials something else.
-        let port = u16::from_be(read_member!(u16, socket, peer_port));
+        let port = u16::from_be(read_member!(u16, common, peer_port));
         if port != 0 && port != addr_of!((*record).original_dst.endpoint_port).read_volatile() {
             enter(record, Stage::Ended, Outcome::Unreachable);
             return Stage::Ended;
@@ -328,9 +354,10 @@ unsafe fn reached(record: *mut ConnectionRecord, socket: *const u8, is_closed: b
 ///
 /// # Safety
 ///
-/// `record` must be the own record of `socket`, which the verifier must know as a `struct sock *`.
+/// `record` must be the own record of the socket.
 #[inline(always)]
-unsafe fn end(record: *mut ConnectionRecord, socket: *const u8, outcome: Outcome) {
+unsafe fn end(record: *mut ConnectionRecord, socket: &Socket, outcome: Outcome) {
+    let Socket { common, tcp } = *socket;
     // SAFETY: the caller's; members are read by the kernel's type information.
     unsafe {
         let Some(counters) = enter(record, Stage::Ended, outcome) else {
@@ -344,10 +371,6 @@ unsafe fn end(record: *mut ConnectionRecord, socket: *const u8, outcome: Outcome
             addr_of_mut!((*counters).lifetime_sum),
             elapsed(record) / 1_000_000,
         );
-        let tcp = bpf_skc_to_tcp_sock(socket.cast_mut().cast()).cast::<u8>();
-        if tcp.is_null() {
-            return;
-        }
         let round_trip = read_member!(u32, tcp, round_trip) >> ROUND_TRIP_SHIFT;
         if round_trip != 0 {
             observe(
@@ -356,15 +379,16 @@ unsafe fn end(record: *mut ConnectionRecord, socket: *const u8, outcome: Outcome
                 round_trip.into(),
             );
         }
+        // What could not be sent again for want of memory is counted as sent again all the same.
         let sent = read_member!(u64, tcp, bytes_sent);
         let again = read_member!(u64, tcp, bytes_sent_again);
         add(
             addr_of_mut!((*counters).bytes_sent),
-            sent.wrapping_sub(again),
+            sent.saturating_sub(again),
         );
         // The kernel counts the other side's FIN as a byte.
         let received = read_member!(u64, tcp, bytes_received);
-        let fin = u64::from(read_member!(u64, socket, flags) & DONE != 0);
+        let fin = u64::from(read_member!(u64, common, flags) & DONE != 0);
         add(
             addr_of_mut!((*counters).bytes_received),
             received.saturating_sub(fin),

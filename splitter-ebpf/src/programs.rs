@@ -1,5 +1,11 @@
 //! The entry points. The return value of a program on a cgroup: 1 lets the call go on, 0 makes it
 //! fail.
+//!
+//! A program on a tracepoint is left out while the same program runs on the CPU already
+//! (kernel/trace/bpf_trace.c, `__bpf_trace_run`). That happens: a thread that closes a socket handles what
+//! came for it meanwhile with interrupts on, in which others end (net/core/sock.c, `__release_sock`). So what
+//! must not be missed is there twice, and of the two at least one runs: there is no third level. Whichever
+//! is second finds that it was done.
 #![expect(
     clippy::needless_pass_by_value,
     reason = "the macro calls each entry point with a context of its own"
@@ -68,6 +74,13 @@ fn tcp_destroy_sock(context: BtfTracePointContext) -> i32 {
     0
 }
 
+/// The same, for what happens while that runs.
+#[btf_tracepoint(function = "tcp_destroy_sock")]
+fn tcp_destroy_sock_nested(context: BtfTracePointContext) -> i32 {
+    outcomes::destroyed(context.arg(0));
+    0
+}
+
 /// A TCP socket enters another state. Attached only where that is asked for: it runs five times and
 /// more for each connection, of whichever process, and at both of its ends.
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -83,9 +96,23 @@ fn inet_sk_error_report(context: BtfTracePointContext) -> i32 {
     0
 }
 
+/// The same, for what happens while that runs.
+#[btf_tracepoint(function = "inet_sk_error_report")]
+fn inet_sk_error_report_nested(context: BtfTracePointContext) -> i32 {
+    outcomes::failed(context.arg(0));
+    0
+}
+
 /// A reset was received.
 #[btf_tracepoint(function = "tcp_receive_reset")]
 fn tcp_receive_reset(context: BtfTracePointContext) -> i32 {
+    outcomes::reset_received(context.arg(0));
+    0
+}
+
+/// The same, for what happens while that runs.
+#[btf_tracepoint(function = "tcp_receive_reset")]
+fn tcp_receive_reset_nested(context: BtfTracePointContext) -> i32 {
     outcomes::reset_received(context.arg(0));
     0
 }
@@ -96,12 +123,24 @@ fn tcp_receive_reset(context: BtfTracePointContext) -> i32 {
 /// there is, drop the test of the argument itself, and then read from address 0.
 #[btf_tracepoint(function = "tcp_send_reset")]
 fn tcp_send_reset(context: BtfTracePointContext) -> i32 {
+    reset_sent(&context);
+    0
+}
+
+/// The same, for what happens while that runs.
+#[btf_tracepoint(function = "tcp_send_reset")]
+fn tcp_send_reset_nested(context: BtfTracePointContext) -> i32 {
+    reset_sent(&context);
+    0
+}
+
+#[inline(always)]
+fn reset_sent(context: &BtfTracePointContext) {
     // SAFETY: the context begins with the arguments, a word for each.
     let copy = unsafe { bpf_probe_read_kernel(context.as_ptr().cast::<u64>()) };
     if copy.is_ok_and(|socket| socket != 0) {
         outcomes::reset_sent(context.arg(0));
     }
-    0
 }
 
 /// Of the licences that the kernel accepts for helpers marked GPL-only

@@ -2,7 +2,7 @@
 //! the verifier drops the branches that they turn off.
 
 use aya_ebpf::Global;
-use splitter_common::layout::SocketOffsets;
+use splitter_common::socket_offsets::SocketOffsets;
 
 /// 1 where the kernel has the helper `bpf_set_retval` in these hooks (6.1 and later,
 /// kernel commit dea6a4e17013). Without it a denied connect() fails with EPERM, which

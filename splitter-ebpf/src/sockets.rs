@@ -116,7 +116,7 @@ impl Known {
 #[inline(always)]
 unsafe fn not_counted(record: *mut ConnectionRecord) {
     // SAFETY: the caller's.
-    unsafe { addr_of_mut!((*record).stage).write_volatile(Stage::NotCounted as u32) };
+    unsafe { addr_of_mut!((*record).stage).write_volatile(Stage::NotCounted as u8) };
 }
 
 #[inline(always)]

@@ -8,6 +8,7 @@ use splitter_common::layout::ClientScope;
 use crate::causes::with_causes;
 use crate::compile::Compiler;
 use crate::datapath::{ClientError, PodGroup, Publisher};
+use crate::objects::ObjectName;
 use crate::source::NodePod;
 
 /// The pods of this node.
@@ -23,10 +24,13 @@ pub(super) struct Clients {
     has_changed: bool,
     /// Groups of which the kernel could not be told, as was logged.
     failed: BTreeSet<u64>,
+    /// Whether the kernel could not be told the names of pods, as was logged.
+    is_nameless: bool,
 }
 
 #[derive(Debug)]
 struct Pod {
+    name: ObjectName,
     is_split: bool,
     scope: ClientScope,
 }
@@ -34,12 +38,14 @@ struct Pod {
 impl Clients {
     /// A pod is there, or changed.
     pub(super) fn put(&mut self, pod: NodePod, compiler: &mut Compiler) {
-        let is_split = pod.is_split;
-        let known = self.pods.entry(pod.uid.clone()).or_insert(Pod {
-            is_split,
-            scope: ClientScope::EVERYONE,
-        });
-        known.is_split = is_split;
+        let known = self.pods.get(&pod.uid);
+        let scope = known.map_or(ClientScope::EVERYONE, |known| known.scope);
+        let new = Pod {
+            name: ObjectName::new(pod.client.namespace.clone(), pod.name),
+            is_split: pod.is_split,
+            scope,
+        };
+        self.pods.insert(pod.uid.clone(), new);
         self.has_changed = true;
         compiler.put_client(pod.uid, pod.client);
     }
@@ -95,6 +101,30 @@ impl Clients {
                 let result = publisher.set_client(group, scope);
                 self.note(group.id, result);
             }
+        }
+        self.name_pods(publisher);
+    }
+
+    /// Writes the names of pods to the maps, for people.
+    fn name_pods(&mut self, publisher: &mut Publisher) {
+        let groups = self.groups.iter().flatten();
+        let names = groups.filter_map(|(group, uid)| {
+            let pod = self.pods.get(uid)?;
+            Some((group.id, pod.name.clone()))
+        });
+        let names = names.collect();
+        // One of which was not told yet may be a pod that was there before the agent.
+        let mut present = BTreeSet::new();
+        if !self.is_complete {
+            present.extend(self.groups.iter().flatten().map(|(group, _)| group.id));
+        }
+        let result = publisher.name_pods(&names, |id| present.contains(&id));
+        let was_nameless = std::mem::replace(&mut self.is_nameless, result.is_err());
+        if let Err(error) = result
+            && !was_nameless
+        {
+            let error = with_causes(&error);
+            tracing::warn!(error, "cannot write the names of pods to the maps");
         }
     }
 

@@ -342,18 +342,6 @@ impl Agent {
                 tracing::warn!(error, "cannot remove the maps of another layout");
             }
         }
-        match self.programs.remove_other_socket_tables() {
-            Ok(removed) => {
-                for path in removed {
-                    let path = path.display();
-                    tracing::info!(%path, "removed a table of sockets that is not used any more");
-                }
-            }
-            Err(error) => {
-                let error = with_causes(&error);
-                tracing::warn!(error, "cannot remove a table of sockets that is not used");
-            }
-        }
     }
 
     /// Frees slots that no program reads any more; `true` if some are still pending.

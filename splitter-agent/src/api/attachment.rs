@@ -6,12 +6,16 @@ use std::path::{Path, PathBuf};
 use splitter_api::{Attachment, OtherProgram, Program, SocketTable};
 
 use crate::datapath::{
-    AttachedProgram, Hierarchy, LoadError, Neighbour, PinDirectory, Sockets, attached_programs,
+    AttachedProgram, Hierarchy, LoadError, MapUse, Neighbour, PinDirectory, attached_programs,
     neighbours, on_node,
 };
 
-/// Reads the pinned links, and asks the kernel which other programs pods' connections pass.
-pub(super) fn attachment(pins: &PinDirectory) -> Result<Attachment, LoadError> {
+/// Reads the pinned links, and asks the kernel which other programs pods' connections pass. `sockets` is how
+/// full the table of live sockets is.
+pub(super) fn attachment(
+    pins: &PinDirectory,
+    sockets: Option<MapUse>,
+) -> Result<Attachment, LoadError> {
     let programs = attached_programs(pins)?;
     let hierarchy = Hierarchy::find().ok();
     let ids: BTreeSet<u64> = programs.iter().filter_map(|it| it.cgroup_id).collect();
@@ -34,7 +38,9 @@ pub(super) fn attachment(pins: &PinDirectory) -> Result<Attachment, LoadError> {
             on_node(root).display()
         )
     });
-    let socket_table = socket_table(pins)?;
+    let socket_table = sockets
+        .map(|sockets| socket_table(pins, sockets))
+        .transpose()?;
     let unfreed = socket_table.filter(|table| !table.attached).map(|_| {
         "the program tcp_destroy_sock is not attached, so sockets that end stay in the table of \
          sockets, and connections take longer once it is full; restart the agent"
@@ -53,15 +59,13 @@ pub(super) fn attachment(pins: &PinDirectory) -> Result<Attachment, LoadError> {
     })
 }
 
-fn socket_table(pins: &PinDirectory) -> Result<Option<SocketTable>, LoadError> {
-    let Some(sockets) = Sockets::open(pins)? else {
-        return Ok(None);
-    };
-    Ok(Some(SocketTable {
-        slots: sockets.slots(),
-        taken: sockets.taken(),
+fn socket_table(pins: &PinDirectory, sockets: MapUse) -> Result<SocketTable, LoadError> {
+    // A map has fewer than 2^32 entries.
+    Ok(SocketTable {
+        slots: sockets.max_entries as u32,
+        taken: sockets.entries as u32,
         attached: pins.is_socket_table_in_use()?,
-    }))
+    })
 }
 
 fn program(program: &AttachedProgram, cgroups: &BTreeMap<u64, PathBuf>) -> Program {

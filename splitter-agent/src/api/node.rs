@@ -6,17 +6,22 @@ use splitter_api::{Attachment, NodeStatus};
 use splitter_common::layout::LAYOUT_VERSION;
 
 use super::attachment::attachment;
-use crate::datapath::PinDirectory;
+use crate::datapath::{PinDirectory, SOCKETS, View};
 
-/// Looks at pinned links, and at the lock that an agent holds.
-pub(crate) fn node_status(pins: &PinDirectory, name: String) -> anyhow::Result<NodeStatus> {
+/// Looks at pinned links, and at the lock that an agent holds; how full the table of live sockets is, the
+/// view has seen.
+pub(crate) fn node_status(
+    pins: &PinDirectory,
+    view: &View,
+    name: String,
+) -> anyhow::Result<NodeStatus> {
     Ok(NodeStatus {
         node: name,
         version: crate::VERSION.to_owned(),
         layout: LAYOUT_VERSION,
         pins: pins.path().display().to_string(),
         agent: pins.is_locked()?,
-        attachment: attachment(pins)?,
+        attachment: attachment(pins, view.maps.get(SOCKETS).copied())?,
     })
 }
 

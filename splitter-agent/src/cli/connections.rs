@@ -5,20 +5,24 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
-use splitter_api::{Connection, Connections};
+use splitter_api::{Connection, ConnectionPod, Connections};
 
 use super::node::NodeArgs;
 use super::status::SelectionArgs;
 use super::table::{Align, Table};
 use super::{CommandOutcome, Common, print};
-use crate::api;
-use crate::datapath::{LiveConnection, Sockets, View};
+use crate::datapath::{
+    CgroupPlace, CgroupPod, CgroupPods, Hierarchy, LiveConnection, Sockets, View,
+};
 use crate::objects::ObjectName;
 
 /// List live connections that were split, from the pinned table of live sockets alone.
 ///
 /// Works whether an agent runs or not, and lists those of this node's pods. Sockets that found no room in
 /// the table are not listed; `status` tells how full it is.
+///
+/// The pod is that of the process that connected, by its cgroup. Shown is its name if an agent on this
+/// node knows it; if not, its UID; of a process in no pod its cgroup; and `-` if that is gone.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes: 0, done, also if there is none; 2, the command line is wrong; 3, nothing is pinned here, or
@@ -27,6 +31,7 @@ it cannot be read, or this kernel has no table of live sockets.
 Examples:
   splitter-agent connections
   splitter-agent connections bookstore/bookstore-split --leaf bookstore-v1
+  splitter-agent connections --pod shop/web-5d9c8-x2x7k
   splitter-agent connections --older-than 1h
   splitter-agent connections -o json | jq '.connections | group_by(.leaf) | map({(.[0].leaf): length}) | add'")]
 pub(super) struct ConnectionsArgs {
@@ -36,6 +41,10 @@ pub(super) struct ConnectionsArgs {
     /// Only those to this leaf, by its name in `status`.
     #[arg(long, value_name = "LEAF")]
     leaf: Option<String>,
+
+    /// Only those of this pod, by its name or its UID.
+    #[arg(long, value_name = "NAMESPACE/NAME|UID", value_parser = PodFilter::parse)]
+    pod: Option<PodFilter>,
 
     /// Only those that are older, for example 90s, 15m, 2h or 1d, and those of unknown age.
     #[arg(long, value_name = "TIME", value_parser = duration)]
@@ -65,6 +74,40 @@ fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(seconds))
 }
 
+/// Which pod is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum PodFilter {
+    Name(ObjectName),
+    Uid(String),
+}
+
+impl PodFilter {
+    fn parse(text: &str) -> Result<Self, String> {
+        let is_label = |text: &str| {
+            let is_part = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit();
+            !text.is_empty() && text.chars().all(|it| is_part(it) || it == '-' || it == '.')
+        };
+        let is_uid = |text: &str| {
+            let digits = text.chars().filter(char::is_ascii_hexdigit).count();
+            digits == 32 && text.chars().all(|it| it.is_ascii_hexdigit() || it == '-')
+        };
+        match text.split_once('/') {
+            Some((namespace, name)) if is_label(namespace) && is_label(name) => {
+                Ok(Self::Name(ObjectName::new(namespace, name)))
+            }
+            None if is_uid(text) => Ok(Self::Uid(text.to_ascii_lowercase())),
+            _ => Err("give NAMESPACE/NAME, or a UID".to_owned()),
+        }
+    }
+
+    fn matches(&self, pod: Option<&CgroupPod>) -> bool {
+        pod.is_some_and(|pod| match self {
+            Self::Name(wanted) => pod.name.as_ref() == Some(wanted),
+            Self::Uid(wanted) => pod.uid == *wanted,
+        })
+    }
+}
+
 /// What is known of a leaf that is part of a split.
 struct Leaf {
     root: ObjectName,
@@ -75,7 +118,7 @@ struct Leaf {
 pub(super) fn run(args: &ConnectionsArgs, common: &Common) -> anyhow::Result<CommandOutcome> {
     let selection = args.selection.selection_or_exit();
     let pins = common.pins();
-    let view = View::open(&pins)?;
+    let view = View::without_sockets(&pins)?;
     let Some(sockets) = Sockets::open(&pins)? else {
         bail!(
             "this node has no table of live sockets: the agent's log says why its kernel cannot have one, or \
@@ -105,9 +148,23 @@ pub(super) fn run(args: &ConnectionsArgs, common: &Common) -> anyhow::Result<Com
             .is_none_or(|than| live.age.is_none_or(|age| age > than));
         is_selected && is_leaf && is_old
     };
-    let mut live: Vec<LiveConnection> = sockets.connections().filter(wants).collect();
-    // Of unknown age are those from before ages were kept.
-    live.sort_by_key(|live| (live.age.is_some(), std::cmp::Reverse(live.age), live.cookie));
+    let live: Vec<LiveConnection> = sockets.connections().filter(wants).collect();
+    // After the connections were read: the group of each was there before it.
+    let groups = match Hierarchy::find() {
+        Ok(hierarchy) if !live.is_empty() => Some(CgroupPods::new(&hierarchy, &view.pod_names)),
+        Ok(_) => None,
+        Err(error) => {
+            eprintln!("pods are not shown: {error}");
+            None
+        }
+    };
+    let place = |live: &LiveConnection| groups.as_ref()?.get(live.cgroup?);
+    let mut live: Vec<(LiveConnection, Option<&CgroupPlace>)> =
+        live.into_iter().map(|live| (live, place(&live))).collect();
+    if let Some(wanted) = &args.pod {
+        live.retain(|(_, place)| wanted.matches(place.and_then(|place| place.pod.as_deref())));
+    }
+    live.sort_by_key(|(live, _)| (live.age.is_some(), std::cmp::Reverse(live.age), live.cookie));
     let shown = if args.limit == 0 {
         live.len()
     } else {
@@ -115,7 +172,7 @@ pub(super) fn run(args: &ConnectionsArgs, common: &Common) -> anyhow::Result<Com
     };
     let omitted = live.len().saturating_sub(shown);
     live.truncate(shown);
-    let connections = live.iter().map(|live| {
+    let connections = live.iter().map(|(live, place)| {
         let leaf = leaves.get(&(live.leaf_id, live.incarnation));
         Connection {
             namespace: leaf.map(|leaf| leaf.root.namespace.clone()),
@@ -123,18 +180,49 @@ pub(super) fn run(args: &ConnectionsArgs, common: &Common) -> anyhow::Result<Com
             leaf: leaf.map(|leaf| leaf.name.clone()),
             dialled: live.dialled.to_string(),
             endpoint: live.endpoint.to_string(),
+            pod: place.and_then(|place| place.pod.as_deref()).map(pod),
+            cgroup: place.map(|place| place.path.display().to_string()),
             age_seconds: live.age.map(|age| age.as_secs()),
             open: live.is_open,
             cookie: live.cookie,
         }
     });
     let connections = Connections {
-        node: api::node_status(&pins, args.node.name())?.node,
+        node: args.node.name(),
         connections: connections.collect(),
         omitted,
     };
-    print(common.output, &text(&connections), &connections)?;
+    let mut text = text(&connections);
+    if let Some(PodFilter::Name(wanted)) = &args.pod
+        && !view.pod_names.values().any(|name| name == wanted)
+    {
+        text += &format!(
+            "no pod {wanted} is known on this node; the agent knows names while an object asks for a split, and \
+             --pod takes a UID as well\n"
+        );
+    }
+    print(common.output, &text, &connections)?;
     Ok(CommandOutcome::Done)
+}
+
+fn pod(pod: &CgroupPod) -> ConnectionPod {
+    let name = pod.name.as_ref();
+    ConnectionPod {
+        namespace: name.map(|name| name.namespace.clone()),
+        name: name.map(|name| name.name.clone()),
+        uid: pod.uid.clone(),
+    }
+}
+
+/// Whose a connection is, in a word.
+fn client(connection: &Connection) -> Option<String> {
+    let Some(pod) = &connection.pod else {
+        return connection.cgroup.clone();
+    };
+    Some(match (&pod.namespace, &pod.name) {
+        (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
+        _ => pod.uid.clone(),
+    })
 }
 
 fn text(connections: &Connections) -> String {
@@ -148,13 +236,14 @@ fn text(connections: &Connections) -> String {
             Align::Left,
             Align::Left,
             Align::Left,
+            Align::Left,
             Align::Right,
             Align::Left,
             Align::Right,
         ],
     );
     table.row([
-        "SERVICE", "LEAF", "DIALLED", "ENDPOINT", "AGE", "STATE", "SOCKET",
+        "SERVICE", "LEAF", "POD", "DIALLED", "ENDPOINT", "AGE", "STATE", "SOCKET",
     ]);
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     for connection in &connections.connections {
@@ -162,6 +251,7 @@ fn text(connections: &Connections) -> String {
         table.row([
             or_dash(service.map(|(namespace, root)| format!("{namespace}/{root}"))),
             or_dash(connection.leaf.clone()),
+            or_dash(client(connection)),
             connection.dialled.clone(),
             connection.endpoint.clone(),
             or_dash(connection.age_seconds.map(age)),
@@ -213,6 +303,17 @@ mod tests {
             "18446744073709551615d",
         ] {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_pod_is_meant_by_its_name_or_by_its_uid() {
+        let uid = "0c3c9dc2-3c5a-4d0b-8f0a-3a3b5b1f4f10";
+        assert_eq!(PodFilter::parse(uid), Ok(PodFilter::Uid(uid.to_owned())));
+        let name = PodFilter::Name(ObjectName::new("shop", "web-0"));
+        assert_eq!(PodFilter::parse("shop/web-0"), Ok(name));
+        for wrong in ["", "web-0", "shop/", "/web-0", "shop/web/0", "Shop/web"] {
+            assert!(PodFilter::parse(wrong).is_err(), "{wrong}");
         }
     }
 

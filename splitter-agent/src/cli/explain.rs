@@ -65,7 +65,7 @@ pub(super) fn run(args: &ExplainArgs, common: &Common) -> anyhow::Result<Command
             return Err(error.into());
         }
     };
-    let node = api::node_status(&pins, args.node.name())?;
+    let node = api::node_status(&pins, &view, args.node.name())?;
     let frontends = view
         .frontends
         .iter()

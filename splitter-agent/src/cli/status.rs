@@ -53,7 +53,7 @@ pub(super) fn run(args: &StatusArgs, common: &Common) -> anyhow::Result<CommandO
     let selection = args.selection.selection_or_exit();
     let pins = common.pins();
     let view = View::open(&pins)?;
-    let node = api::node_status(&pins, args.node.name())?;
+    let node = api::node_status(&pins, &view, args.node.name())?;
     let mut splits: Vec<_> = view
         .frontends
         .iter()

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use aya::maps::{HashMap, MapData, MapError};
 use splitter_common::layout::{
     ClientNames, ClientRecord, CounterRecord, CurrentRecord, EndpointRecord, FrontendKey,
-    FrontendNames, LeafNames, LeafRecord, OutcomeRecord, PodLevels, SplitRecord,
+    FrontendNames, IndexRecord, LeafNames, LeafRecord, OutcomeRecord, PodLevels, PodNames,
+    SplitRecord,
 };
 
 use super::load::{Layout, PinDirectory, PinError, exists, shapes};
@@ -95,6 +96,7 @@ type ClientBytes = [u8; size_of::<ClientRecord>()];
 type FrontendNamesBytes = [u8; size_of::<FrontendNames>()];
 type OutcomeBytes = [u8; size_of::<OutcomeRecord>()];
 type LeafNamesBytes = [u8; size_of::<LeafNames>()];
+type PodNamesBytes = [u8; size_of::<PodNames>()];
 
 /// The bytes of a key.
 pub(crate) fn key_bytes(key: &FrontendKey) -> KeyBytes {
@@ -115,12 +117,14 @@ pub(crate) fn is_not_found(error: &MapError) -> bool {
 /// Handles to all pinned maps.
 #[derive(Debug)]
 pub(crate) struct Maps {
+    pub(crate) index: Table<IndexRecord>,
     pub(crate) frontends: HashMap<MapData, KeyBytes, u32>,
     /// The same map, to read many at once.
     pub(crate) frontend_list: HashList<KeyBytes, u32>,
     pub(crate) current: Table<CurrentRecord>,
     pub(crate) clients: HashMap<MapData, u64, ClientBytes>,
     pub(crate) client_names: HashMap<MapData, u32, ClientNamesBytes>,
+    pub(crate) pod_names: HashMap<MapData, u64, PodNamesBytes>,
     pub(crate) pod_levels: Table<PodLevels>,
     pub(crate) splits: Table<SplitRecord>,
     pub(crate) leaves: Table<LeafRecord>,
@@ -193,9 +197,11 @@ impl Maps {
             frontend_list: HashList::new(open(pins, "FRONTENDS")?)
                 .map_err(MapsError::access("examine", "FRONTENDS"))?,
             frontends: typed(frontends, aya::maps::Map::HashMap, "FRONTENDS")?,
+            index: table(pins, "FRONTEND_INDEX", access)?,
             current: table(pins, "CURRENT", access)?,
             clients: hash(pins, "CLIENTS")?,
             client_names: hash(pins, "CLIENT_NAMES")?,
+            pod_names: hash(pins, "POD_NAMES")?,
             pod_levels: table(pins, "POD_LEVELS", access)?,
             splits: table(pins, "SPLITS", access)?,
             leaves: table(pins, "LEAVES", access)?,

@@ -5,12 +5,14 @@
 //! - `maps`: typed handles to the pinned maps;
 //! - `view`: what is programmed, read back from the maps; `reader`: the same, again and again;
 //! - `outcomes`: what came of connections; `sockets`: the table of live sockets;
-//! - `hierarchy`: the cgroup hierarchy; `places`: which of its groups hold pods;
+//! - `hierarchy`: the cgroup hierarchy; `places`: which of its groups hold pods; `cgroup_pods`: which is
+//!   which pod's;
 //! - `neighbours`: programs of others on the path of a pod;
 //! - `ticks`: the time by the kernel's timer;
 //! - `sys`: system calls and shared memory; all `unsafe` code of the agent but the one lease
 //!   call of the manifests source is there.
 
+mod cgroup_pods;
 mod hierarchy;
 mod load;
 mod maps;
@@ -25,8 +27,10 @@ mod sys;
 mod ticks;
 mod view;
 
+pub use cgroup_pods::{CgroupPlace, CgroupPod, CgroupPods};
 pub use hierarchy::{Hierarchy, OwnPlace, on_node};
 pub(crate) use hierarchy::{cgroup_id, is_cgroup, path_to_root};
+pub(crate) use load::SOCKETS;
 pub use load::{
     Attached, AttachedProgram, EbpfLogLevel, Feature, FeatureError, Layout, LoadError,
     LoadSettings, Outcomes, PROGRAMS, PinDirectory, PinError, PinLock, PreflightError, Programs,
@@ -47,4 +51,4 @@ pub use sockets::{LiveConnection, Sockets};
 pub use sys::cgroup::Mode;
 pub use sys::programs::{Instruction, load_sock_addr_program, program_id};
 pub(crate) use view::verdict_counter_name;
-pub use view::{FrontendView, LeafCounts, View};
+pub use view::{FrontendView, LeafCounts, MapUse, View};

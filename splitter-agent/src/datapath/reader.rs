@@ -21,7 +21,7 @@ use crate::plan::Decision;
 use super::load::{PinDirectory, SOCKETS};
 use super::maps::{Access, KeyBytes, Maps, MapsError};
 use super::outcomes::OutcomeCounts;
-use super::sockets::{LeafKey, Sockets};
+use super::sockets::{SocketUse, Sockets};
 use super::sys::maps::Position;
 use super::view::{Entries, FrontendView, MapUse, Read, confirmed, read_split, verdicts};
 
@@ -42,7 +42,7 @@ pub struct Reading {
     splits: HashMap<KeyBytes, Known>,
     leaves: HashMap<u32, Count>,
     /// `None` without a table of live sockets.
-    open: Option<HashMap<LeafKey, u64>>,
+    sockets: Option<SocketUse>,
     /// Frontends whose records do not fit together, or that no agent wrote; the kernel lets
     /// connections to them pass.
     pub inconsistent: usize,
@@ -173,8 +173,7 @@ impl Reading {
     /// their sockets have a slot in the table of live sockets; `None` if there is none.
     #[must_use]
     pub fn open(&self, leaf: &LeafReading) -> Option<u64> {
-        let count = self.open.as_ref()?.get(&(leaf.id, leaf.incarnation));
-        Some(count.copied().unwrap_or_default())
+        Some(self.sockets.as_ref()?.open((leaf.id, leaf.incarnation)))
     }
 }
 
@@ -255,11 +254,9 @@ impl Reader {
         if self.sockets.as_ref().map(Sockets::id) != pinned {
             self.sockets = Sockets::open(&self.pins)?;
         }
-        open.reading.open = None;
-        if let Some(sockets) = &self.sockets {
-            open.reading.open = Some(sockets.open_by_leaf());
-            let maps = &mut open.reading.maps;
-            maps.insert(SOCKETS, sockets.map_use());
+        open.reading.sockets = self.sockets.as_ref().map(Sockets::usage);
+        if let Some(usage) = &open.reading.sockets {
+            open.reading.maps.insert(SOCKETS, usage.slots);
         }
         Ok(&self.open.insert(open).reading)
     }

@@ -26,6 +26,21 @@ pub struct Sockets {
 /// A leaf: its id, and which of the leaves that have it one after the other.
 pub(super) type LeafKey = (u32, u32);
 
+/// What the slots of the table come to.
+#[derive(Debug)]
+pub(super) struct SocketUse {
+    /// How many of them live sockets have.
+    pub(super) slots: MapUse,
+    open: HashMap<LeafKey, u64>,
+}
+
+impl SocketUse {
+    /// How many connections of a leaf have not ended.
+    pub(super) fn open(&self, leaf: LeafKey) -> u64 {
+        self.open.get(&leaf).copied().unwrap_or_default()
+    }
+}
+
 /// A connection whose socket lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LiveConnection {
@@ -39,6 +54,9 @@ pub struct LiveConnection {
     pub leaf_id: u32,
     /// Which of the leaves that have the id one after the other.
     pub incarnation: u32,
+    /// The cgroup of the process that called connect(): the lower half of its id; `None` if it is not
+    /// known.
+    pub cgroup: Option<u32>,
     /// How long ago connect() was called, to a second or so; `None` if it is not known.
     pub age: Option<Duration>,
     /// Whether it has not ended: it may have, while its owner has not closed the socket.
@@ -48,6 +66,7 @@ pub struct LiveConnection {
 impl LiveConnection {
     fn new(cookie: u64, record: &ConnectionRecord) -> Self {
         let original = &record.original_dst;
+        let started = ConnectionRecord::ticks_of_parts(record.started, record.started_upper);
         let address = |bytes, port| SocketAddr::new(address::from_bytes(bytes), port);
         Self {
             cookie,
@@ -55,7 +74,8 @@ impl LiveConnection {
             endpoint: address(original.endpoint_address, original.endpoint_port),
             leaf_id: original.leaf_id,
             incarnation: record.incarnation,
-            age: (record.started != 0).then(|| ticks::since(record.started)),
+            cgroup: (record.cgroup != 0).then_some(record.cgroup),
+            age: (started != 0).then(|| ticks::since(started)),
             is_open: outcomes::stage(record.stage) != Stage::Ended,
         }
     }
@@ -64,27 +84,48 @@ impl LiveConnection {
 impl Sockets {
     /// The connections of all live sockets that have a slot, in no order. Takes a look at each slot.
     pub fn connections(&self) -> impl Iterator<Item = LiveConnection> + '_ {
-        (0..self.table.len()).filter_map(|slot| {
-            let cookie = self.table.count(slot);
-            if cookie == FREE {
-                return None;
-            }
-            let record = self.table.read(slot)?;
-            // It was the same socket's all the time.
-            let is_same = record.cookie == cookie && self.table.count(slot) == cookie;
-            is_same.then(|| LiveConnection::new(cookie, &record.connection))
+        self.owned().filter_map(|(slot, cookie)| {
+            let record = self.connection(slot, cookie)?;
+            Some(LiveConnection::new(cookie, &record))
         })
     }
 
-    /// How many connections of each leaf have not ended.
-    pub(super) fn open_by_leaf(&self) -> HashMap<LeafKey, u64> {
-        let mut open = HashMap::new();
-        for connection in self.connections().filter(|connection| connection.is_open) {
-            *open
-                .entry((connection.leaf_id, connection.incarnation))
-                .or_default() += 1;
+    /// The slots that sockets have, with their cookies.
+    fn owned(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
+        let slots = 0..self.table.len();
+        slots
+            .map(|slot| (slot, self.table.count(slot)))
+            .filter(|(_, cookie)| *cookie != FREE)
+    }
+
+    /// What is in the slot of a socket, if it is still its.
+    fn connection(&self, slot: u32, cookie: u64) -> Option<ConnectionRecord> {
+        let record = self.table.read(slot)?;
+        // It was the same socket's all the time.
+        let is_same = record.cookie == cookie && self.table.count(slot) == cookie;
+        is_same.then_some(record.connection)
+    }
+
+    /// How full the table is, and how many connections of each leaf have not ended. Takes one look at
+    /// each slot, a millisecond or two.
+    pub(super) fn usage(&self) -> SocketUse {
+        let mut usage = SocketUse {
+            slots: MapUse {
+                entries: 0,
+                max_entries: self.slots().into(),
+            },
+            open: HashMap::new(),
+        };
+        for (slot, cookie) in self.owned() {
+            usage.slots.entries += 1;
+            if let Some(record) = self.connection(slot, cookie)
+                && outcomes::stage(record.stage) != Stage::Ended
+            {
+                let leaf = (record.original_dst.leaf_id, record.incarnation);
+                *usage.open.entry(leaf).or_default() += 1;
+            }
         }
-        open
+        usage
     }
 
     /// Opens the pinned table. `None` if there is none of this version: original destinations are
@@ -143,14 +184,6 @@ impl Sockets {
     /// How many slots live sockets have. Takes a look at each, a millisecond or two.
     #[must_use]
     pub fn taken(&self) -> u32 {
-        let taken = (0..self.table.len()).filter(|slot| self.table.count(*slot) != FREE);
-        taken.count() as u32
-    }
-
-    pub(super) fn map_use(&self) -> MapUse {
-        MapUse {
-            entries: self.taken().into(),
-            max_entries: self.slots().into(),
-        }
+        self.owned().count() as u32
     }
 }

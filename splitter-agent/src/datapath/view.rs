@@ -8,14 +8,14 @@ use bytemuck::Zeroable;
 use splitter_common::address;
 use splitter_common::layout::{
     ClientNames, ClientScope, CurrentRecord, FrontendKey, FrontendNames, LeafNames, LeafRecord,
-    SplitRecord, Text, VerdictCounter,
+    PodNames, SplitRecord, Text, VerdictCounter,
 };
 use splitter_common::pick::{self, Lattice};
 
 use crate::objects::{Kind, ObjectName};
 use crate::plan::{Decision, Frontend, FrontendPlan, Origin, PlannedLeaf};
 
-use super::load::PinDirectory;
+use super::load::{PinDirectory, SOCKETS};
 use super::maps::{Access, KeyBytes, Maps, MapsError};
 use super::outcomes::OutcomeCounts;
 use super::sockets::Sockets;
@@ -32,8 +32,11 @@ pub struct View {
     pub(crate) foreign: Vec<KeyBytes>,
     /// Verdicts on connections to frontends since the maps were made.
     pub verdicts: BTreeMap<&'static str, u64>,
-    /// How full the maps are, by their names.
+    /// How full the maps are, by their names: the table of live sockets too, if there is one and it
+    /// was looked at.
     pub maps: BTreeMap<&'static str, MapUse>,
+    /// The names of the node's pods, by the ids of their cgroups, as an agent told them.
+    pub pod_names: BTreeMap<u64, ObjectName>,
 }
 
 /// How full a map is.
@@ -119,17 +122,30 @@ impl View {
     ///
     /// If nothing is pinned, or the maps are of another shape.
     pub fn open(pins: &PinDirectory) -> Result<Self, MapsError> {
-        let mut view = Self::read(&Maps::at_work(pins, Access::Read)?)?;
-        let sockets = Sockets::open(pins)?;
-        let open = sockets
-            .map(|sockets| sockets.open_by_leaf())
-            .unwrap_or_default();
+        let mut view = Self::without_sockets(pins)?;
+        let Some(sockets) = Sockets::open(pins)? else {
+            return Ok(view);
+        };
+        let usage = sockets.usage();
+        view.maps.insert(SOCKETS, usage.slots);
         let frontends = view.frontends.values_mut();
         for leaf in frontends.flat_map(|frontend| &mut frontend.leaves) {
-            let count = open.get(&(leaf.leaf_id, leaf.incarnation));
-            leaf.open = count.copied().unwrap_or_default();
+            leaf.open = usage.open((leaf.leaf_id, leaf.incarnation));
         }
         Ok(view)
+    }
+
+    /// The same, for who looks at the table of live sockets by himself: no connection counts as open.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn without_sockets(pins: &PinDirectory) -> Result<Self, MapsError> {
+        let maps = Maps::at_work(pins, Access::Read)?;
+        Ok(Self {
+            pod_names: pod_names(&maps)?,
+            ..Self::read(&maps)?
+        })
     }
 
     /// Reads open maps. An agent may publish meanwhile, so a record that does not
@@ -360,6 +376,18 @@ pub(super) fn client_names(maps: &Maps) -> Result<BTreeMap<ClientScope, String>,
     });
     let names = names.collect::<Result<_, _>>();
     names.map_err(MapsError::access("list", "CLIENT_NAMES"))
+}
+
+/// The names of the node's pods.
+pub(super) fn pod_names(maps: &Maps) -> Result<BTreeMap<u64, ObjectName>, MapsError> {
+    let names = maps.pod_names.iter().map(|entry| {
+        let (id, bytes) = entry?;
+        let names: PodNames = bytemuck::cast(bytes);
+        let name = ObjectName::new(read_text(&names.namespace), read_text(&names.name));
+        Ok((id, name))
+    });
+    let names = names.collect::<Result<_, _>>();
+    names.map_err(MapsError::access("list", "POD_NAMES"))
 }
 
 pub(super) fn verdicts(maps: &Maps) -> Result<BTreeMap<&'static str, u64>, MapsError> {

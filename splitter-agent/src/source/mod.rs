@@ -30,6 +30,8 @@ pub struct Snapshot {
 pub struct NodePod {
     /// Its uid as its cgroup has it: of a static pod, the digest of its manifest.
     pub uid: String,
+    /// Its name; the namespace is the client's.
+    pub name: String,
     /// Who it is to claims that are about some clients.
     pub client: Client,
     /// Whether its connections are split at all.
@@ -43,6 +45,7 @@ impl NodePod {
         let uid = &pod.on_node.uid;
         (!uid.is_empty()).then(|| Self {
             uid: uid.to_string(),
+            name: pod.name.name.clone(),
             is_split: !pod.on_node.is_left_alone,
             client: Client {
                 namespace: pod.name.namespace.clone(),

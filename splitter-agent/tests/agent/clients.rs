@@ -12,7 +12,7 @@ use crate::common::agent::{PATIENCE, weights};
 const UID: &str = "0c3c9dc2-3c5a-4d0b-8f0a-3a3b5b1f4f10";
 
 /// A Pod of namespace `team`.
-fn pod(uid: &str, node: &Value, annotations: &Value) -> String {
+pub(crate) fn pod(uid: &str, node: &Value, annotations: &Value) -> String {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {

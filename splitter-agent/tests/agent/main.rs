@@ -9,6 +9,7 @@ mod bookstore;
 mod canary;
 mod clients;
 mod commands;
+mod connections;
 mod life;
 mod pages;
 mod status;

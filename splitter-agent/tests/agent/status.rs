@@ -1,11 +1,10 @@
 //! What `status` shows, and of what.
 
 use std::fs;
-use std::net::TcpStream;
 
-use splitter_api::{Connections, Explanation, NextConnection, Severity, SplitState, Status};
+use splitter_api::{Explanation, NextConnection, Severity, SplitState, Status};
 
-use crate::bookstore::{Bookstore, VIP};
+use crate::bookstore::Bookstore;
 use crate::common::agent::{Site, replaced, service, stderr, stdout, text, weights};
 
 /// A root Service, its two leaves and their split, in a namespace of its own. Nothing is behind
@@ -295,67 +294,4 @@ fn status_says_when_sockets_that_end_stay_in_the_table_and_a_restart_mends_it() 
     let status = store.site.status();
     let table = status.node.attachment.socket_table.expect("a table");
     assert!(table.attached && !is_warned_of(&status), "{status:?}");
-}
-
-#[test]
-fn connections_are_listed_while_they_live_and_failures_are_shown() {
-    let store = Bookstore::new("connections");
-    store.site.write("split.yaml", &weights(1, 1));
-    let _agent = store.site.start(&[]);
-    let list = |arguments: &[&str]| -> Connections {
-        store.site.json(&[&["connections"], arguments].concat())
-    };
-    assert_eq!(list(&[]).connections, []);
-    let (held, ()) = store
-        .client
-        .start_ready(|ready: testbed::lab::Ready<()>| {
-            let held = [(); 4].map(|()| TcpStream::connect(VIP).expect("a connection"));
-            ready.signal(&());
-            loop {
-                std::thread::park();
-                let _keep = &held;
-            }
-        })
-        .unwrap();
-
-    let listed = list(&[]);
-    assert_eq!((listed.connections.len(), listed.omitted), (4, 0));
-    for connection in &listed.connections {
-        assert_eq!(connection.namespace.as_deref(), Some("bookstore"));
-        assert_eq!(connection.root.as_deref(), Some("bookstore"));
-        assert_eq!(connection.dialled, VIP.to_string());
-        let is_v1 = connection.leaf.as_deref() == Some("bookstore-v1");
-        let endpoint = if is_v1 { store.v1() } else { store.v2() };
-        assert_eq!(connection.endpoint, endpoint.to_string());
-        assert!(
-            connection.age_seconds.is_some_and(|age| age < 120),
-            "{connection:?}"
-        );
-    }
-    let leaf = ["bookstore/bookstore-split", "--leaf", "bookstore-v1"];
-    assert_eq!(list(&leaf).connections.len(), 2);
-    assert_eq!(list(&["--leaf", "bookstore-v3"]).connections, []);
-    assert_eq!(list(&["elsewhere"]).connections, []);
-    assert_eq!(list(&["--older-than", "1h"]).connections, []);
-    let limited = list(&["--limit", "1"]);
-    assert_eq!((limited.connections.len(), limited.omitted), (1, 3));
-    let text = store.site.command(&["connections"]);
-    let text = String::from_utf8(text.stdout).unwrap();
-    assert!(text.starts_with("SERVICE "), "{text}");
-    assert_eq!(text.lines().count(), 5, "{text}");
-    let open = |status: &Status| {
-        status.splits[0]
-            .leaves
-            .iter()
-            .map(|leaf| leaf.open)
-            .sum::<u64>()
-    };
-    assert_eq!(open(&store.site.status()), 4);
-    drop(held);
-    store
-        .site
-        .wait_for_split("without an open connection", |split| {
-            split.leaves.iter().all(|leaf| leaf.open == 0)
-        });
-    assert_eq!(list(&[]).connections, []);
 }

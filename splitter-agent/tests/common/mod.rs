@@ -16,7 +16,7 @@ use splitter_agent::datapath::{
 use splitter_agent::objects::ObjectName;
 use splitter_agent::plan::{Decision, Frontend, FrontendPlan, Origin, Plan, PlannedLeaf};
 use splitter_common::layout::{ClientScope, LAYOUT_VERSION, LeafState, Protocol};
-use testbed::lab::{Lab, Pod, Process, server};
+use testbed::lab::{Lab, Pod, Process, Ready, server};
 
 /// The port of every root Service in these tests.
 pub const PORT: u16 = 14001;
@@ -123,7 +123,7 @@ pub fn layout_name(number: u32) -> String {
     }
 }
 
-fn load_settings(pins: &PinDirectory, capacity: Capacity) -> LoadSettings {
+pub fn load_settings(pins: &PinDirectory, capacity: Capacity) -> LoadSettings {
     LoadSettings {
         pins: pins.clone(),
         capacity,
@@ -210,6 +210,18 @@ pub fn serve(pod: &Pod, port: u16, identity: &str) -> (Process, SocketAddr) {
         .start_ready(|ready| server::tag(port, identity, ready))
         .expect("a server");
     (process, SocketAddr::from((pod.ipv4(), port)))
+}
+
+/// A process in a pod that makes something and keeps it until the process is dropped.
+pub fn hold<T>(pod: &Pod, make: impl FnOnce() -> T) -> Process {
+    let keep = |ready: Ready<()>| {
+        let _held = make();
+        ready.signal(&());
+        loop {
+            std::thread::park();
+        }
+    };
+    pod.start_ready(keep).expect("something to hold").0
 }
 
 /// How many of the first `n` connections each leaf of a split gets, by the shared code.

@@ -15,6 +15,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 use splitter_agent::datapath::{
     Capacity, ClientError, Hierarchy, PodGroup, Programs, Publisher, View,
 };
+use splitter_agent::objects::ObjectName;
 use splitter_agent::plan::{Decision, Frontend};
 use splitter_api::Status;
 use splitter_common::layout::{ClientScope, Reason};
@@ -568,4 +569,36 @@ fn a_pod_whose_scope_changes_under_load_is_never_unknown() {
     assert!(views[&of(root(), TEAM_A)].connections > 0);
     assert!(views[&of(root(), TEAM_B)].connections > 0);
     assert_eq!(views[&root()].connections, 0);
+}
+
+#[test]
+fn names_of_pods_are_there_for_whoever_takes_over_and_go_with_their_groups() {
+    let mut scene = Scene::new("names");
+    let name = |name| ObjectName::new("shop", name);
+    let both = BTreeMap::from([(7, name("a")), (8, name("b"))]);
+    let named = |scene: &Scene| View::open(&scene.pins).unwrap().pod_names;
+    scene.publisher.name_pods(&both, |_| false).unwrap();
+    assert_eq!(named(&scene), both);
+
+    scene.publisher = Publisher::open(&scene.pins, 0).unwrap();
+    // Of those that were not told of again yet, one is still there.
+    let told = BTreeMap::from([(9, name("c"))]);
+    scene.publisher.name_pods(&told, |id| id == 8).unwrap();
+    let expected = BTreeMap::from([(8, name("b")), (9, name("c"))]);
+    assert_eq!(named(&scene), expected);
+    // A group's number that comes again is another pod's.
+    let again = BTreeMap::from([(9, name("d"))]);
+    scene.publisher.name_pods(&again, |_| false).unwrap();
+    assert_eq!(named(&scene), again);
+
+    // Maps of another capacity have them, too.
+    let larger = Capacity {
+        frontends: 128,
+        ..small()
+    };
+    let mut programs = load(&scene.pins, larger).unwrap();
+    let _publisher = Publisher::of(&programs, 0).unwrap();
+    programs.attach(scene.lab.cgroup()).unwrap();
+    scene.pins.remove_other_layouts(programs.layout()).unwrap();
+    assert_eq!(named(&scene), again);
 }

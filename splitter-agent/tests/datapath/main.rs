@@ -7,6 +7,7 @@ mod capacity;
 mod clients;
 mod connect;
 mod exact;
+mod outcome_storm;
 mod outcomes;
 mod pins;
 mod publish;

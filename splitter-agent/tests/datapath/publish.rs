@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 use splitter_agent::datapath::{Capacity, Change, FrontendError, Publisher, View};
-use splitter_agent::plan::Decision;
+use splitter_agent::plan::{Decision, Frontend};
+use splitter_common::index::{Place, SLOTS};
 use splitter_common::layout::{LeafNames, LeafState, Reason};
 use testbed::lab::client;
 
@@ -306,4 +307,84 @@ fn a_change_that_keeps_the_shares_is_told_from_one_that_does_not() {
             vec![Change::Shares],
         ]
     );
+}
+
+/// Two frontends that have one slot of the index.
+fn of_one_slot() -> [Frontend; 2] {
+    let place = |frontend: &Frontend| Place::of(&frontend.key()).slot;
+    let first = root();
+    let mut others = (1..u16::MAX).map(|port| Frontend {
+        address: SocketAddr::from((first.address.ip(), port)),
+        ..first
+    });
+    let other = others
+        .find(|other| *other != first && place(other) == place(&first))
+        .expect("one of so many");
+    [first, other]
+}
+
+#[test]
+fn frontends_of_one_slot_of_the_index_are_told_apart_as_they_come_and_go() {
+    let mut scene = Scene::new("index-slot");
+    let (client, shop) = scene.pods();
+    let (_one, one) = serve(&shop, 81, "one");
+    let (_two, two) = serve(&shop, 82, "two");
+    let [first, second] = of_one_slot();
+    let first = (first, split(vec![leaf("v1", 1, &[one])]));
+    let second = (second, split(vec![leaf("v1", 1, &[two])]));
+    let tag = |frontend: Frontend| {
+        let address = frontend.address;
+        client.run(move || client::read_tag(address).ok()).unwrap()
+    };
+    let (one, two) = (Some("one".to_owned()), Some("two".to_owned()));
+    for (splits, expected) in [
+        (vec![first.clone()], [one.clone(), None]),
+        (
+            vec![first.clone(), second.clone()],
+            [one.clone(), two.clone()],
+        ),
+        (vec![second.clone()], [None, two]),
+        (vec![], [None, None]),
+        (vec![first.clone()], [one, None]),
+    ] {
+        scene.publish(&splits);
+        assert_eq!([tag(first.0), tag(second.0)], expected, "{splits:?}");
+    }
+    assert_eq!(scene.verdict_count("inconsistent"), 0);
+}
+
+#[test]
+fn a_new_publisher_puts_the_index_right() {
+    let mut scene = Scene::new("index-recover");
+    let (client, shop) = scene.pods();
+    let (_one, one) = serve(&shop, 81, "one");
+    scene.publish(&[(root(), split(vec![leaf("v1", 1, &[one])]))]);
+    let connect = || {
+        let address = root().address;
+        client.run(move || client::read_tag(address).ok()).unwrap()
+    };
+    let path = scene.programs.layout().map("FRONTEND_INDEX");
+    let map = MapData::from_pin(path).unwrap();
+    let mut index = Array::<_, u64>::try_from(Map::Array(map)).unwrap();
+    // What leads elsewhere is not believed.
+    let slot = Place::of(&root().key()).slot;
+    let right = index.get(&slot, 0).unwrap();
+    index.set(slot, right + 1, 0).unwrap();
+    assert_eq!(connect().as_deref(), Some("one"));
+    index.set(slot, 0, 0).unwrap();
+    assert_eq!(connect(), None);
+    for other in 0..SLOTS {
+        if other != slot {
+            index.set(other, right, 0).unwrap();
+        }
+    }
+
+    let publisher = Publisher::open(&scene.pins, 0).unwrap();
+
+    assert_eq!(connect().as_deref(), Some("one"));
+    for other in 0..SLOTS {
+        let expected = if other == slot { right } else { 0 };
+        assert_eq!(index.get(&other, 0).unwrap(), expected, "{other}");
+    }
+    drop(publisher);
 }

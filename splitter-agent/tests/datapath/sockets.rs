@@ -1,10 +1,12 @@
 //! The table of live sockets: whom an application sees as its peer, also when the table is full, or
 //! there is none, or another agent comes; and that no slot is left when the sockets are dead.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::io;
-use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use aya::maps::{Array, Map, MapData};
@@ -13,22 +15,27 @@ use bytemuck::Zeroable;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
-use splitter_agent::datapath::{PinDirectory, Publisher, Reader, SocketMemory, Sockets};
+use splitter_agent::datapath::{
+    CgroupPods, Hierarchy, LiveConnection, PinDirectory, Publisher, Reader, SocketMemory, Sockets,
+};
 use splitter_common::layout::SocketRecord;
 use splitter_common::outcomes::Outcome;
 use testbed::lab::{Pod, Process};
 
-use crate::common::{Scene, frontend, layout_name, leaf, load, plan, root, serve, small, split};
+use crate::common::{
+    Scene, frontend, hold, layout_name, leaf, load, plan, root, serve, small, split,
+};
+use crate::outcome_storm::connections;
 
 /// How long a state may take to come.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn sockets(pins: &PinDirectory) -> Sockets {
+pub(crate) fn sockets(pins: &PinDirectory) -> Sockets {
     Sockets::open(pins).unwrap().expect("a table")
 }
 
 /// Waits until so many slots are taken.
-fn wait_for_taken(pins: &PinDirectory, expected: u32) {
+pub(crate) fn wait_for_taken(pins: &PinDirectory, expected: u32) {
     let end = Instant::now() + PATIENCE;
     loop {
         let taken = sockets(pins).taken();
@@ -43,15 +50,19 @@ fn wait_for_taken(pins: &PinDirectory, expected: u32) {
     }
 }
 
-/// The links of the programs that free slots.
+/// The links of the programs that free slots; of each there is another one for what is nested.
 fn freeing_links(pins: &PinDirectory) -> Vec<PathBuf> {
+    links(pins, "tcp_destroy_sock-")
+}
+
+fn links(pins: &PinDirectory, prefix: &str) -> Vec<PathBuf> {
     let links = fs::read_dir(pins.path().join("links")).unwrap();
     let links = links.map(|link| link.unwrap().path());
-    let is_freeing = |path: &PathBuf| {
+    let is_meant = |path: &PathBuf| {
         let name = path.file_name().unwrap().to_string_lossy();
-        name.starts_with("tcp_destroy_sock-")
+        name.starts_with(prefix)
     };
-    links.filter(is_freeing).collect()
+    links.filter(is_meant).collect()
 }
 
 /// A socket for IPv4 that may wait or not.
@@ -267,14 +278,128 @@ fn open_connections_keep_their_peers_names_across_a_change_of_the_layout() {
     scene.pins.remove_other_layouts(programs.layout()).unwrap();
     assert!(programs.remove_other_socket_tables().unwrap().is_empty());
 
-    let links = freeing_links(&scene.pins);
-    assert_eq!(links.len(), 1, "{links:?}");
-    assert_ne!(links, old_links);
+    let new_links = freeing_links(&scene.pins);
+    assert_eq!(new_links.len(), 1, "{new_links:?}");
+    assert_ne!(new_links, old_links);
+    assert_eq!(links(&scene.pins, "tcp_destroy_sock_nested-").len(), 1);
     let second = open(&client, root().address);
     wait_for_taken(&scene.pins, 2);
     assert!(connection.is_running(), "its peer had another name");
     drop((connection, second));
     wait_for_taken(&scene.pins, 0);
+}
+
+#[test]
+fn a_table_of_the_version_before_goes_and_its_connections_live_on() {
+    let mut scene = Scene::new("former");
+    let (client, shop) = scene.pods();
+    let (_server, endpoint) = serve_held(&shop, 80);
+    let splits = [(root(), split(vec![leaf("v1", 1, &[endpoint])]))];
+    scene.publish(&splits);
+    let vip = root().address;
+    // By its name that of a version whose records are others: with the programs that use it.
+    let old = scene.pins.path().join("SOCKETS-v1");
+    fs::rename(scene.pins.socket_table(), &old).unwrap();
+    let exchange = |connection: &mut TcpStream| -> io::Result<()> {
+        connection.write_all(b"x")?;
+        connection.read_exact(&mut [0])
+    };
+    let (mut before, ()) = client
+        .start_ready(move |ready: testbed::lab::Ready<()>| {
+            let mut connection = TcpStream::connect(vip).expect("a connection");
+            assert_eq!(connection.peer_addr().expect("a peer"), vip);
+            exchange(&mut connection).expect("an answer");
+            ready.signal(&());
+            // Its peer has another name soon; nothing else changes.
+            while connection.peer_addr().expect("a peer") == vip {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            loop {
+                assert_eq!(connection.peer_addr().expect("a peer"), endpoint);
+                exchange(&mut connection).expect("an answer");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        })
+        .unwrap();
+
+    let mut programs = load(&scene.pins, small()).unwrap();
+    assert!(old.exists(), "it is in use");
+    programs.attach(scene.lab.cgroup()).unwrap();
+    assert!(!old.exists());
+    let second = open(&client, vip);
+    wait_for_taken(&scene.pins, 1);
+    assert!(before.is_running(), "a connection from before was harmed");
+    drop((before, second));
+    wait_for_taken(&scene.pins, 0);
+    // The one from before was of a record that nobody has any more.
+    let leaf = scene.view(root()).leaves[0];
+    assert_eq!((leaf.lifetime, leaf.outcomes.ended()), (2, 1));
+}
+
+/// A server that answers each byte with one.
+fn serve_held(pod: &Pod, port: u16) -> (Process, SocketAddr) {
+    let address = SocketAddr::from((pod.ipv4(), port));
+    let (process, ()) = pod
+        .start_ready(move |ready: testbed::lab::Ready<()>| {
+            let listener = TcpListener::bind(address).expect("a listener");
+            ready.signal(&());
+            loop {
+                let (mut connection, _) = listener.accept().expect("a connection");
+                std::thread::spawn(move || {
+                    let mut byte = [0];
+                    while connection.read_exact(&mut byte).is_ok() {
+                        let _ = connection.write_all(&byte);
+                    }
+                });
+            }
+        })
+        .unwrap();
+    (process, address)
+}
+
+#[test]
+fn a_slot_has_the_cgroup_of_the_process_that_connected() {
+    let mut scene = Scene::new("cgroup");
+    let (client, shop) = scene.pods();
+    let (_server, endpoint) = serve(&shop, 80, "v1");
+    scene.publish(&[(root(), split(vec![leaf("v1", 1, &[endpoint])]))]);
+    // In a group of its own below the pod's, which it leaves when it has connected.
+    let (vip, own) = (root().address, client.cgroup().to_owned());
+    let nested = own.join("nested");
+    fs::create_dir(&nested).unwrap();
+    let id = fs::metadata(&nested).unwrap().ino();
+    let enter = |group: &Path| {
+        let number = std::process::id().to_string();
+        fs::write(group.join("cgroup.procs"), number).expect("a group to be in");
+    };
+    let connected = hold(&client, || {
+        enter(&nested);
+        let connection = TcpStream::connect(vip).expect("a connection");
+        enter(&own);
+        connection
+    });
+    let second = open(&client, vip);
+    wait_for_taken(&scene.pins, 2);
+
+    let table = sockets(&scene.pins);
+    let mut groups: Vec<u32> = table.connections().filter_map(|it| it.cgroup).collect();
+    groups.sort_unstable();
+    let of_pod = fs::metadata(client.cgroup()).unwrap().ino();
+    let mut expected = [id as u32, of_pod as u32];
+    expected.sort_unstable();
+    assert_eq!(groups, expected);
+    let age = |live: LiveConnection| live.age.is_some_and(|age| age < PATIENCE * 3);
+    assert!(table.connections().all(age));
+
+    let hierarchy = Hierarchy::find().unwrap();
+    let places = CgroupPods::new(&hierarchy, &BTreeMap::new());
+    let place = places.get(id as u32).expect("the group");
+    assert_eq!(place.path, nested);
+    assert_eq!(place.pod, None);
+    fs::remove_dir(&nested).unwrap();
+    let places = CgroupPods::new(&hierarchy, &BTreeMap::new());
+    assert_eq!(places.get(id as u32), None);
+    drop((connected, second));
 }
 
 #[test]
@@ -316,7 +441,7 @@ fn a_table_whose_slots_nobody_freed_is_not_used_again() {
     wait_for_taken(&scene.pins, 1);
 
     // As an agent of a version does that does not know it.
-    for link in freeing_links(&scene.pins) {
+    for link in links(&scene.pins, "tcp_destroy_sock") {
         fs::remove_file(link).unwrap();
     }
     assert!(!scene.programs.is_attached(&cgroup).unwrap());
@@ -376,10 +501,10 @@ fn something_else_in_the_tables_place_is_left_alone_and_sockets_remember_by_them
 }
 
 /// Numbers that look random, the same each time.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -476,7 +601,7 @@ fn misbehave(seed: u64, rounds: u64, targets: Targets) -> Result<u64, Failure> {
 #[test]
 fn after_a_storm_of_closes_and_resets_no_slot_is_taken() {
     const CLIENTS: u64 = 16;
-    const ROUNDS: u64 = 300;
+    let rounds = connections() / CLIENTS;
     let mut scene = Scene::new("gone");
     let (client, shop) = scene.pods();
     let (_server, endpoint) = serve(&shop, 80, "v1");
@@ -516,8 +641,8 @@ fn after_a_storm_of_closes_and_resets_no_slot_is_taken() {
         let storm = |seed| {
             let client = &client;
             move || {
-                let misbehave = || misbehave(0xfeed_beef + seed, ROUNDS, targets);
-                let done = client.run_within(Duration::from_secs(900), misbehave);
+                let misbehave = || misbehave(0xfeed_beef + seed, rounds, targets);
+                let done = client.run_within(Duration::from_secs(3600), misbehave);
                 done.unwrap().unwrap_or_else(|error| panic!("{}", error.0))
             }
         };
@@ -530,7 +655,7 @@ fn after_a_storm_of_closes_and_resets_no_slot_is_taken() {
     wait_for_taken(&scene.pins, 0);
     // All of them were in the table; none had to be on a socket, and none was lost.
     assert!(scene.verdict_count("split") >= connections);
-    assert!(connections >= CLIENTS * ROUNDS, "{connections}");
+    assert!(connections >= CLIENTS * rounds, "{connections}");
     assert_eq!(scene.verdict_count("original_dst_lost"), 0);
     assert_eq!(scene.verdict_count("inconsistent"), 0);
     // Something has come of each of them, and it was told once.

@@ -5,7 +5,7 @@
 use std::fs;
 use std::io;
 
-use splitter_common::layout::SocketOffsets;
+use splitter_common::socket_offsets::SocketOffsets;
 
 /// Where the kernel shows its types.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";

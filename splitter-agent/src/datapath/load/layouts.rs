@@ -228,12 +228,13 @@ impl PinDirectory {
 /// The maps that do not depend on the capacity: the original destinations, so that
 /// getpeername() goes on to show those of open connections, and answers to UDP flows what was sent to;
 /// the counters of verdicts, and the pods. Not the endpoints of the flows, which are indexes into maps that do.
-const SHARED: [&str; 6] = [
+const SHARED: [&str; 7] = [
     "ORIGINAL_DST",
     "FLOW_SOURCES",
     "VERDICTS",
     "CLIENTS",
     "CLIENT_NAMES",
+    "POD_NAMES",
     "POD_LEVELS",
 ];
 

@@ -85,6 +85,9 @@ impl Programs {
             cgroups.insert(info.cgroup_id);
         }
         self.replace_pinned_programs()?;
+        for path in self.remove_other_socket_tables()? {
+            tracing::info!(path = %path.display(), "removed a table of sockets that is not used any more");
+        }
         self.remove_other_tracing()?;
         Ok(cgroups)
     }

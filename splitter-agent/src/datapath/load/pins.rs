@@ -4,7 +4,7 @@
 //! <pin directory>/          locked by the running agent
 //!   links/connect4-4711 ... one link per program and cgroup, which the number is the id of;
 //!                           survives changes of the layout
-//!   links/tcp_destroy_sock-42: see `tracing`; SOCKETS-v1: see `socket_table`
+//!   links/tcp_destroy_sock-42: see `tracing`; SOCKETS-v2: see `socket_table`
 //!   v2/FRONTENDS ...        the maps, below the version of their layout (see `layouts`)
 //!   v2/connect4 ...         the programs that use them
 //! ```

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::{CgroupSockAddr, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
-use splitter_common::layout::SocketOffsets;
+use splitter_common::socket_offsets::SocketOffsets;
 
 use crate::causes::with_causes;
 use crate::datapath::maps::MapsError;
@@ -142,19 +142,35 @@ pub struct Programs {
 }
 
 impl Programs {
+    /// The programs as they were built: an ELF object, empty if they were not.
+    #[must_use]
+    pub fn object_file() -> &'static [u8] {
+        OBJECT
+    }
+
     /// Loads the programs; opens the pinned maps of this capacity, or makes and pins them.
     ///
     /// # Errors
     ///
     /// If the pins cannot be used, or the kernel refuses something.
     pub fn load(settings: &LoadSettings) -> Result<Self, LoadError> {
-        if OBJECT.is_empty() {
+        Self::load_object(OBJECT, settings)
+    }
+
+    /// The same with the programs in another ELF object, which must be aligned to 8 bytes: one that was
+    /// made of [`Self::object_file`], to measure parts of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`].
+    pub fn load_object(object: &[u8], settings: &LoadSettings) -> Result<Self, LoadError> {
+        if object.is_empty() {
             return Err(LoadError::NotBuilt);
         }
         settings.pins.create()?;
         let layout = settings.pins.choose_layout(settings.capacity)?;
         let Some(table) = SocketTable::choose(settings)? else {
-            return Self::load_with(settings, layout, None);
+            return Self::load_with(object, settings, layout, None);
         };
         let plain = SocketTable {
             outcomes: Outcomes::Off,
@@ -166,7 +182,7 @@ impl Programs {
             attempts.push((Some(table), "that count what comes of connections"));
         }
         while let Some((table, which)) = attempts.pop() {
-            match Self::load_with(settings, layout.clone(), table) {
+            match Self::load_with(object, settings, layout.clone(), table) {
                 Err(error @ LoadError::Program { .. }) => tracing::warn!(
                     error = with_causes(&error),
                     "the kernel refuses the programs {which}; trying others that do less"
@@ -174,10 +190,11 @@ impl Programs {
                 result => return result,
             }
         }
-        Self::load_with(settings, layout, None)
+        Self::load_with(object, settings, layout, None)
     }
 
     fn load_with(
+        elf: &[u8],
         settings: &LoadSettings,
         layout: Layout,
         table: Option<SocketTable>,
@@ -223,7 +240,7 @@ impl Programs {
             .override_global("TICK", &tick, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true);
         let mut object = loader
-            .load(OBJECT)
+            .load(elf)
             .map_err(|source| LoadError::Object(Box::new(source)))?;
         // All programs are loaded before any map is taken out of the object: their
         // instructions hold the maps' descriptors by number.

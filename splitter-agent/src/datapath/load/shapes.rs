@@ -2,10 +2,11 @@
 
 use aya::maps::{MapInfo, MapType};
 use splitter_common::flows::{FLOWS, FlowKey, FlowRecord, FlowSourceRecord};
+use splitter_common::index;
 use splitter_common::layout::{
     ClientNames, ClientRecord, ConnectionRecord, CounterRecord, CurrentRecord, EndpointRecord,
-    FrontendKey, FrontendNames, FrontendValue, LeafNames, LeafRecord, LeafStats, MAX_CLIENTS,
-    OutcomeRecord, PodLevels, SplitRecord, VERDICT_COUNTERS,
+    FrontendKey, FrontendNames, FrontendValue, IndexRecord, LeafNames, LeafRecord, LeafStats,
+    MAX_CLIENTS, OutcomeRecord, PodLevels, PodNames, SplitRecord, VERDICT_COUNTERS,
 };
 
 use crate::datapath::maps::MapsError;
@@ -31,7 +32,7 @@ pub(crate) struct Shape {
 }
 
 /// Every map that is pinned.
-pub(crate) fn shapes(capacity: Capacity) -> [Shape; 18] {
+pub(crate) fn shapes(capacity: Capacity) -> [Shape; 20] {
     const WORD: usize = size_of::<u32>();
     let shape = |name, kind, key_size, value_size, max_entries, flags| Shape {
         name,
@@ -76,6 +77,7 @@ pub(crate) fn shapes(capacity: Capacity) -> [Shape; 18] {
         )
     };
     [
+        table("FRONTEND_INDEX", size_of::<IndexRecord>(), index::SLOTS),
         hash(
             "FRONTENDS",
             size_of::<FrontendKey>(),
@@ -90,6 +92,12 @@ pub(crate) fn shapes(capacity: Capacity) -> [Shape; 18] {
             MAX_CLIENTS,
         ),
         hash("CLIENT_NAMES", WORD, size_of::<ClientNames>(), MAX_CLIENTS),
+        hash(
+            "POD_NAMES",
+            size_of::<u64>(),
+            size_of::<PodNames>(),
+            MAX_CLIENTS,
+        ),
         table("POD_LEVELS", size_of::<PodLevels>(), 1),
         table("SPLITS", size_of::<SplitRecord>(), capacity.splits()),
         table("LEAVES", size_of::<LeafRecord>(), capacity.leaf_slots()),

@@ -2,7 +2,7 @@
 //! comes of connections can be counted.
 //!
 //! ```text
-//! <pin directory>/SOCKETS-v1                       the table, below no layout: sockets that are open
+//! <pin directory>/SOCKETS-v2                       the table, below no layout: sockets that are open
 //!                                                  keep what is in it when the layout changes
 //! ```
 
@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{MapInfo, MapType};
 use aya::sys::BpfHelper;
-use splitter_common::layout::{SOCKET_SLOTS, SOCKETS_VERSION, SocketOffsets, SocketRecord};
+use splitter_common::layout::{SOCKET_SLOTS, SOCKETS_VERSION, SocketRecord};
+use splitter_common::socket_offsets::SocketOffsets;
 
 use crate::datapath::sys::programs::Instruction;
 
@@ -20,7 +21,7 @@ use super::kernel_types::KernelTypes;
 use super::pins::{PinDirectory, PinError, entries, exists, is_numbered, remove_file};
 use super::programs::{LoadSettings, Programs};
 use super::shapes::MMAPABLE;
-use super::tracing::{COUNTING, CannotTrace, FREEING, TIMING, TracingProgram};
+use super::tracing::{COUNTING, CannotTrace, FREEING, FREEING_NESTED, TIMING, TracingProgram};
 
 /// The map, by its name in the programs.
 pub(crate) const SOCKETS: &str = "SOCKETS";
@@ -64,7 +65,7 @@ pub(super) struct SocketTable {
 impl SocketTable {
     /// The programs that see what happens to sockets, as far as they are needed.
     pub(super) fn programs(&self) -> Vec<TracingProgram> {
-        [FREEING]
+        [FREEING, FREEING_NESTED]
             .into_iter()
             .chain(self.outcomes.programs())
             .collect()
@@ -208,7 +209,7 @@ fn probe(types: &KernelTypes) -> Result<u32, Lack> {
 fn probe_counting(types: &KernelTypes, wanted: Outcomes) -> Result<SocketOffsets, Lack> {
     let offsets = types.socket_offsets().ok_or(Lack::Members)?;
     let nothing = [Instruction::move_value(0, 0), Instruction::EXIT];
-    for program in wanted.programs() {
+    for program in wanted.programs().filter(|program| !program.is_again()) {
         program.probe(types, &nothing)?;
     }
     Ok(offsets)
@@ -216,7 +217,9 @@ fn probe_counting(types: &KernelTypes, wanted: Outcomes) -> Result<SocketOffsets
 
 impl Programs {
     /// Removes tables that these programs do not use: of other versions, or without need. To be
-    /// called once no other programs are attached. Gives back what was removed.
+    /// called once no other programs are on cgroups, and before those are taken off that free the slots
+    /// of such a table: an agent of its version would take what nobody freed for live sockets. Gives
+    /// back what was removed.
     ///
     /// # Errors
     ///

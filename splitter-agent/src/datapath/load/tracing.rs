@@ -4,6 +4,7 @@
 //! ```text
 //! <pin directory>/links/tcp_destroy_sock-4711      the link of such a program, which the number is
 //!                                                  the id of
+//! <pin directory>/links/tcp_destroy_sock_nested-4712
 //! ```
 //!
 //! Such a link cannot be given another program. So a new agent attaches its own programs beside
@@ -26,25 +27,41 @@ use super::kernel_types::KernelTypes;
 use super::pins::{PinDirectory, PinError, entries, exists, is_numbered, remove_file};
 use super::programs::{LoadError, Programs};
 
-/// A program, which has the name of the tracepoint that it is on.
+/// A program on a tracepoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TracingProgram(&'static str);
+pub(super) struct TracingProgram {
+    name: &'static str,
+    tracepoint: &'static str,
+}
 
 /// The one that frees slots.
-pub(super) const FREEING: TracingProgram = TracingProgram("tcp_destroy_sock");
+pub(super) const FREEING: TracingProgram = TracingProgram::on("tcp_destroy_sock");
+
+/// The same again: the kernel runs no program while it already runs on the CPU, and runs the other one
+/// then.
+pub(super) const FREEING_NESTED: TracingProgram = FREEING.again("tcp_destroy_sock_nested");
+
+const ERRORS: TracingProgram = TracingProgram::on("inet_sk_error_report");
+const RECEIVED: TracingProgram = TracingProgram::on("tcp_receive_reset");
+const SENT: TracingProgram = TracingProgram::on("tcp_send_reset");
 
 /// Those that count what comes of connections, together with the one that frees slots.
-pub(super) const COUNTING: [TracingProgram; 3] = [
-    TracingProgram("inet_sk_error_report"),
-    TracingProgram("tcp_receive_reset"),
-    TracingProgram("tcp_send_reset"),
+pub(super) const COUNTING: [TracingProgram; 6] = [
+    ERRORS,
+    ERRORS.again("inet_sk_error_report_nested"),
+    RECEIVED,
+    RECEIVED.again("tcp_receive_reset_nested"),
+    SENT,
+    SENT.again("tcp_send_reset_nested"),
 ];
 
-/// The one that tells how long handshakes take.
-pub(super) const TIMING: TracingProgram = TracingProgram("inet_sock_set_state");
+/// The one that tells how long handshakes take. Of one that it misses it is known later that it was made.
+pub(super) const TIMING: TracingProgram = TracingProgram::on("inet_sock_set_state");
 
 fn all() -> impl Iterator<Item = TracingProgram> {
-    [FREEING, TIMING].into_iter().chain(COUNTING)
+    [FREEING, FREEING_NESTED, TIMING]
+        .into_iter()
+        .chain(COUNTING)
 }
 
 /// Why a program cannot be put to work.
@@ -57,17 +74,35 @@ pub(super) enum CannotTrace {
 }
 
 impl TracingProgram {
+    /// That which has the name of its tracepoint.
+    const fn on(tracepoint: &'static str) -> Self {
+        Self {
+            name: tracepoint,
+            tracepoint,
+        }
+    }
+
+    /// Another one on the same tracepoint.
+    const fn again(self, name: &'static str) -> Self {
+        Self { name, ..self }
+    }
+
+    /// Whether it is another one on a tracepoint.
+    pub(super) fn is_again(self) -> bool {
+        self.name != self.tracepoint
+    }
+
     /// Tries whether a program can be put on what this one is on. Nothing is left behind.
     pub(super) fn probe(
         self,
         types: &KernelTypes,
         instructions: &[Instruction],
     ) -> Result<(), CannotTrace> {
-        let tracepoint = types.tracepoint(self.0);
-        let tracepoint = tracepoint.ok_or(CannotTrace::Absent(self.0))?;
+        let tracepoint = types.tracepoint(self.tracepoint);
+        let tracepoint = tracepoint.ok_or(CannotTrace::Absent(self.tracepoint))?;
         load_tracepoint_program(tracepoint, instructions)
             .and_then(|program| open_tracepoint(program.as_fd()))
-            .map_err(|error| CannotTrace::Refused(self.0, error))?;
+            .map_err(|error| CannotTrace::Refused(self.tracepoint, error))?;
         Ok(())
     }
 
@@ -75,12 +110,12 @@ impl TracingProgram {
     fn load(self, object: &mut Ebpf, types: &Btf) -> Result<(), LoadError> {
         let program = self.find(object)?;
         program
-            .load(self.0, types)
+            .load(self.tracepoint, types)
             .map_err(|source| self.failed("load", source))
     }
 
     fn find(self, object: &mut Ebpf) -> Result<&mut BtfTracePoint, LoadError> {
-        let Some(program) = object.program_mut(self.0) else {
+        let Some(program) = object.program_mut(self.name) else {
             return Err(LoadError::NotBuilt);
         };
         program
@@ -89,7 +124,7 @@ impl TracingProgram {
     }
 
     fn info(self, object: &Ebpf) -> Result<ProgramInfo, LoadError> {
-        let program = object.program(self.0).ok_or(LoadError::NotBuilt)?;
+        let program = object.program(self.name).ok_or(LoadError::NotBuilt)?;
         program
             .info()
             .map_err(|source| self.failed("examine", source))
@@ -109,14 +144,14 @@ impl TracingProgram {
     fn failed(self, action: &'static str, source: ProgramError) -> LoadError {
         LoadError::Program {
             action,
-            program: self.0.to_owned(),
+            program: self.name.to_owned(),
             source: Box::new(source),
         }
     }
 
     /// Whether a pin is, by its name, a link of this program.
     fn owns(self, path: &Path) -> bool {
-        is_numbered(path, self.0, "-")
+        is_numbered(path, self.name, "-")
     }
 }
 
@@ -158,7 +193,7 @@ impl Programs {
             let link = program.attach(&mut self.object)?;
             link.pin(&path).map_err(|error| LoadError::Link {
                 action: "pin",
-                program: program.0.to_owned(),
+                program: program.name.to_owned(),
                 source: io::Error::other(error),
             })?;
         }
@@ -185,7 +220,7 @@ impl PinDirectory {
     }
 
     fn tracing_link(&self, program: TracingProgram, id: u32) -> PathBuf {
-        self.links().join(format!("{}-{id}", program.0))
+        self.links().join(format!("{}-{id}", program.name))
     }
 
     /// The links of all such programs.
@@ -225,6 +260,7 @@ mod tests {
     fn links_are_known_by_their_names() {
         for (name, is_link) in [
             ("tcp_destroy_sock-17", true),
+            ("tcp_destroy_sock_nested-17", true),
             ("inet_sock_set_state-4", true),
             ("tcp_destroy_sock", false),
             ("tcp_destroy_sock-new", false),

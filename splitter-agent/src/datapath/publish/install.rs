@@ -222,7 +222,9 @@ impl Publisher {
         if inserted.is_err() {
             // The names must be those of what is programmed.
             let _ = self.maps.frontend_names.remove(&key);
+            return inserted;
         }
+        self.index.add(&self.maps.index, &frontend.key(), current);
         inserted
     }
 
@@ -238,6 +240,8 @@ impl Publisher {
         // For people only; a name that is left over is removed by the next agent.
         let _ = self.maps.frontend_names.remove(&key);
         if let Some(old) = self.installed.remove(&frontend) {
+            self.index
+                .remove(&self.maps.index, &frontend.key(), old.slots.current.first);
             self.own.remove(&frontend);
             self.freed += 1;
             self.retire(&old);

@@ -2,8 +2,10 @@
 //!
 //! - `publisher`: what to change, and in which order; `difference`: what needs a change;
 //!   `summary`: what was changed;
-//! - `install`: writing a frontend's records; `reclaim` and `grace`: when slots are free again;
+//! - `install`: writing a frontend's records; `index`: how the programs find most of them;
+//!   `reclaim` and `grace`: when slots are free again;
 //! - `clients`: the pods of the node, and whether a split depends on who connects;
+//! - `pod_names`: their names;
 //! - `recover`: taking over maps that another agent left;
 //! - `capacity`, `slots`, `allocation` and `leaf_ids`: slots and ids, taken and given back.
 
@@ -12,8 +14,10 @@ mod capacity;
 mod clients;
 mod difference;
 mod grace;
+mod index;
 mod install;
 mod leaf_ids;
+mod pod_names;
 mod publisher;
 mod reclaim;
 mod recover;

@@ -10,12 +10,14 @@ use splitter_common::pick::Lattice;
 use crate::datapath::load::{PinDirectory, Programs};
 use crate::datapath::maps::{Access, Maps, MapsError};
 use crate::datapath::view::View;
+use crate::objects::ObjectName;
 use crate::plan::{Frontend, FrontendPlan, Plan};
 
 use super::allocation::{Allocation, Free};
 use super::clients::Clients;
 use super::difference::{loses_endpoints, same, same_shares};
 use super::grace::{GracePeriod, GracePeriods};
+use super::index::Index;
 use super::leaf_ids::LeafIds;
 use super::reclaim::RetiredSlots;
 use super::summary::{Change, FrontendError, InstalledFrontend, PublishError, PublishSummary};
@@ -28,6 +30,7 @@ pub struct Publisher {
     pub(super) node_fraction: u32,
     pub(super) generation: u32,
     pub(super) installed: BTreeMap<Frontend, Installed>,
+    pub(super) index: Index,
     pub(super) leaf_ids: LeafIds,
     pub(super) free: Free,
     /// What waits for a grace period to complete.
@@ -37,6 +40,8 @@ pub struct Publisher {
     /// Frontends of the agent's own among those installed.
     pub(super) own: BTreeSet<Frontend>,
     pub(super) clients: Clients,
+    /// The names of pods that the maps have, by the ids of their cgroups.
+    pub(super) pod_names: BTreeMap<u64, ObjectName>,
     pub(super) freed: u64,
 }
 
@@ -111,10 +116,12 @@ impl Publisher {
             node_fraction,
             generation: 0,
             installed: BTreeMap::new(),
+            index: Index::default(),
             pending_reclaim: VecDeque::new(),
             retired: RetiredSlots::default(),
             own: BTreeSet::new(),
             clients: Clients::default(),
+            pod_names: BTreeMap::new(),
             freed: 0,
         };
         if publisher.recover()? {

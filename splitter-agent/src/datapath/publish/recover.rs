@@ -9,6 +9,7 @@ use crate::datapath::view::{FrontendView, View};
 use crate::plan::Frontend;
 
 use super::allocation::Allocation;
+use super::index::Index;
 use super::leaf_ids::LeafId;
 use super::publisher::{Installed, Publisher};
 use super::slots::Run;
@@ -39,8 +40,12 @@ impl Publisher {
             tracing::warn!(?key, "a key in FRONTENDS is none; removing it");
             let _ = self.maps.frontends.remove(key);
         }
+        let frontends = self.installed.iter();
+        let frontends = frontends.map(|(it, entry)| (it.key(), entry.slots.current.first));
+        self.index = Index::of(&self.maps.index, frontends);
         self.remove_stale()?;
         self.recover_clients()?;
+        self.recover_pod_names()?;
         Ok(forgot)
     }
 

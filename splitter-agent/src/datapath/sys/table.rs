@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytemuck::checked::{CheckedBitPattern, try_pod_read_unaligned};
 use bytemuck::{NoUninit, Zeroable};
-use splitter_common::layout::{CounterRecord, CurrentRecord, PodLevels, SocketRecord};
+use splitter_common::layout::{CounterRecord, CurrentRecord, IndexRecord, PodLevels, SocketRecord};
 
 use super::maps::Mapping;
 
@@ -104,6 +104,7 @@ impl<T: NoUninit + Zeroable> Table<T> {
 pub(crate) trait Word: bytemuck::Pod {}
 
 impl Word for CurrentRecord {}
+impl Word for IndexRecord {}
 impl Word for PodLevels {}
 
 impl<T: Word> Table<T> {

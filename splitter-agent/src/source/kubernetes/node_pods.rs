@@ -172,7 +172,12 @@ mod tests {
             "namespace": "kube-system", "name": "etcd-a", "uid": "11111111-1111-1111-1111-111111111111",
             "annotations": {"kubernetes.io/config.hash": "0123456789abcdef0123456789abcdef"},
         }));
-        assert_eq!(pod.expect("a pod").uid, "0123456789abcdef0123456789abcdef");
+        let pod = pod.expect("a pod");
+        assert_eq!(pod.uid, "0123456789abcdef0123456789abcdef");
+        assert_eq!(
+            (&*pod.client.namespace, &*pod.name),
+            ("kube-system", "etcd-a")
+        );
         assert_eq!(read(&json!({"namespace": "shop", "name": "web"})), None);
         assert_eq!(node_pod(&Value::Null), None);
     }

@@ -1,0 +1,149 @@
+//! The index of `FRONTENDS`, by [`splitter_common::index`].
+//!
+//! A program that finds nothing in the index does not look in `FRONTENDS`. So a frontend is inserted there
+//! first, and removed there first: as long as the index leads to it, its records are kept.
+
+use std::collections::HashMap;
+
+use splitter_common::index::{Place, SLOTS, record};
+use splitter_common::layout::{ClientScope, FrontendKey, IndexRecord};
+
+use crate::datapath::sys::table::Table;
+
+/// What is in the index.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    /// The frontends that have a slot: what stands for each, and its index into `CURRENT`.
+    slots: HashMap<u32, Vec<(u32, u32)>>,
+}
+
+impl Index {
+    /// The index of these frontends, each with its index into `CURRENT`. It is written to the map, whatever
+    /// is there; what was right stays so all the while.
+    pub(super) fn of(
+        map: &Table<IndexRecord>,
+        frontends: impl Iterator<Item = (FrontendKey, u32)>,
+    ) -> Self {
+        let mut index = Self::default();
+        for (key, current) in frontends {
+            index.insert(&key, current);
+        }
+        for slot in 0..SLOTS {
+            map.replace(slot, index.record(slot));
+        }
+        index
+    }
+
+    /// A frontend is in `FRONTENDS`.
+    pub(super) fn add(&mut self, map: &Table<IndexRecord>, key: &FrontendKey, current: u32) {
+        if let Some(slot) = self.insert(key, current) {
+            map.replace(slot, self.record(slot));
+        }
+    }
+
+    /// A frontend is not in `FRONTENDS` any more.
+    pub(super) fn remove(&mut self, map: &Table<IndexRecord>, key: &FrontendKey, current: u32) {
+        if let Some(slot) = self.take_out(key, current) {
+            map.replace(slot, self.record(slot));
+        }
+    }
+
+    /// Gives back the slot that has changed.
+    fn insert(&mut self, key: &FrontendKey, current: u32) -> Option<u32> {
+        let Place { slot, tag } = indexed(key)?;
+        self.slots.entry(slot).or_default().push((tag, current));
+        Some(slot)
+    }
+
+    /// Gives back the slot that has changed.
+    fn take_out(&mut self, key: &FrontendKey, current: u32) -> Option<u32> {
+        let Place { slot, tag } = indexed(key)?;
+        let frontends = self.slots.get_mut(&slot)?;
+        // No two have the same index into `CURRENT`.
+        frontends.retain(|it| *it != (tag, current));
+        if frontends.is_empty() {
+            self.slots.remove(&slot);
+        }
+        Some(slot)
+    }
+
+    fn record(&self, slot: u32) -> IndexRecord {
+        record(self.slots.get(&slot).map_or(&[], Vec::as_slice))
+    }
+}
+
+/// The place of a frontend that is indexed.
+fn indexed(key: &FrontendKey) -> Option<Place> {
+    (key.clients == ClientScope::EVERYONE.0).then(|| Place::of(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use splitter_common::address;
+    use splitter_common::index::Answer;
+    use splitter_common::layout::Protocol;
+
+    use super::*;
+
+    /// Frontends of few slots, so that many share one.
+    fn crowded() -> Vec<FrontendKey> {
+        let keys = (0..=u16::MAX).map(|port| FrontendKey {
+            address: address::mapped([10, 96, 0, 10]),
+            port,
+            protocol: Protocol::Tcp,
+            padding: 0,
+            clients: ClientScope::EVERYONE.0,
+        });
+        keys.filter(|key| Place::of(key).slot < 3).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn the_index_leads_to_every_frontend_that_is_there_and_to_no_other(
+            changes in vec(any::<prop::sample::Index>(), 0..60),
+        ) {
+            let keys = crowded();
+            let mut index = Index::default();
+            let mut there = BTreeMap::new();
+            for (number, change) in (0..).zip(changes) {
+                let key = change.get(&keys);
+                match there.remove(key) {
+                    Some(current) => index.take_out(key, current),
+                    None => {
+                        there.insert(*key, number);
+                        index.insert(key, number)
+                    }
+                };
+                for key in &keys {
+                    let place = Place::of(key);
+                    let neighbours = there.keys().filter(|it| Place::of(it).slot == place.slot);
+                    let expected = match (there.get(key), neighbours.count()) {
+                        (_, 2..) => Answer::Ask,
+                        (Some(current), _) => Answer::At(*current),
+                        (None, _) => Answer::Nothing,
+                    };
+                    prop_assert_eq!(place.read(index.record(place.slot)), expected);
+                }
+            }
+            for (key, current) in there {
+                index.take_out(&key, current);
+            }
+            prop_assert!(index.slots.is_empty());
+        }
+    }
+
+    #[test]
+    fn frontends_of_some_clients_are_not_indexed() {
+        let own = FrontendKey {
+            clients: 7,
+            ..crowded()[0]
+        };
+        let mut index = Index::default();
+        assert_eq!(index.insert(&own, 1), None);
+        assert!(index.slots.is_empty());
+    }
+}
