@@ -28,7 +28,7 @@ use crate::common::{
 use crate::outcome_storm::connections;
 
 /// How long a state may take to come.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn sockets(pins: &PinDirectory) -> Sockets {
     Sockets::open(pins).unwrap().expect("a table")

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
+use super::list::Kernel;
 use super::outcome::Outcome;
 use crate::image::Platform;
 
@@ -26,7 +27,7 @@ const MEMORY: u32 = 2048;
 /// Boots a kernel, has `log` filled with its console, and completes `outcome` from that. The machine is
 /// ended after `limit`.
 pub(super) fn run(
-    platform: Platform,
+    kernel: &Kernel,
     image: &Path,
     initramfs: &Path,
     log: &Path,
@@ -36,12 +37,12 @@ pub(super) fn run(
     let mut log_file =
         File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
     let mut machine = Machine(
-        command(platform, image, initramfs)
+        command(kernel, image, initramfs)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()
-            .with_context(|| format!("cannot start {}", emulator(platform)))?,
+            .with_context(|| format!("cannot start {}", emulator(kernel.platform)))?,
     );
     let console = machine.0.stdout.take().context("no console")?;
     let (sender, lines) = mpsc::channel();
@@ -93,6 +94,14 @@ impl Drop for Machine {
     }
 }
 
+/// A processor without some of what it has.
+fn features(processor: &str, without: &[&str]) -> String {
+    let without = without.iter().map(|feature| format!(",-{feature}"));
+    std::iter::once(processor.to_owned())
+        .chain(without)
+        .collect()
+}
+
 /// The program that emulates a platform.
 pub(super) const fn emulator(platform: Platform) -> &'static str {
     match platform {
@@ -101,19 +110,20 @@ pub(super) const fn emulator(platform: Platform) -> &'static str {
     }
 }
 
-fn command(platform: Platform, image: &Path, initramfs: &Path) -> Command {
+fn command(kernel: &Kernel, image: &Path, initramfs: &Path) -> Command {
+    let Kernel {
+        platform, without, ..
+    } = *kernel;
     let mut command = Command::new(emulator(platform));
     let console = match platform {
         Platform::Amd64 => {
-            // QEMU 7.2 spoils the flags of CMPXCHG16B (helper_cmpxchg16b takes for the kind of the flags
-            // what was last stored, which is not always the last). Kernels from 6.5 on that use it to
-            // allocate memory, such as 6.12, then die at random places.
-            command.args(["-cpu", "max,-cx16"]);
+            command.arg("-cpu").arg(features("max", without));
             "ttyS0"
         }
         Platform::Arm64 => {
             // The usual algorithm to sign pointers takes most of the time where it is emulated.
-            command.args(["-machine", "virt", "-cpu", "max,pauth-impdef=on"]);
+            command.args(["-machine", "virt", "-cpu"]);
+            command.arg(features("max,pauth-impdef=on", without));
             "ttyAMA0"
         }
     };

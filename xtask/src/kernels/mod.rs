@@ -266,14 +266,7 @@ impl Machine<'_> {
         let expected: Vec<_> = expected.collect();
         let boot = || {
             let outcome = Outcome::expecting(expected.clone());
-            machine::run(
-                self.kernel.platform,
-                &image,
-                &file_system,
-                &log,
-                limit,
-                outcome,
-            )
+            machine::run(self.kernel, &image, &file_system, &log, limit, outcome)
         };
         let mut outcome = boot()?;
         // Emulators have faults as well.
