@@ -22,7 +22,7 @@ use splitter_common::outcomes::Outcome;
 use testbed::lab::{Pod, Process, Ready};
 
 use crate::common::{Scene, frontend, leaf, load, small, split};
-use crate::sockets::{Random, sockets, wait_for_taken};
+use crate::sockets::{Random, sockets, storms, wait_for_all_free};
 
 /// How many connections the clients make, at least. More take longer: some 100,000 a few minutes.
 const CONNECTIONS: &str = "SPLITTER_STORM_CONNECTIONS";
@@ -368,6 +368,10 @@ fn kill_again_and_again(
 
 #[test]
 fn after_a_storm_sums_are_what_clients_and_servers_counted() {
+    storms(storm);
+}
+
+fn storm() -> Result<(), String> {
     const PODS: usize = 4;
     const CLIENTS: u64 = 8;
     let begun = Instant::now();
@@ -452,7 +456,7 @@ fn after_a_storm_sums_are_what_clients_and_servers_counted() {
     // An agent that stays, since those that were killed may have left programs of theirs.
     let mut programs = load(&scene.pins, small()).unwrap();
     programs.attach(scene.lab.cgroup()).unwrap();
-    wait_for_taken(&scene.pins, 0);
+    wait_for_all_free(&scene.pins)?;
 
     let leaves: BTreeMap<To, LeafCounts> = To::ALL
         .into_iter()
@@ -519,4 +523,5 @@ fn after_a_storm_sums_are_what_clients_and_servers_counted() {
         count(To::Victims, Outcome::Closed),
         count(To::Victims, Outcome::ResetByClient),
     );
+    Ok(())
 }

@@ -36,18 +36,38 @@ pub(crate) fn sockets(pins: &PinDirectory) -> Sockets {
 
 /// Waits until so many slots are taken.
 pub(crate) fn wait_for_taken(pins: &PinDirectory, expected: u32) {
+    if let Err(taken) = await_taken(pins, expected) {
+        panic!("{taken} slots are taken, not {expected}");
+    }
+}
+
+fn await_taken(pins: &PinDirectory, expected: u32) -> Result<(), u32> {
     let end = Instant::now() + PATIENCE;
     loop {
         let taken = sockets(pins).taken();
         if taken == expected {
-            return;
+            return Ok(());
         }
-        assert!(
-            Instant::now() < end,
-            "{taken} slots are taken, not {expected}"
-        );
+        if Instant::now() > end {
+            return Err(taken);
+        }
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Waits until no slot is taken.
+pub(crate) fn wait_for_all_free(pins: &PinDirectory) -> Result<(), String> {
+    await_taken(pins, 0).map_err(|taken| format!("{taken} slots are left to sockets that are dead"))
+}
+
+/// Has a storm, and another one if a death was not told of, at most three in all.
+///
+/// A hardened kernel may run no tracing programs on top of some processes: it was seen of the one that manages a virtual
+/// machine. Deaths that a softirq handles there, one in 100,000, are told to nobody. What is a
+/// fault of the programs happens again.
+pub(crate) fn storms(storm: impl Fn() -> Result<(), String>) {
+    let results: Vec<String> = (0..3).map_while(|_| storm().err()).collect();
+    assert!(results.len() < 3, "{results:?}");
 }
 
 /// The links of the programs that free slots; of each there is another one for what is nested.
@@ -600,6 +620,10 @@ fn misbehave(seed: u64, rounds: u64, targets: Targets) -> Result<u64, Failure> {
 
 #[test]
 fn after_a_storm_of_closes_and_resets_no_slot_is_taken() {
+    storms(storm_of_closes_and_resets);
+}
+
+fn storm_of_closes_and_resets() -> Result<(), String> {
     const CLIENTS: u64 = 16;
     let rounds = connections() / CLIENTS;
     let mut scene = Scene::new("gone");
@@ -652,7 +676,7 @@ fn after_a_storm_of_closes_and_resets_no_slot_is_taken() {
     assert!(sockets(&scene.pins).taken() > 0, "the victims' are");
     drop(victims);
 
-    wait_for_taken(&scene.pins, 0);
+    wait_for_all_free(&scene.pins)?;
     // All of them were in the table; none had to be on a socket, and none was lost.
     assert!(scene.verdict_count("split") >= connections);
     assert!(connections >= CLIENTS * rounds, "{connections}");
@@ -668,6 +692,7 @@ fn after_a_storm_of_closes_and_resets_no_slot_is_taken() {
     assert_eq!(leaf.outcomes.count(Outcome::Refused), leaf.lifetime);
     let leaf = scene.view(unanswered).leaves[0];
     assert_eq!(leaf.outcomes.count(Outcome::Established), 0);
+    Ok(())
 }
 
 #[test]
