@@ -762,29 +762,68 @@ fn under_a_storm_of_changes_no_datagram_is_lost_or_shown_as_from_another() {
     }
 }
 
+/// Answers questions for the one name with this address.
+fn name_server(pod: &Pod, port: u16, address: [u8; 4]) -> (Process, SocketAddr) {
+    let listen = SocketAddr::from((pod.ipv4(), port));
+    let (process, ()) = pod
+        .start_ready(|ready| {
+            let socket = UdpSocket::bind(listen).expect("a free port");
+            ready.signal(&());
+            let mut buffer = [0; 512];
+            while let Ok((length, client)) = socket.recv_from(&mut buffer) {
+                let answer = dns::answer(&buffer[..length], address);
+                let _ = socket.send_to(&answer, client);
+            }
+        })
+        .unwrap();
+    (process, listen)
+}
+
+/// The resolver of glibc connects its sockets.
+#[test]
+fn the_resolver_of_libc_is_answered_by_both_of_two_name_servers() {
+    let mut scene = Scene::new("udp-libc");
+    let (client, shop) = scene.pods();
+    let (_stable, stable) = name_server(&shop, 81, [192, 0, 2, 1]);
+    let (_canary, canary) = name_server(&shop, 82, [192, 0, 2, 2]);
+    let dns = udp("10.96.0.53:53");
+    scene.publish(&[(
+        dns,
+        split(vec![
+            leaf("stable", 9, &[stable]),
+            leaf("canary", 1, &[canary]),
+        ]),
+    )]);
+    client.set_name_server(dns.address.ip()).unwrap();
+
+    let mut counts = [0; 2];
+    for _ in 0..20 {
+        let output = client
+            .command("getent")
+            .args(["ahostsv4", "shop.test"])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let answer = text.split_whitespace().next();
+        let index = ["192.0.2.1", "192.0.2.2"]
+            .map(Some)
+            .iter()
+            .position(|it| *it == answer);
+        counts[index.unwrap_or_else(|| panic!("{text:?}"))] += 1;
+    }
+
+    assert_eq!(counts, [18, 2]);
+    assert_eq!(scene.view(dns).connections, 20);
+}
+
 /// A resolver as musl has it: the questions for both families from one unconnected socket, to each of
 /// its name servers; answers from anyone else are not heard (RFC 5452).
 #[test]
 fn a_resolver_that_checks_the_source_hears_both_of_two_name_servers() {
     let mut scene = Scene::new("udp-dns");
     let (client, shop) = scene.pods();
-    let server = |port: u16, address: [u8; 4]| {
-        let listen = SocketAddr::from((shop.ipv4(), port));
-        let (process, ()) = shop
-            .start_ready(|ready| {
-                let socket = UdpSocket::bind(listen).expect("a free port");
-                ready.signal(&());
-                let mut buffer = [0; 512];
-                while let Ok((length, client)) = socket.recv_from(&mut buffer) {
-                    let answer = dns::answer(&buffer[..length], address);
-                    let _ = socket.send_to(&answer, client);
-                }
-            })
-            .unwrap();
-        (process, listen)
-    };
-    let (_stable, stable) = server(81, [192, 0, 2, 1]);
-    let (_canary, canary) = server(82, [192, 0, 2, 2]);
+    let (_stable, stable) = name_server(&shop, 81, [192, 0, 2, 1]);
+    let (_canary, canary) = name_server(&shop, 82, [192, 0, 2, 2]);
     let dns = udp("10.96.0.53:53");
     scene.publish(&[(
         dns,

@@ -23,6 +23,9 @@ const MARK: &str = "# splitter lab of process ";
 /// machines ask a resolver of their own before that file.
 const NAME_SERVICE_SWITCH: &str = "passwd: files\ngroup: files\nhosts: files\n";
 
+/// A name server is asked as well.
+const NAME_SERVICE_SWITCH_WITH_DNS: &str = "passwd: files\ngroup: files\nhosts: files dns\n";
+
 /// The text of a hosts file.
 pub(crate) fn hosts_file(hosts: &[(&str, IpAddr)]) -> String {
     let mut text = format!(
@@ -44,6 +47,15 @@ pub(crate) fn install_hosts(text: &str, first: bool) -> Result<()> {
     cover("/etc/hosts", text)?;
     if Path::new("/etc/nsswitch.conf").exists() {
         cover("/etc/nsswitch.conf", NAME_SERVICE_SWITCH)?;
+    }
+    Ok(())
+}
+
+/// Makes this the name server of all in the mount namespace of this process.
+pub(crate) fn install_name_server(server: IpAddr) -> Result<()> {
+    cover("/etc/resolv.conf", &format!("nameserver {server}\n"))?;
+    if Path::new("/etc/nsswitch.conf").exists() {
+        cover("/etc/nsswitch.conf", NAME_SERVICE_SWITCH_WITH_DNS)?;
     }
     Ok(())
 }

@@ -127,6 +127,13 @@ impl Pod {
             .with_context(|| format!("cannot give {} its hosts", self.name))
     }
 
+    /// Which name server the processes of this pod ask from now on, on port 53.
+    pub fn set_name_server(&self, server: IpAddr) -> Result<()> {
+        self.run(|| names::install_name_server(server).map_err(|error| format!("{error:#}")))?
+            .map_err(anyhow::Error::msg)
+            .with_context(|| format!("cannot give {} its name server", self.name))
+    }
+
     /// Gives the pod's network a name for `ip netns exec NAME`, in which `hosts` can be resolved,
     /// until the returned value is dropped. Fails if the name is in use.
     ///
