@@ -5,11 +5,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{Array, Map, MapData};
 use splitter_agent::datapath::PinDirectory;
 use splitter_agent::plan::Frontend;
 use splitter_agent::report::self_test::VIP;
 use splitter_api::Explanation;
+use splitter_common::index::Place;
 use splitter_common::layout::{ClientScope, Protocol};
 use testbed::lab::cgroup::mount_point;
 
@@ -114,16 +115,15 @@ fn an_agent_whose_connections_are_no_longer_split_is_not_ready_but_alive() {
 
     // Something the agent does not see: its programs are attached, and split nothing.
     let pins = PinDirectory::new(site.lab.pin_directory());
-    let map = MapData::from_pin(pins.layout_at_work().unwrap().unwrap().map("FRONTENDS")).unwrap();
-    let mut frontends: HashMap<_, [u8; 24], u32> = HashMap::try_from(Map::HashMap(map)).unwrap();
+    let layout = pins.layout_at_work().unwrap().unwrap();
+    let map = MapData::from_pin(layout.map("FRONTEND_INDEX")).unwrap();
+    let mut index: Array<_, u64> = Array::try_from(Map::Array(map)).unwrap();
     let frontend = Frontend {
         address: VIP,
         protocol: Protocol::Tcp,
         clients: ClientScope::EVERYONE,
     };
-    let mut key = [0; 24];
-    key.copy_from_slice(bytemuck::bytes_of(&frontend.key()));
-    frontends.remove(&key).unwrap();
+    index.set(Place::of(&frontend.key()).slot, 0, 0).unwrap();
 
     let answer = wait_for(server, "/readyz", 503);
     assert_eq!(answer.failing(), ["self-test"], "{answer:?}");
