@@ -75,9 +75,12 @@ fn known(socket: *const u8) -> Option<Known> {
 /// The connection of a socket that has a cookie, if it was split: in its slot, or on the socket.
 #[inline(always)]
 fn connection(socket: *const u8, known: &Known) -> Option<*mut ConnectionRecord> {
-    if known.record.is_some() {
-        return known.record;
-    }
+    known.record.or_else(|| stored(socket))
+}
+
+/// The connection that is stored on a socket.
+#[inline(always)]
+fn stored(socket: *const u8) -> Option<*mut ConnectionRecord> {
     // SAFETY: the socket is valid while the program runs, and the map is one of socket storage.
     // Nothing is created.
     let stored = unsafe {
@@ -267,6 +270,13 @@ pub(crate) fn destroyed(socket: *const u8) {
             let state = state(record, &socket);
             if let Some(outcome) = outcomes::of_end(reached(record, &socket, true), state) {
                 end(record, &socket, outcome);
+            }
+            // One before it that could not be made, and for which the table had no room: the program that
+            // runs after this one would take it for this connection.
+            if known.record.is_some()
+                && let Some(before) = stored(socket.common)
+            {
+                replaced(before);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use aya::maps::{Array, HashMap, Map, MapData};
-use splitter_agent::datapath::{Capacity, Change, FrontendError, Publisher, View};
+use splitter_agent::datapath::{Capacity, Change, FrontendError, PublishSummary, Publisher, View};
 use splitter_agent::plan::{Decision, Frontend};
 use splitter_common::index::{Place, SLOTS};
 use splitter_common::layout::{LeafNames, LeafState, Reason};
@@ -387,4 +387,31 @@ fn a_new_publisher_puts_the_index_right() {
         assert_eq!(index.get(&other, 0).unwrap(), expected, "{other}");
     }
     drop(publisher);
+}
+
+/// Flows of UDP remember them for as long as there is traffic.
+#[test]
+fn a_new_publisher_uses_no_generation_again_though_nothing_has_it_any_more() {
+    let mut scene = Scene::new("generations");
+    let splits = |port| {
+        let endpoint = SocketAddr::from(([10, 244, 0, 1], port));
+        [(root(), split(vec![leaf("v1", 1, &[endpoint])]))]
+    };
+    let generation = |summary: PublishSummary| summary.installed[0].generation;
+    let used: Vec<u32> = (80..83)
+        .map(|port| generation(scene.publish(&splits(port))))
+        .collect();
+    scene.publish(&[]);
+
+    let Scene {
+        lab: _lab,
+        pins,
+        programs: _programs,
+        publisher,
+    } = scene;
+    drop(publisher);
+    let mut publisher = Publisher::open(&pins, 0).unwrap();
+
+    let next = generation(publisher.publish(&plan(&splits(83))));
+    assert!(used.iter().all(|used| *used < next), "{used:?} {next}");
 }

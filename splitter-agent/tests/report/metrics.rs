@@ -233,6 +233,7 @@ fn every_connection_of_every_leaf_is_counted() {
             "splitter_frontends{verdict=\"inconsistent\"}".to_owned(),
             0.0,
         ),
+        ("splitter_programs".to_owned(), 8.0),
         ("splitter_programs_attached".to_owned(), 8.0),
         ("splitter_self_test_success".to_owned(), 1.0),
         ("splitter_self_test_failures_total".to_owned(), 0.0),

@@ -20,7 +20,7 @@ mod permissions;
 mod traffic_split;
 
 /// What the agent exports under its own name, histograms by their family.
-const METRICS: [&str; 47] = [
+const METRICS: [&str; 48] = [
     "splitter_attached_to_root",
     "splitter_attachment_warnings",
     "splitter_bpf_map_entries",
@@ -46,6 +46,7 @@ const METRICS: [&str; 47] = [
     "splitter_objects",
     "splitter_verdicts_total",
     "splitter_pod_cgroups",
+    "splitter_programs",
     "splitter_programs_attached",
     "splitter_publish_failed_frontends",
     "splitter_self_test_failures_total",

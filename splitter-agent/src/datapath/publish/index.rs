@@ -1,7 +1,8 @@
 //! The index of `FRONTENDS`, by [`splitter_common::index`].
 //!
-//! A program that finds nothing in the index does not look in `FRONTENDS`. So a frontend is inserted there
-//! first, and removed there first: as long as the index leads to it, its records are kept.
+//! A program that finds nothing in the index does not look in `FRONTENDS`. The index leads to no frontend that is not
+//! in `FRONTENDS`, since whoever takes the maps over knows what is there alone: a frontend is inserted there first,
+//! and removed there last.
 
 use std::collections::HashMap;
 
@@ -41,7 +42,7 @@ impl Index {
         }
     }
 
-    /// A frontend is not in `FRONTENDS` any more.
+    /// A frontend is about to be removed from `FRONTENDS`.
     pub(super) fn remove(&mut self, map: &Table<IndexRecord>, key: &FrontendKey, current: u32) {
         if let Some(slot) = self.take_out(key, current) {
             map.replace(slot, self.record(slot));

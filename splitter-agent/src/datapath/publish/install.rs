@@ -231,8 +231,19 @@ impl Publisher {
     /// Removes a frontend: connections to it are left alone.
     pub(super) fn remove(&mut self, frontend: Frontend) -> Result<(), FrontendError> {
         let key = key_bytes(&frontend.key());
+        let installed = self.installed.get(&frontend);
+        let current = installed.map(|installed| installed.slots.current.first);
+        // First: an agent that ends here leaves a frontend that the next one finds. What only the index led
+        // to would be free to it while programs may use it.
+        if let Some(current) = current {
+            self.index
+                .remove(&self.maps.index, &frontend.key(), current);
+        }
         match self.maps.frontends.remove(&key) {
             Err(error) if !is_not_found(&error) => {
+                if let Some(current) = current {
+                    self.index.add(&self.maps.index, &frontend.key(), current);
+                }
                 return Err(MapsError::access("remove from", "FRONTENDS")(error).into());
             }
             _ => {}
@@ -240,8 +251,6 @@ impl Publisher {
         // For people only; a name that is left over is removed by the next agent.
         let _ = self.maps.frontend_names.remove(&key);
         if let Some(old) = self.installed.remove(&frontend) {
-            self.index
-                .remove(&self.maps.index, &frontend.key(), old.slots.current.first);
             self.own.remove(&frontend);
             self.freed += 1;
             self.retire(&old);

@@ -19,9 +19,9 @@ impl Publisher {
     /// removed; `true` if there was such a thing.
     pub(super) fn recover(&mut self) -> Result<bool, MapsError> {
         let view = View::read(&self.maps)?;
+        self.generation = self.last_generation();
         let mut forgot = !view.inconsistent.is_empty() || !view.foreign.is_empty();
         for (frontend, split) in view.frontends {
-            self.generation = self.generation.max(split.record.generation);
             if let Some(entry) = self.claim(&split) {
                 if entry.plan.origin.is_self_test() {
                     self.own.insert(frontend);
@@ -47,6 +47,14 @@ impl Publisher {
         self.recover_clients()?;
         self.recover_pod_names()?;
         Ok(forgot)
+    }
+
+    /// The highest generation of all records, those that are free too: a flow remembers that of the record
+    /// it was chosen by, which may be gone.
+    fn last_generation(&self) -> u32 {
+        let splits = &self.maps.splits;
+        let records = (0..splits.len()).filter_map(|index| splits.read(index));
+        records.map(|record| record.generation).max().unwrap_or(0)
     }
 
     fn forget(&mut self, frontend: Frontend, why: &str) {

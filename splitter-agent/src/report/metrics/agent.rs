@@ -80,8 +80,14 @@ impl Agent {
         gauge(
             encoder,
             "programs_attached",
-            "Programs that are attached to every cgroup that has any; all are if it is 4",
+            "Programs that are attached to every cgroup that has any",
             &(attached.count() as u64),
+        )?;
+        gauge(
+            encoder,
+            "programs",
+            "Programs on cgroups that this version of the agent has",
+            &(PROGRAMS.len() as u64),
         )?;
         let places = &status.places;
         let lacking = places.problems().count();
