@@ -9,7 +9,7 @@ use testbed::packages;
 
 use super::download::Store;
 use super::list::{self, BRIEF, Kernel};
-use super::{KernelArgs, packages_of, platforms, requirements, run_in};
+use super::{KernelArgs, machine, packages_of, platforms, requirements, run_in};
 
 /// Program and test. That the kernel takes all programs, and a log without complaints, are looked at
 /// anyhow.
@@ -102,10 +102,18 @@ pub fn run_brief() -> Result<Vec<Unavailable>> {
         return Ok(unavailable);
     }
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    let jobs = machine::affordable(processors.min(machines.len()));
+    if jobs == 0 {
+        unavailable.extend(machines.iter().map(|(kernel, _)| Unavailable {
+            kernel: kernel.name,
+            reason: "there is not enough free memory for a virtual machine".to_owned(),
+        }));
+        return Ok(unavailable);
+    }
     let arguments = KernelArgs {
         kernels: Vec::new(),
         tests: vec!["datapath".to_owned()],
-        jobs: u8::try_from(processors.min(machines.len())).unwrap_or(1),
+        jobs: u8::try_from(jobs).unwrap_or(1),
         timeout: TIMEOUT,
         debian_mirror: None,
         ubuntu_mirror: None,

@@ -1,7 +1,7 @@
 //! A virtual machine: QEMU without hardware acceleration, which everyone has, and which needs no
 //! rights.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -23,6 +23,27 @@ const PROCESSORS: u32 = 2;
 
 /// In MiB. It holds the test programs too.
 const MEMORY: u32 = 2048;
+
+/// What the emulator takes besides, in MiB.
+const OVERHEAD: u32 = 512;
+
+/// How many machines this one has free memory for, at most `wanted`.
+pub(super) fn affordable(wanted: usize) -> usize {
+    let free = fs::read_to_string("/proc/meminfo").ok();
+    let free = free.and_then(|text| available_kib(&text));
+    let each = u64::from(MEMORY + OVERHEAD) * 1024;
+    free.map_or(wanted, |free| {
+        wanted.min(usize::try_from(free / each).unwrap_or(usize::MAX))
+    })
+}
+
+/// `MemAvailable` of /proc/meminfo.
+fn available_kib(text: &str) -> Option<u64> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
 
 /// Boots a kernel, has `log` filled with its console, and completes `outcome` from that. The machine is
 /// ended after `limit`.
@@ -138,4 +159,16 @@ fn command(kernel: &Kernel, image: &Path, initramfs: &Path) -> Command {
         .arg(initramfs)
         .args(["-append", &format!("console={console} {COMMAND_LINE}")]);
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_that_is_free_is_read_from_the_kernels_text() {
+        let text = "MemTotal:       24672164 kB\nMemFree:  51 kB\nMemAvailable:    5242880 kB\n";
+        assert_eq!(available_kib(text), Some(5 * 1024 * 1024));
+        assert_eq!(available_kib("MemTotal: 1 kB\n"), None);
+    }
 }
