@@ -22,15 +22,12 @@ pub(super) fn is_split(
     let Some(claim) = claims.get(index) else {
         return false;
     };
+    let mut tell = |severity, field: &str, message: String| {
+        let reason = reason::ROOT_PORT_MISSING;
+        diagnostics.emit(&claim.origin, severity, reason, field, message);
+    };
     if let Some(message) = of_other_transport(service, claim) {
-        let (severity, reason) = (Severity::Inactive, reason::ROOT_PORT_MISSING);
-        diagnostics.emit(
-            &claim.origin,
-            severity,
-            reason,
-            claim.ports_field(),
-            message,
-        );
+        tell(Severity::Inactive, claim.ports_field(), message);
         return false;
     }
     if let Some(name) = &claim.ports.name
@@ -45,8 +42,7 @@ pub(super) fn is_split(
             number.map_or_else(String::new, |number| format!(" with the number {number}")),
             shortened(&of_service)
         );
-        let (severity, reason) = (Severity::Inactive, reason::ROOT_PORT_MISSING);
-        diagnostics.emit(&claim.origin, severity, reason, &*claim.root_field, message);
+        tell(Severity::Inactive, &claim.root_field, message);
         return false;
     }
     // What is missing is told of the rule's claim on ports that declare what is spoken there.
@@ -64,14 +60,7 @@ pub(super) fn is_split(
             spoken(&BTreeSet::from([port.app_protocol])),
             claim.ports.protocols.as_ref().map_or("", spoken),
         );
-        let (severity, reason) = (Severity::Inactive, reason::ROOT_PORT_MISSING);
-        diagnostics.emit(
-            &claim.origin,
-            severity,
-            reason,
-            claim.ports_field(),
-            message,
-        );
+        tell(Severity::Inactive, claim.ports_field(), message);
         return false;
     }
     if let Some(protocols) = &claim.ports.protocols
@@ -90,8 +79,7 @@ pub(super) fn is_split(
                 claim.root,
                 spoken(protocols)
             );
-            let (severity, reason) = (Severity::Inactive, reason::ROOT_PORT_MISSING);
-            diagnostics.emit(&claim.origin, severity, reason, &*claim.root_field, message);
+            tell(Severity::Inactive, &claim.root_field, message);
         }
         return false;
     }
@@ -112,9 +100,7 @@ pub(super) fn is_split(
         } else {
             Severity::Inactive
         };
-        let reason = reason::ROOT_PORT_MISSING;
-        let field = claim.ports_field();
-        diagnostics.emit(&claim.origin, severity, reason, field, message);
+        tell(severity, claim.ports_field(), message);
         if !is_split {
             return false;
         }
