@@ -53,7 +53,7 @@ fn socket(flags: SocketFlags) -> OwnedFd {
 }
 
 /// A server that does something with each connection.
-fn serve_with(pod: &Pod, port: u16, each: impl Fn(TcpStream)) -> (Process, SocketAddr) {
+pub(crate) fn serve_with(pod: &Pod, port: u16, each: impl Fn(TcpStream)) -> (Process, SocketAddr) {
     let address = SocketAddr::from((pod.ipv4(), port));
     let (process, ()) = pod
         .start_ready(move |ready: testbed::lab::Ready<()>| {

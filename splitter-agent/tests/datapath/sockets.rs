@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -26,6 +26,7 @@ use crate::common::{
     Scene, frontend, hold, layout_name, leaf, load, plan, root, serve, small, split,
 };
 use crate::outcome_storm::connections;
+use crate::outcomes::serve_with;
 
 /// How long a state may take to come.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -358,23 +359,14 @@ fn a_table_of_the_version_before_goes_and_its_connections_live_on() {
 
 /// A server that answers each byte with one.
 fn serve_held(pod: &Pod, port: u16) -> (Process, SocketAddr) {
-    let address = SocketAddr::from((pod.ipv4(), port));
-    let (process, ()) = pod
-        .start_ready(move |ready: testbed::lab::Ready<()>| {
-            let listener = TcpListener::bind(address).expect("a listener");
-            ready.signal(&());
-            loop {
-                let (mut connection, _) = listener.accept().expect("a connection");
-                std::thread::spawn(move || {
-                    let mut byte = [0];
-                    while connection.read_exact(&mut byte).is_ok() {
-                        let _ = connection.write_all(&byte);
-                    }
-                });
+    serve_with(pod, port, |mut connection| {
+        std::thread::spawn(move || {
+            let mut byte = [0];
+            while connection.read_exact(&mut byte).is_ok() {
+                let _ = connection.write_all(&byte);
             }
-        })
-        .unwrap();
-    (process, address)
+        });
+    })
 }
 
 #[test]

@@ -56,6 +56,13 @@ fn answering(pod: &Pod, port: u16, name: &str) -> (Process, SocketAddr) {
     (answering_at(pod, address, name), address)
 }
 
+/// So many servers, each of which answers with its number, and where they are.
+fn answering_all(pod: &Pod, count: u16) -> (Vec<Process>, Vec<SocketAddr>) {
+    (0..count)
+        .map(|number| answering(pod, 80 + number, &number.to_string()))
+        .unzip()
+}
+
 /// A socket of the family of what it is to send to, which does not wait for ever.
 fn socket(target: SocketAddr) -> io::Result<UdpSocket> {
     let any: IpAddr = match target {
@@ -239,10 +246,7 @@ fn of_any_number_of_flows_every_leaf_and_endpoint_has_its_share() {
     const FLOWS: u64 = 400;
     let mut scene = Scene::new("udp-shares");
     let (client, shop) = scene.pods();
-    let servers: Vec<_> = (0..4)
-        .map(|number| answering(&shop, 80 + number, &number.to_string()))
-        .collect();
-    let endpoints: Vec<SocketAddr> = servers.iter().map(|(_, address)| *address).collect();
+    let (_servers, endpoints) = answering_all(&shop, 4);
     let leaves = vec![
         leaf("v1", 90, &endpoints[..3]),
         leaf("v2", 10, &endpoints[3..]),
@@ -289,16 +293,14 @@ fn one_socket_talks_to_several_roots_and_tells_their_answers_apart() {
     const ROOTS: u8 = 5;
     let mut scene = Scene::new("udp-several");
     let (client, shop) = scene.pods();
-    let servers: Vec<_> = (0..ROOTS)
-        .map(|number| answering(&shop, 80 + u16::from(number), &number.to_string()))
-        .collect();
+    let (_servers, endpoints) = answering_all(&shop, ROOTS.into());
     let roots: Vec<Frontend> = (0..ROOTS)
         .map(|number| udp(&format!("10.96.0.{}:14001", 20 + number)))
         .collect();
     let splits: Vec<_> = roots
         .iter()
-        .zip(&servers)
-        .map(|(root, (_, address))| (*root, split(vec![leaf("v1", 1, &[*address])])))
+        .zip(&endpoints)
+        .map(|(root, address)| (*root, split(vec![leaf("v1", 1, &[*address])])))
         .collect();
     scene.publish(&splits);
 
@@ -410,10 +412,7 @@ impl Asking {
 fn a_flow_stays_while_its_endpoint_is_there_and_moves_once_it_has_left() {
     let mut scene = Scene::new("udp-leaves");
     let (client, shop) = scene.pods();
-    let servers: Vec<_> = (0..3)
-        .map(|number| answering(&shop, 80 + number, &number.to_string()))
-        .collect();
-    let all: Vec<SocketAddr> = servers.iter().map(|(_, address)| *address).collect();
+    let (_servers, all) = answering_all(&shop, 3);
     let publish = |scene: &mut Scene, v1: &[SocketAddr], v2: &[SocketAddr], shares: [u32; 2]| {
         let leaves = vec![leaf("v1", shares[0], v1), leaf("v2", shares[1], v2)];
         scene.publish(&[(vip(), split(leaves))]);
@@ -658,10 +657,7 @@ fn threads_that_send_the_first_datagrams_of_a_socket_at_once_get_one_endpoint() 
     const THREADS: usize = 8;
     let mut scene = Scene::new("udp-threads");
     let (client, shop) = scene.pods();
-    let servers: Vec<_> = (0..4)
-        .map(|number| answering(&shop, 80 + number, &number.to_string()))
-        .collect();
-    let endpoints: Vec<SocketAddr> = servers.iter().map(|(_, address)| *address).collect();
+    let (_servers, endpoints) = answering_all(&shop, 4);
     scene.publish(&[(vip(), split(vec![leaf("v1", 1, &endpoints)]))]);
 
     let names = client.run(|| {
@@ -696,10 +692,8 @@ fn under_a_storm_of_changes_no_datagram_is_lost_or_shown_as_from_another() {
     const DURATION: Duration = Duration::from_secs(4);
     let mut scene = Scene::new("udp-storm");
     let (client, shop) = scene.pods();
-    let servers: Vec<_> = (0..4)
-        .map(|number| answering(&shop, 80 + number, &number.to_string()))
-        .collect();
-    let at = |number: usize| servers[number].1;
+    let (_servers, endpoints) = answering_all(&shop, 4);
+    let at = |number: usize| endpoints[number];
     let other = udp("10.96.0.11:14001");
     let to = |v1: &[SocketAddr], v2: &[SocketAddr], shares: [u32; 2]| {
         split(vec![leaf("v1", shares[0], v1), leaf("v2", shares[1], v2)])
@@ -779,13 +773,10 @@ fn name_server(pod: &Pod, port: u16, address: [u8; 4]) -> (Process, SocketAddr) 
     (process, listen)
 }
 
-/// The resolver of glibc connects its sockets.
-#[test]
-fn the_resolver_of_libc_is_answered_by_both_of_two_name_servers() {
-    let mut scene = Scene::new("udp-libc");
-    let (client, shop) = scene.pods();
-    let (_stable, stable) = name_server(&shop, 81, [192, 0, 2, 1]);
-    let (_canary, canary) = name_server(&shop, 82, [192, 0, 2, 2]);
+/// Two name servers at 9:1, which answer with 192.0.2.1 and 192.0.2.2; what they are asked at.
+fn two_name_servers(scene: &mut Scene, shop: &Pod) -> (Frontend, [Process; 2]) {
+    let (first, stable) = name_server(shop, 81, [192, 0, 2, 1]);
+    let (second, canary) = name_server(shop, 82, [192, 0, 2, 2]);
     let dns = udp("10.96.0.53:53");
     scene.publish(&[(
         dns,
@@ -794,6 +785,15 @@ fn the_resolver_of_libc_is_answered_by_both_of_two_name_servers() {
             leaf("canary", 1, &[canary]),
         ]),
     )]);
+    (dns, [first, second])
+}
+
+/// The resolver of glibc connects its sockets.
+#[test]
+fn the_resolver_of_libc_is_answered_by_both_of_two_name_servers() {
+    let mut scene = Scene::new("udp-libc");
+    let (client, shop) = scene.pods();
+    let (dns, _servers) = two_name_servers(&mut scene, &shop);
     client.set_name_server(dns.address.ip()).unwrap();
 
     let mut counts = [0; 2];
@@ -822,16 +822,7 @@ fn the_resolver_of_libc_is_answered_by_both_of_two_name_servers() {
 fn a_resolver_that_checks_the_source_hears_both_of_two_name_servers() {
     let mut scene = Scene::new("udp-dns");
     let (client, shop) = scene.pods();
-    let (_stable, stable) = name_server(&shop, 81, [192, 0, 2, 1]);
-    let (_canary, canary) = name_server(&shop, 82, [192, 0, 2, 2]);
-    let dns = udp("10.96.0.53:53");
-    scene.publish(&[(
-        dns,
-        split(vec![
-            leaf("stable", 9, &[stable]),
-            leaf("canary", 1, &[canary]),
-        ]),
-    )]);
+    let (dns, _servers) = two_name_servers(&mut scene, &shop);
 
     let resolved = client.run(|| {
         let resolve = |id: u16| {
