@@ -189,24 +189,11 @@ fn follow(
     // a map is checked, not believed.
     let verdict = unsafe { addr_of!((*split).verdict).cast::<u8>().read_volatile() };
     if verdict == Verdict::Split as u8 {
-        let Some(leaf) = pick_leaf(split) else {
-            return doubt(context, family);
+        let picked = match choose(context, key, split) {
+            Chosen::Endpoint(picked) => picked,
+            Chosen::Refusal => return refuse(context, family, key),
+            Chosen::Inconsistent => return doubt(context, family),
         };
-        let (leaf_id, endpoints) = leaf.id_and_endpoints();
-        if endpoints == 0 {
-            count::verdict(VerdictCounter::RefusedByLeaf);
-            count::leaf_refusal(leaf_id);
-            debug!(
-                context,
-                "{:i} port {} refused: its leaf has no endpoints", key.address, key.port
-            );
-            return refuse(context, family, key);
-        }
-        let Some(picked) = pick_endpoint(&leaf, leaf_id, endpoints) else {
-            return doubt(context, family);
-        };
-        count::verdict(VerdictCounter::Split);
-        count::leaf(picked.leaf_id);
         if settings::keep_original_dst() && !original_dst::remember(context, key, &picked) {
             count::verdict(VerdictCounter::OriginalDstLost);
         }
@@ -267,6 +254,44 @@ fn refuse(context: &SockAddrContext, family: Family, key: &FrontendKey) -> i32 {
     ALLOW
 }
 
+/// What a split gives a connection, or a flow.
+pub(crate) enum Chosen {
+    Endpoint(Picked),
+    /// It falls to a leaf without endpoints.
+    Refusal,
+    /// A record is not what another says it is.
+    Inconsistent,
+}
+
+/// Chooses an endpoint of a split, and counts what is chosen.
+#[inline(always)]
+pub(crate) fn choose(
+    context: &SockAddrContext,
+    key: &FrontendKey,
+    split: *const SplitRecord,
+) -> Chosen {
+    let Some(leaf) = pick_leaf(split) else {
+        return Chosen::Inconsistent;
+    };
+    let leaf_id = read!(leaf.record, leaf_id);
+    let endpoints = read!(leaf.record, endpoint_count);
+    if endpoints == 0 {
+        count::verdict(VerdictCounter::RefusedByLeaf);
+        count::leaf_refusal(leaf_id);
+        debug!(
+            context,
+            "{:i} port {} refused: its leaf has no endpoints", key.address, key.port
+        );
+        return Chosen::Refusal;
+    }
+    let Some(picked) = pick_endpoint(&leaf, leaf_id, endpoints) else {
+        return Chosen::Inconsistent;
+    };
+    count::verdict(VerdictCounter::Split);
+    count::leaf(leaf_id);
+    Chosen::Endpoint(picked)
+}
+
 /// The endpoint that a connection gets.
 pub(crate) struct Picked {
     pub(crate) address: Words,
@@ -278,7 +303,7 @@ pub(crate) struct Picked {
 }
 
 /// The leaf that a connection falls to.
-pub(crate) struct PickedLeaf {
+struct PickedLeaf {
     record: *const LeafRecord,
     lattice: Lattice,
     /// Which of the split's leaves it is.
@@ -287,20 +312,9 @@ pub(crate) struct PickedLeaf {
     turn: u64,
 }
 
-impl PickedLeaf {
-    /// Its id, and how many endpoints it has.
-    #[inline(always)]
-    pub(crate) fn id_and_endpoints(&self) -> (u32, u32) {
-        (
-            read!(self.record, leaf_id),
-            read!(self.record, endpoint_count),
-        )
-    }
-}
-
 /// Picks a leaf. `None` if a record is not what its split says it is.
 #[inline(always)]
-pub(crate) fn pick_leaf(split: *const SplitRecord) -> Option<PickedLeaf> {
+fn pick_leaf(split: *const SplitRecord) -> Option<PickedLeaf> {
     let first_counter = read!(split, first_counter);
     let first_leaf = read!(split, first_leaf);
     let lattice = Lattice {
@@ -324,7 +338,7 @@ pub(crate) fn pick_leaf(split: *const SplitRecord) -> Option<PickedLeaf> {
 
 /// Picks one of a leaf's endpoints. `None` if a record is not what its leaf says it is.
 #[inline(always)]
-pub(crate) fn pick_endpoint(leaf: &PickedLeaf, leaf_id: u32, endpoints: u32) -> Option<Picked> {
+fn pick_endpoint(leaf: &PickedLeaf, leaf_id: u32, endpoints: u32) -> Option<Picked> {
     let endpoint = leaf.lattice.endpoint(leaf.index, leaf.turn, endpoints)?;
     let index = read!(leaf.record, first_endpoint).wrapping_add(endpoint);
     let endpoint = ENDPOINTS.get_ptr(index)?;

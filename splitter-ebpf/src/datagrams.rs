@@ -15,7 +15,7 @@ use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::{debug, trace};
 use splitter_common::layout::{FrontendKey, Protocol, SplitRecord, Verdict, VerdictCounter};
 
-use crate::connect::{self, ECONNREFUSED, Found, Picked};
+use crate::connect::{self, Chosen, ECONNREFUSED, Found, Picked};
 use crate::context::{self, ALLOW, DENY, Family, Words};
 use crate::flows::{self, Flow, Remembered};
 use crate::{count, original_dst, settings};
@@ -103,24 +103,11 @@ fn choose(
     split: *const SplitRecord,
     is_new: bool,
 ) -> Result<Picked, i32> {
-    let Some(leaf) = connect::pick_leaf(split) else {
-        return Err(doubt());
+    let picked = match connect::choose(context, key, split) {
+        Chosen::Endpoint(picked) => picked,
+        Chosen::Refusal => return Err(refuse()),
+        Chosen::Inconsistent => return Err(doubt()),
     };
-    let (leaf_id, endpoints) = leaf.id_and_endpoints();
-    if endpoints == 0 {
-        count::verdict(VerdictCounter::RefusedByLeaf);
-        count::leaf_refusal(leaf_id);
-        debug!(
-            context,
-            "{:i} port {} refused: its leaf has no endpoints", key.address, key.port
-        );
-        return Err(refuse());
-    }
-    let Some(picked) = connect::pick_endpoint(&leaf, leaf_id, endpoints) else {
-        return Err(doubt());
-    };
-    count::verdict(VerdictCounter::Split);
-    count::leaf(leaf_id);
     if !flow.remember(split, &picked, is_new)
         && let Remembered::Endpoint(first) = flow.endpoint(split)
     {
