@@ -13,23 +13,23 @@
 
 #[path = "../tests/common/mod.rs"]
 mod common;
-#[path = "../tests/attach/foreign.rs"]
-#[expect(dead_code, reason = "tests use other parts of it")]
-mod foreign;
+#[path = "measure/mod.rs"]
+mod measure;
 
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use aya::programs::{BtfTracePoint, CgroupSockAddr, ProgramInfo, loaded_programs};
+use aya::programs::{BtfTracePoint, CgroupSockAddr, ProgramInfo};
 use aya::sys::{Stats, enable_stats};
 use common::{decided, frontend, leaf, plan, root, small, split};
-use foreign::{Foreign, MULTI};
+use measure::foreign::{Foreign, MULTI};
+use measure::{Spread, info, listen, median, socket, time_of_run};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustix::net::{SocketType, sockopt};
 use splitter_agent::datapath::{
     EbpfLogLevel, Hierarchy, LoadSettings, Outcomes, PROGRAMS, PinDirectory, PodGroup, Programs,
     Publisher, Refusal, SocketMemory,
@@ -53,9 +53,6 @@ const TRACEPOINT: &str = "tcp_destroy_sock";
 
 /// The link of that which sees those that die while it runs.
 const NESTED: &str = "tcp_destroy_sock_nested-";
-
-/// Connections that may wait for the listener: all of a round.
-const BACKLOG: i32 = 4096;
 
 /// How much is measured.
 #[derive(Clone, Copy)]
@@ -197,8 +194,7 @@ impl Client {
     /// What the kernel says about a program of this client.
     fn program(&mut self, name: &str) -> ProgramInfo {
         if let Some(empty) = &self.empty {
-            let mut programs = loaded_programs().filter_map(Result::ok);
-            return programs.find(|it| it.id() == empty.id).expect("it");
+            return info(empty);
         }
         let programs = self.programs.as_mut().expect("a client with programs");
         let program = programs.object().program_mut(name).expect("a program");
@@ -275,7 +271,7 @@ impl Site {
         let lab = Lab::new("bench-connect").expect("a lab");
         let shop = lab.pod("shop").expect("a pod");
         let (listener, ()) = shop
-            .start_ready(|ready| listen(|| ready.signal(&())).expect("a listener"))
+            .start_ready(|ready| listen(&[LISTENER], || ready.signal(&())).expect("a listener"))
             .expect("a listener");
         let targets = Targets {
             endpoint: (shop.ipv4(), LISTENER).into(),
@@ -310,19 +306,6 @@ impl Site {
             Who::Table => &mut self.table,
             Who::Storage => &mut self.storage,
         }
-    }
-}
-
-/// Listens on all addresses for ever. Accepts what has come now and then, so that it does
-/// not compete with a client that is being timed more than it has to.
-fn listen(ready: impl FnOnce()) -> io::Result<()> {
-    let listener = TcpListener::bind(("::", LISTENER))?;
-    rustix::net::listen(&listener, BACKLOG)?;
-    listener.set_nonblocking(true)?;
-    ready();
-    loop {
-        while listener.accept().is_ok() {}
-        thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -411,38 +394,7 @@ impl Call {
             }
         }
         let times = times.iter().map(|time| time.as_nanos() as f64).collect();
-        Ok(Spread::of(times).median)
-    }
-}
-
-/// A socket for a target, which leaves no busy port behind.
-fn socket(target: SocketAddr, kind: SocketType) -> io::Result<rustix::fd::OwnedFd> {
-    let family = if target.is_ipv4() {
-        AddressFamily::INET
-    } else {
-        AddressFamily::INET6
-    };
-    let socket = rustix::net::socket(family, kind, None)?;
-    sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
-    Ok(socket)
-}
-
-/// The middle of some numbers, and the quarters around it.
-struct Spread {
-    first_quarter: f64,
-    median: f64,
-    third_quarter: f64,
-}
-
-impl Spread {
-    fn of(mut numbers: Vec<f64>) -> Self {
-        numbers.sort_by(f64::total_cmp);
-        let at = |part: usize| numbers[(numbers.len() - 1) * part / 4];
-        Self {
-            first_quarter: at(1),
-            median: at(2),
-            third_quarter: at(3),
-        }
+        Ok(median(times))
     }
 }
 
@@ -576,8 +528,7 @@ fn print_runs(site: &mut Site, effort: Effort) {
             let before = site.client(*whose).program(program);
             site.client(*who).time(*call, effort.calls);
             let after = site.client(*whose).program(program);
-            let time = (after.run_time() - before.run_time()).as_nanos() as f64;
-            results.push(time / (after.run_count() - before.run_count()) as f64);
+            results.push(time_of_run(&before, &after));
         }
     }
     println!(
@@ -592,7 +543,7 @@ fn print_runs(site: &mut Site, effort: Effort) {
             "{name:<28}{:>10.0}{:>14}{:>16.0}",
             spread.median,
             format!("{:.0}..{:.0}", spread.first_quarter, spread.third_quarter),
-            Spread::of(above).median
+            median(above)
         );
     }
     println!();
@@ -680,12 +631,11 @@ fn print_calls(site: &mut Site, effort: Effort) {
         for ((name, ..), results) in cases.iter().zip(&rounds) {
             let within = |ratio: fn(f64, f64) -> f64| {
                 let pairs = results.iter().zip(&rounds[0]);
-                Spread::of(
+                median(
                     pairs
                         .map(|(with, without)| ratio(*with, *without))
                         .collect(),
                 )
-                .median
             };
             let spread = Spread::of(results.clone());
             println!(
@@ -735,7 +685,7 @@ fn print_rates(site: &mut Site, effort: Effort) {
             "{name:<28}{:>10.0}{:>14}{:>10.3}",
             spread.median,
             format!("{:.0}..{:.0}", spread.first_quarter, spread.third_quarter),
-            Spread::of(ratios).median,
+            median(ratios),
         );
     }
     println!();

@@ -5,18 +5,18 @@
 
 #[path = "../tests/common/mod.rs"]
 mod common;
-#[path = "../tests/attach/foreign.rs"]
-#[expect(dead_code, reason = "tests use other parts of it")]
-mod foreign;
+#[path = "measure/mod.rs"]
+mod measure;
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use aya::programs::{CgroupSockAddr, ProgramInfo, loaded_programs};
+use aya::programs::{CgroupSockAddr, ProgramInfo};
 use aya::sys::{Stats, enable_stats};
 use common::{frontend, leaf, load, plan, small, split};
-use foreign::{Foreign, MULTI};
+use measure::foreign::{Foreign, MULTI};
+use measure::{info, median, time_of_run};
 use splitter_agent::datapath::{PinDirectory, Programs, Publisher, View};
 use splitter_agent::plan::Frontend;
 use splitter_common::layout::Protocol;
@@ -132,19 +132,6 @@ impl Site {
         let program: &mut CgroupSockAddr = program.try_into().expect("a cgroup program");
         program.info().expect("a program that can be examined")
     }
-
-    fn empty_program(&self) -> ProgramInfo {
-        let mut programs = loaded_programs().filter_map(Result::ok);
-        programs
-            .find(|it| it.id() == self.empty_program.id)
-            .expect("the empty program")
-    }
-}
-
-/// Nanoseconds of a run between two moments.
-fn between(before: &ProgramInfo, after: &ProgramInfo) -> f64 {
-    let time = (after.run_time() - before.run_time()).as_nanos() as f64;
-    time / (after.run_count() - before.run_count()) as f64
 }
 
 fn socket() -> io::Result<UdpSocket> {
@@ -243,11 +230,6 @@ impl Senders {
     }
 }
 
-fn median(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    numbers.get(numbers.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
 /// The time of one run of a program, by the kernel's own clock.
 fn print_runs(site: &mut Site, rounds: usize) {
     let _stats = enable_stats(Stats::RunTime).expect("a kernel that times its programs");
@@ -269,9 +251,9 @@ fn print_runs(site: &mut Site, rounds: usize) {
     .map(|(name, program)| (name, program, Vec::new()))
     .into();
     for _ in 0..rounds {
-        let before = site.empty_program();
+        let before = info(&site.empty_program);
         in_pod(&site.empty, || connect(endpoint));
-        empty.push(between(&before, &site.empty_program()));
+        empty.push(time_of_run(&before, &info(&site.empty_program)));
         for (name, program, results) in &mut cases {
             if name.ends_with("a change") {
                 site.change();
@@ -287,7 +269,7 @@ fn print_runs(site: &mut Site, rounds: usize) {
                 "recvmsg4, hit" => drop(in_pod(&site.client, || ask(vip))),
                 _ => senders.send(),
             }
-            results.push(between(&before, &site.program(program)));
+            results.push(time_of_run(&before, &site.program(program)));
         }
     }
     let empty = median(empty);

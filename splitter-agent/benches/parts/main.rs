@@ -10,30 +10,24 @@
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
-#[path = "../../tests/attach/foreign.rs"]
-#[expect(dead_code, reason = "tests use other parts of it")]
-mod foreign;
+#[path = "../measure/mod.rs"]
+mod measure;
 
 mod code;
 
 use std::fs::File;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::thread;
-use std::time::Duration;
+use std::net::SocketAddr;
 
-use aya::programs::{CgroupAttachMode, CgroupSockAddr, ProgramInfo, loaded_programs};
+use aya::programs::{CgroupAttachMode, CgroupSockAddr, ProgramInfo};
 use aya::sys::{Stats, enable_stats};
 use code::{Change, Code, Step, reported};
 use common::{frontend, leaf, load_settings, plan, small, split};
-use foreign::{Foreign, MULTI};
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketType, sockopt};
+use measure::foreign::{Foreign, MULTI};
+use measure::{info, listen, median, socket, time_of_run};
+use rustix::net::SocketType;
 use splitter_agent::datapath::{PinDirectory, Programs, Publisher};
 use testbed::lab::{Lab, Pod};
-
-/// Connections that may wait for a listener: all of a turn.
-const BACKLOG: i32 = 4096;
 
 const PROGRAM: &str = "connect4";
 
@@ -80,7 +74,7 @@ fn main() {
     // Without a split these reach a listener as well, so that a program may end anywhere.
     let (dialled, endpoint, elsewhere) = (address(81), address(80), address(82));
     let (_listener, ()) = shop
-        .start_ready(|ready| listen(|| ready.signal(&())).expect("listeners"))
+        .start_ready(|ready| listen(&[80, 81, 82], || ready.signal(&())).expect("listeners"))
         .expect("listeners");
     // connect() of TCP to a group finds no route.
     let group = |last| SocketAddr::from(([224, 0, 0, last], 80));
@@ -136,7 +130,7 @@ fn way<'a>(
         let mut programs = load(&all);
         let attached = attach(client, &mut programs);
         let error = client
-            .run(move || connect(target).err().map(Errno::raw_os_error))
+            .run(move || connect(target).err().and_then(|error| error.raw_os_error()))
             .expect("a process in the pod");
         detach(&mut programs, attached);
         let Some(at) = error.and_then(reported) else {
@@ -186,7 +180,7 @@ fn run(
         Attached::Empty(_) => None,
         Attached::Ours(programs) => Some(attach(client, programs)),
     };
-    let before = info(copy);
+    let before = look(copy);
     client
         .run(move || {
             for _ in 0..effort.calls {
@@ -199,20 +193,16 @@ fn run(
         })
         .expect("a process in the pod")
         .expect("connections as expected");
-    let after = info(copy);
+    let after = look(copy);
     if let (Attached::Ours(programs), Some(link)) = (copy, link) {
         detach(programs, link);
     }
-    let time = (after.run_time() - before.run_time()).as_nanos() as f64;
-    time / (after.run_count() - before.run_count()) as f64
+    time_of_run(&before, &after)
 }
 
-fn info(copy: &mut Attached) -> ProgramInfo {
+fn look(copy: &mut Attached) -> ProgramInfo {
     match copy {
-        Attached::Empty(empty) => loaded_programs()
-            .filter_map(Result::ok)
-            .find(|it| it.id() == empty.id)
-            .expect("it"),
+        Attached::Empty(empty) => info(empty),
         Attached::Ours(programs) => program(programs).info().expect("what the kernel says"),
     }
 }
@@ -235,36 +225,12 @@ fn detach(programs: &mut Programs, link: Link) {
     program(programs).detach(link).expect("a link");
 }
 
-/// A connect(), of a socket that leaves no busy port behind.
-fn connect(target: SocketAddr) -> Result<(), Errno> {
-    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
-    sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
-    rustix::net::connect(&socket, &target)
-}
-
-/// Listens for ever. Accepts what has come now and then, so that it does not compete with a client.
-fn listen(ready: impl FnOnce()) -> io::Result<()> {
-    let listeners = [80, 81, 82].map(|port| {
-        let listener = TcpListener::bind(("0.0.0.0", port))?;
-        rustix::net::listen(&listener, BACKLOG)?;
-        listener.set_nonblocking(true)?;
-        io::Result::Ok(listener)
-    });
-    ready();
-    loop {
-        for listener in &listeners {
-            let listener = listener
-                .as_ref()
-                .map_err(|error| io::Error::from(error.kind()))?;
-            while listener.accept().is_ok() {}
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn median(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    numbers[(numbers.len() - 1) / 2]
+/// A connect() of a fresh socket.
+fn connect(target: SocketAddr) -> io::Result<()> {
+    Ok(rustix::net::connect(
+        socket(target, SocketType::STREAM)?,
+        &target,
+    )?)
 }
 
 /// Prints where the time goes, with connections that are made and without.
