@@ -58,6 +58,7 @@ pub(crate) async fn allow(server: &Server, rules: &Value) {
     let mut asked = objects_rule();
     let asked = asked.as_array_mut().expect("rules");
     asked.extend([definition_rule(), node_rule()]);
+    asked.extend(rules.as_array().expect("rules").clone());
     let deadline = Instant::now() + Duration::from_secs(60);
     for rule in asked {
         let is_allowed = rules.as_array().expect("rules").contains(rule);
@@ -190,13 +191,30 @@ async fn without_the_definition_the_server_is_asked_what_it_serves() {
 
 #[tokio::test]
 async fn kinds_that_are_defined_together_are_asked_for_together() {
+    istio_comes_late(None).await;
+}
+
+#[tokio::test]
+async fn a_kind_is_asked_for_when_another_that_is_watched_is_defined() {
+    istio_comes_late(Some("virtualservices.networking.istio.io")).await;
+}
+
+/// Istio is installed on a cluster where at most one of its definitions may be watched: nothing is
+/// refused for not knowing the rest in time.
+async fn istio_comes_late(watched: Option<&str>) {
     let server = Server::start().await;
     let mut rules = objects_rule();
-    rules.as_array_mut().expect("rules").push(json!({
+    let more = rules.as_array_mut().expect("rules");
+    more.push(json!({
         "apiGroups": ["networking.istio.io"],
         "resources": ["virtualservices", "destinationrules"],
         "verbs": ["list", "watch"],
     }));
+    if let Some(name) = watched {
+        let mut rule = definition_rule();
+        rule["resourceNames"] = json!([name]);
+        more.push(rule);
+    }
     allow(&server, &rules).await;
     let client = server.client_at(Some(AGENT), server.address()).await;
     let mut observer = Observer::of(client);

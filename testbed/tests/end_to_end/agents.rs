@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use splitter_api::{Explanation, Leaf, LeafState, Split, Status, Verdict};
 use testbed::fixtures::read_exactly;
 
-use crate::test_cluster::{Node, SYSTEM, TestCluster, wait_for};
+use crate::test_cluster::{Node, SYSTEM, TestCluster, wait_for, wait_for_success};
 
 /// The label that the agents' pods have.
 pub(crate) const AGENT_SELECTOR: &str = "app.kubernetes.io/name=splitter-agent";
@@ -29,16 +29,19 @@ impl TestCluster {
         let target = "daemonset/splitter-agent";
         self.kubectl(&["-n", SYSTEM, "rollout", "status", target, "--timeout=90s"]);
         for node in self.nodes() {
-            wait_for(
-                &format!("an agent that follows all on {}", node.name()),
-                || {
-                    // A DaemonSet may say that all its pods are ready when one was just deleted.
-                    self.ask_agent(node, "readyz")?;
-                    let metrics = self.try_metrics(node)?;
-                    let followed = metrics.values("source_synced", &[]);
-                    (!followed.is_empty() && followed.iter().all(|it| *it == 1)).then_some(())
-                },
-            );
+            let what = format!("an agent that follows all on {}", node.name());
+            wait_for_success(&what, || {
+                // A DaemonSet may say that all its pods are ready when one was just deleted.
+                self.ask_agent(node, "readyz").ok_or("it is not ready")?;
+                let metrics = self.try_metrics(node).ok_or("it has no metrics")?;
+                let followed = metrics.lines("source_synced");
+                let others: Vec<_> = followed.iter().filter(|it| !it.ends_with(" 1")).collect();
+                match (followed.len(), &others[..]) {
+                    (0, _) => Err("it follows nothing".to_owned()),
+                    (_, []) => Ok(()),
+                    _ => Err(format!("not followed: {others:?}")),
+                }
+            });
         }
     }
 

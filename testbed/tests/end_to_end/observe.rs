@@ -23,6 +23,14 @@ impl Metrics {
         let lines = self.0.lines();
         lines.filter_map(|line| value(line, name, labels)).collect()
     }
+
+    /// All series of a name with their values, as they are.
+    pub(crate) fn lines(&self, name: &str) -> Vec<&str> {
+        let lines = self.0.lines();
+        lines
+            .filter(|line| value(line, name, &[]).is_some())
+            .collect()
+    }
 }
 
 /// The value of a line that is of this name and has these labels.

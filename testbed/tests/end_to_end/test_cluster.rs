@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::fmt::Display;
 use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -84,7 +85,7 @@ impl Drop for ClusterGuard {
         if thread::panicking() {
             self.tell(&["get", "nodes,pods", "--all-namespaces", "-o", "wide"]);
             let agents = ["-n", SYSTEM, "logs", "-l", AGENT_SELECTOR];
-            let since = ["--since=3m", "--tail=40", "--prefix"];
+            let since = ["--since=3m", "--tail=100", "--prefix"];
             self.tell(&[&agents[..], &since].concat());
         }
     }
@@ -376,12 +377,20 @@ pub(crate) fn examples_image() -> String {
 
 /// Polls until there is something.
 pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    wait_for_success(what, || look().ok_or("it is not there"))
+}
+
+/// Polls until there is something, and tells what was there instead if it never is.
+pub(crate) fn wait_for_success<T, E: Display>(
+    what: &str,
+    mut look: impl FnMut() -> Result<T, E>,
+) -> T {
     let start = Instant::now();
     loop {
-        if let Some(found) = look() {
-            return found;
+        match look() {
+            Ok(found) => return found,
+            Err(error) => assert!(start.elapsed() < PATIENCE, "never: {what}: {error}"),
         }
-        assert!(start.elapsed() < PATIENCE, "never: {what}");
         thread::sleep(Duration::from_millis(50));
     }
 }

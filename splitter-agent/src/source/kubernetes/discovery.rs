@@ -23,10 +23,12 @@ use crate::objects::Kind;
 /// Time between two questions, and how much of it is random.
 const INTERVAL: Duration = Duration::from_secs(27);
 const SPREAD: Duration = Duration::from_secs(6);
-/// Time until an absence is confirmed.
-const CONFIRMATION: Duration = Duration::from_secs(2);
-/// How often it is tried whether definitions may be watched after all.
-const WATCH_AGAIN: Duration = Duration::from_secs(300);
+/// Time between the first questions, which doubles: also until an absence is confirmed.
+const FIRST_INTERVAL: Duration = Duration::from_secs(2);
+/// Time until it is tried whether definitions may be watched after all, which doubles: an API
+/// server that has just started refuses everything until it has read who may do what.
+const WATCH_AGAIN: Duration = Duration::from_secs(5);
+const WATCH_AGAIN_AT_MOST: Duration = Duration::from_secs(320);
 
 /// How often something was found out to be defined, by group. Kinds of a group are defined together,
 /// so that what is known of the others of the group is out of date then.
@@ -36,6 +38,17 @@ pub(super) struct NewlyDefined(Arc<watch::Sender<BTreeMap<&'static str, u64>>>);
 impl NewlyDefined {
     pub(super) fn new() -> Self {
         Self(Arc::new(watch::Sender::new(BTreeMap::new())))
+    }
+
+    /// A kind is defined, and was not before, or otherwise. How often that was so in its group.
+    pub(super) fn note(&self, kind: Kind) -> u64 {
+        let mut times = 0;
+        self.0.send_modify(|defined| {
+            let count = defined.entry(kind.resource.group).or_default();
+            *count += 1;
+            times = *count;
+        });
+        times
     }
 }
 
@@ -55,7 +68,10 @@ pub(super) struct Discovery {
     backoff: Backoff,
     failing: bool,
     absent: bool,
+    /// Time until the next question after an answer.
+    interval: Duration,
     watch_again: Instant,
+    watch_again_after: Duration,
     /// What was last found out.
     last: Option<Definition>,
     newly_defined: watch::Receiver<BTreeMap<&'static str, u64>>,
@@ -95,7 +111,9 @@ impl Discovery {
             backoff: Backoff::new(),
             failing: false,
             absent: false,
+            interval: FIRST_INTERVAL,
             watch_again: now + WATCH_AGAIN,
+            watch_again_after: WATCH_AGAIN,
             last: None,
             newly_defined,
             seen: 0,
@@ -109,7 +127,7 @@ impl Discovery {
         (self.server.clone(), self.kind)
     }
 
-    /// The next answer. Nothing is lost when the future is dropped.
+    /// The next answer. It begins anew when the future is dropped.
     pub(super) async fn next(&mut self) -> Result<Answer, Unknown> {
         loop {
             tokio::select! {
@@ -123,6 +141,7 @@ impl Discovery {
                     }
                     self.pause = Pause::until(Instant::now());
                     self.absent = false;
+                    self.interval = FIRST_INTERVAL;
                     // What is defined by now, with objects, is not to be taken for absent.
                     return Err(Unknown);
                 }
@@ -131,7 +150,8 @@ impl Discovery {
                 if self.may_watch().await {
                     return Ok(Answer::MayBeWatched);
                 }
-                self.watch_again = Instant::now() + WATCH_AGAIN;
+                self.watch_again_after = WATCH_AGAIN_AT_MOST.min(self.watch_again_after * 2);
+                self.watch_again = Instant::now() + self.watch_again_after;
             }
             let answer = self.ask().await;
             match answer {
@@ -139,7 +159,7 @@ impl Discovery {
                     // An API server that has just started may not know its own resources
                     // yet. All splits depend on this answer, so it is asked for twice.
                     self.absent = true;
-                    self.pause = Pause::until(Instant::now() + CONFIRMATION);
+                    self.pause = Pause::until(Instant::now() + FIRST_INTERVAL);
                 }
                 Ok(definition) => {
                     self.answered(&definition);
@@ -161,7 +181,9 @@ impl Discovery {
 
     fn answered(&mut self, definition: &Definition) {
         self.absent = *definition == Definition::Absent;
-        self.pause = Pause::until(Instant::now() + INTERVAL + up_to(SPREAD));
+        let spread = SPREAD.min(self.interval / 4);
+        self.pause = Pause::until(Instant::now() + self.interval + up_to(spread));
+        self.interval = INTERVAL.min(self.interval * 2);
         self.backoff.reset();
         // What is asked for is followed as well as what is watched, if more slowly.
         let metrics = &self.server.metrics;
@@ -175,15 +197,11 @@ impl Discovery {
             .replace(definition.clone())
             .is_some_and(|last| last != *definition);
         if is_news && !self.absent {
-            let group = self.kind.resource.group;
-            self.server.newly_defined.0.send_modify(|defined| {
-                let count = defined.entry(group).or_default();
-                *count += 1;
-                // Unless another one was found out at the same time.
-                if *count == self.seen + 1 {
-                    self.seen += 1;
-                }
-            });
+            let times = self.server.newly_defined.note(self.kind);
+            // Unless another one was found out at the same time.
+            if times == self.seen + 1 {
+                self.seen = times;
+            }
         }
     }
 

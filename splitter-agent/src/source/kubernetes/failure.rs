@@ -67,7 +67,9 @@ impl WatchFailure {
     /// Judges an error. `streaming` says whether lists are streamed, `listing` whether the list
     /// was not complete yet.
     pub(super) fn of(error: &steps::Error, streaming: bool, listing: bool) -> Self {
-        use steps::Error::{Broken, EndedAtOnce, FeedEvent, List, ListEnded, NoVersion, Start};
+        use steps::Error::{
+            Broken, EndedAtOnce, FeedEvent, List, ListEnded, ListStalled, NoVersion, Start,
+        };
         let cannot_stream = streaming && listing;
         match error {
             List(error) => Self::of_client(error),
@@ -108,6 +110,11 @@ impl WatchFailure {
                 // Perhaps it waited for a version that never came.
                 is_ahead: true,
                 ..Self::new(Code::Connection, "the list ended before it was complete")
+            },
+            ListStalled => Self {
+                remedy: Remedy::ListAsAWhole,
+                is_ahead: true,
+                ..Self::new(Code::Connection, "the list stopped before it was complete")
             },
             EndedAtOnce => Self::new(
                 Code::Connection,
@@ -212,6 +219,12 @@ mod tests {
             assert_eq!(remedy(false, true), Remedy::Again);
             assert_eq!(remedy(true, false), Remedy::Again);
         }
+    }
+
+    #[test]
+    fn a_streamed_list_that_stopped_is_not_streamed_again() {
+        let failure = WatchFailure::of(&steps::Error::ListStalled, true, true);
+        assert_eq!(failure.remedy, Remedy::ListAsAWhole);
     }
 
     #[test]

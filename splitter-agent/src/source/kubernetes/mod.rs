@@ -14,11 +14,12 @@
 //! - It keeps the names of objects, not the objects: those are read into what the agent
 //!   keeps as they come over the wire, one at a time where the server can stream lists.
 //! - It costs a server little: one watch per kind (and of pods one for each namespace where their
-//!   labels matter), no question that was answered with "no"
-//!   repeated more often than twice a minute, and a random delay before the first list.
+//!   labels matter), a question that was answered with "no" repeated twice a minute in the long run,
+//!   and a random delay before the first list.
 //!
-//! Optional kinds, such as those of SMI and the Gateway API, need a definition, which may come late, change and go. It is
-//! watched, too, or asked for where that is not allowed; [`Watch::served_versions`] tells of it.
+//! Optional kinds, such as those of SMI and the Gateway API, need a definition, which may come late,
+//! change and go. It is watched, too, or asked for where that is not allowed;
+//! [`Watch::served_versions`] tells of it.
 //!
 //! ```text
 //!   definition ──► optional ──┐

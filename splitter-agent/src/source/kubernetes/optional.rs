@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::future::pending;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::definition::{Definition, ServedVersion, Unknown, best, selector};
@@ -28,6 +29,11 @@ pub(super) async fn follow(
 ) {
     let tracker = Tracker::new(kind, sender, server.metrics.clone());
     let mut definitions = Definitions::new(server.clone(), kind);
+    // By itself: to find something out may take several requests, and objects that change all the
+    // time shall not keep it from that.
+    let (found, mut definition) = mpsc::channel(1);
+    let mut finding = JoinSet::new();
+    finding.spawn(async move { while found.send(definitions.next().await).await.is_ok() {} });
     let mut objects = Objects {
         server,
         kind,
@@ -38,9 +44,10 @@ pub(super) async fn follow(
     };
     loop {
         let result = tokio::select! {
-            definition = definitions.next() => match definition {
-                Ok(definition) => objects.adapt(definition).await,
-                Err(Unknown) => objects.is_unknown().await,
+            definition = definition.recv() => match definition {
+                Some(Ok(definition)) => objects.adapt(definition).await,
+                Some(Err(Unknown)) => objects.is_unknown().await,
+                None => return,
             },
             event = next(&mut objects.following) => objects.apply(event).await,
         };
@@ -217,7 +224,7 @@ impl Definitions {
         }))
     }
 
-    /// What is next found out. Nothing is lost when the future is dropped.
+    /// What is next found out.
     async fn next(&mut self) -> Result<Definition, Unknown> {
         loop {
             match self {
@@ -236,7 +243,7 @@ impl Definitions {
                     info!(
                         kind = %watched.kind,
                         "not allowed to watch the definition of the kind; asking for its versions \
-                         twice a minute instead"
+                         twice a minute instead, and at times whether it may be watched by now"
                     );
                     let discovery = Discovery::new(watched.server.clone(), watched.kind);
                     *self = Self::AskedFor(Box::new(discovery));
@@ -280,7 +287,12 @@ impl Watched {
                 Ok(FeedEvent::Lost) | Err(_) => return Some(Err(Unknown)),
             };
             if let Some(definition) = found {
-                self.last = Some(definition.clone());
+                let last = self.last.replace(definition.clone());
+                let is_news = last.is_some_and(|last| last != definition);
+                if is_news && definition != Definition::Absent {
+                    // Others of its group may have to be asked for.
+                    self.server.newly_defined.note(self.kind);
+                }
                 return Some(Ok(definition));
             }
         }

@@ -11,7 +11,7 @@ use futures_util::stream::{self, BoxStream};
 use kube::Client;
 use kube::api::{ListParams, VersionMatch, WatchEvent, WatchParams};
 use kube::core::{ApiResource, DynamicObject, Status};
-use tokio::time::{Duration, Instant};
+use tokio::time::{Duration, Instant, timeout};
 
 use super::feed::Selection;
 use super::list::{self, List};
@@ -22,6 +22,10 @@ const END_OF_LIST: &str = "k8s.io/initial-events-end";
 
 /// Any state that the server has at hand.
 const ANY: &str = "0";
+
+/// How long a streamed list may be silent before it is complete. The server has all of it at hand,
+/// or says within seconds that it has not.
+const SILENCE: Duration = Duration::from_secs(20);
 
 /// One thing that happens. What comes after a step is asked for when the next one is.
 #[derive(Debug)]
@@ -62,6 +66,8 @@ pub(super) enum Error {
     FeedEvent(Box<Status>),
     /// A streamed list ended before it was complete.
     ListEnded,
+    /// A streamed list told nothing more for [`SILENCE`], and was not complete.
+    ListStalled,
     /// A watch ended soon without having told anything.
     EndedAtOnce,
     /// The server did not say as of when its answer is.
@@ -136,11 +142,11 @@ async fn step<C: Content>(request: &Request, state: State<C>) -> StepOutcome<C> 
                 State::Idle(version),
             ),
         },
-        State::Streamed(mut events) => match events.next().await {
-            Some(Ok(WatchEvent::Added(row) | WatchEvent::Modified(row))) => {
+        State::Streamed(mut events) => match next_of_list(&mut events).await {
+            Ok(WatchEvent::Added(row) | WatchEvent::Modified(row)) => {
                 (Some(Ok(Step::Listed(row))), State::Streamed(events))
             }
-            Some(Ok(WatchEvent::Bookmark(bookmark))) => {
+            Ok(WatchEvent::Bookmark(bookmark)) => {
                 if !bookmark.metadata.annotations.contains_key(END_OF_LIST) {
                     return (None, State::Streamed(events));
                 }
@@ -154,12 +160,9 @@ async fn step<C: Content>(request: &Request, state: State<C>) -> StepOutcome<C> 
                 (Some(Ok(Step::ListDone(version))), watching)
             }
             // A list has no deletions in it.
-            Some(Ok(WatchEvent::Deleted(_))) => (None, State::Streamed(events)),
-            Some(Ok(WatchEvent::Error(status))) => {
-                (Some(Err(Error::FeedEvent(status))), State::Start)
-            }
-            Some(Err(error)) => (Some(Err(Error::Broken(error))), State::Start),
-            None => (Some(Err(Error::ListEnded)), State::Start),
+            Ok(WatchEvent::Deleted(_)) => (None, State::Streamed(events)),
+            Ok(WatchEvent::Error(status)) => (Some(Err(Error::FeedEvent(status))), State::Start),
+            Err(error) => (Some(Err(error)), State::Start),
         },
         State::Idle(version) => match request.watch(Some(&version)).await {
             Ok(events) => (
@@ -187,6 +190,15 @@ async fn step<C: Content>(request: &Request, state: State<C>) -> StepOutcome<C> 
                 (Some(Ok(ended)), State::Idle(version))
             }
         },
+    }
+}
+
+/// What comes next in a streamed list that is not complete.
+async fn next_of_list<C>(events: &mut Events<C>) -> Result<WatchEvent<Row<C>>, Error> {
+    match timeout(SILENCE, events.next()).await {
+        Ok(Some(event)) => event.map_err(Error::Broken),
+        Ok(None) => Err(Error::ListEnded),
+        Err(_) => Err(Error::ListStalled),
     }
 }
 
@@ -273,5 +285,53 @@ impl Request {
 
     fn not_older_than(&self) -> &str {
         self.not_older_than.as_deref().unwrap_or(ANY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http::Response;
+    use http_body_util::StreamBody;
+    use hyper::body::{Bytes, Frame};
+    use kube::client::Body;
+
+    use super::super::resource::api_resource;
+    use super::super::row::Decoded;
+    use super::*;
+    use crate::objects::Kind;
+
+    /// Answers every request with one line, and then says nothing more.
+    fn server_that_stops(line: &'static str) -> Client {
+        let answer = move |_: http::Request<Body>| async move {
+            let line = Ok::<_, Infallible>(Frame::data(Bytes::from(line)));
+            let body = stream::iter([line]).chain(stream::pending());
+            Ok::<_, Infallible>(Response::new(StreamBody::new(body)))
+        };
+        Client::new(tower::service_fn(answer), "default")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_streamed_list_that_stops_is_given_up() {
+        let service = concat!(
+            r#"{"type": "ADDED", "object": {"apiVersion": "v1", "kind": "Service", "#,
+            r#""metadata": {"name": "web", "namespace": "shop", "resourceVersion": "7"}}}"#,
+            "\n",
+        );
+        let mut steps = steps::<Decoded>(Request {
+            client: server_that_stops(service),
+            resource: api_resource(Kind::SERVICE.resource, "v1"),
+            selection: Selection::default(),
+            streaming: true,
+            not_older_than: None,
+        });
+        let begin = Instant::now();
+        assert!(matches!(steps.next().await, Some(Ok(Step::ListBegins))));
+        assert!(matches!(steps.next().await, Some(Ok(Step::Listed(_)))));
+        assert_eq!(begin.elapsed(), Duration::ZERO);
+        let stalled = steps.next().await;
+        assert!(matches!(stalled, Some(Err(Error::ListStalled))));
+        assert_eq!(begin.elapsed(), SILENCE);
     }
 }
