@@ -413,8 +413,10 @@ impl<C: Content> Feed<C> {
         }
         self.link = Link::Down;
         let delay = self.backoff.after_failure(now, failure.asked_for);
-        // A server that asks to wait is there.
-        let may_be_early = failure.asked_for.is_none() && !failure.is_busy();
+        // A server that asks to wait is there, and so is one that accepts and breaks off: two feeds
+        // that meet with that would wake each other all the time.
+        let is_there = self.failing.as_ref().is_some_and(|it| it.answered);
+        let may_be_early = failure.asked_for.is_none() && !failure.is_busy() && !is_there;
         self.pause = if may_be_early {
             Pause::until_reached(now + delay, self.server.reached.subscribe())
         } else {
@@ -473,14 +475,46 @@ async fn until(moment: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::future::ready;
     use std::pin::pin;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use futures_util::{poll, stream};
     use kube::Config;
+    use kube::client::Body;
 
     use super::super::row::Decoded;
     use super::*;
     use crate::objects::Kind;
+
+    /// A server that accepts everything and breaks off is there, which is no news to others that it
+    /// breaks off as well.
+    #[tokio::test(start_paused = true)]
+    async fn feeds_that_are_broken_off_do_not_wake_each_other() {
+        let requests = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&requests);
+        let answer = move |_: http::Request<Body>| {
+            count.fetch_add(1, Ordering::Relaxed);
+            ready(Ok::<_, Infallible>(http::Response::new(Body::empty())))
+        };
+        let client = Client::new(tower::service_fn(answer), "default");
+        let server = Server::new(client, SourceMetrics::default(), Duration::ZERO);
+        let follow = |kind: Kind| {
+            let selection = Selection::default();
+            let mut feed = Feed::<Decoded>::new(server.clone(), kind.resource, "v1", selection);
+            async move {
+                loop {
+                    let _ = feed.next().await;
+                }
+            }
+        };
+        let both = async { tokio::join!(follow(Kind::SERVICE), follow(Kind::ENDPOINT_SLICE)) };
+        let minute = tokio::time::timeout(Duration::from_secs(60), both);
+        assert!(minute.await.is_err());
+        let requests = requests.load(Ordering::Relaxed);
+        assert!((8..=20).contains(&requests), "{requests}");
+    }
 
     /// An agent is to take what has arrived as fast as it can, and many objects at once: a wait for
     /// each, however short, would hold it to as many objects in a second as there are ticks.
