@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::list::Kernel;
 use super::outcome::Outcome;
@@ -131,6 +131,33 @@ pub(super) const fn emulator(platform: Platform) -> &'static str {
     }
 }
 
+/// Has the emulator start and quit, without a machine.
+///
+/// # Errors
+///
+/// When it cannot, as where what it needs of the system is forbidden.
+pub(super) fn try_emulator(platform: Platform) -> Result<()> {
+    let emulator = emulator(platform);
+    let mut child = Command::new(emulator)
+        .args(["-machine", "none", "-accel", "tcg", "-nodefaults"])
+        .args(["-no-user-config", "-display", "none", "-monitor", "stdio"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start {emulator}"))?;
+    if let Some(mut monitor) = child.stdin.take() {
+        // One that has ended already says why.
+        let _ = monitor.write_all(b"quit\n");
+    }
+    let output = child.wait_with_output().context("no end of it")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("{emulator} cannot run ({}): {}", output.status, said.trim());
+    }
+    Ok(())
+}
+
 fn command(kernel: &Kernel, image: &Path, initramfs: &Path) -> Command {
     let Kernel {
         platform, without, ..
@@ -164,6 +191,15 @@ fn command(kernel: &Kernel, image: &Path, initramfs: &Path) -> Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_emulator_that_is_there_can_be_tried() {
+        let platform = Platform::Amd64;
+        let is_there = Command::new(emulator(platform)).arg("--version").output();
+        if is_there.is_ok_and(|output| output.status.success()) {
+            try_emulator(platform).unwrap();
+        }
+    }
 
     #[test]
     fn the_memory_that_is_free_is_read_from_the_kernels_text() {
