@@ -31,6 +31,10 @@ enum Kind {
 /// The lab's networks are made with it.
 pub const IP: Requirement = Requirement::program("ip", "to make network namespaces", &["iproute2"]);
 
+/// Asks name servers, as people do.
+pub const DIG: Requirement =
+    Requirement::program("dig", "to ask name servers", &["bind9-dnsutils"]);
+
 /// Asks servers for pages, as people do.
 pub const CURL: Requirement = Requirement::program("curl", "to ask servers for pages", &["curl"]);
 

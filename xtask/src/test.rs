@@ -207,6 +207,9 @@ fn prepare(tiers: &[Tier]) -> Result<()> {
     if tiers != [Tier::Api] {
         packages::try_ensure(&BPFTOOL, "what it takes bpftool to see is not tested");
     }
+    if tiers.contains(&Tier::Lab) {
+        packages::try_ensure(&packages::DIG, "how dig asks name servers is not tested");
+    }
     build_ebpf::build()?;
     tiers.iter().try_for_each(|tier| tier.build())
 }

@@ -13,6 +13,7 @@ mod pins;
 mod publish;
 mod reader;
 mod refused_share;
+mod resolvers;
 mod sockets;
 mod storm;
 mod udp;

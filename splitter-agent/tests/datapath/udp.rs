@@ -15,7 +15,8 @@ use testbed::lab::{Pod, Process};
 
 use crate::common::{PORT, Scene, decided, expected, frontend, leaf, root, serve, split};
 
-fn udp(address: &str) -> Frontend {
+/// A frontend of UDP.
+pub(crate) fn udp(address: &str) -> Frontend {
     Frontend {
         protocol: Protocol::Udp,
         ..frontend(address)
@@ -753,143 +754,6 @@ fn under_a_storm_of_changes_no_datagram_is_lost_or_shown_as_from_another() {
     assert!(changes > 3, "{changes}");
     for counter in ["inconsistent", "original_dst_lost", "refused"] {
         assert_eq!(scene.verdict_count(counter), 0, "{counter}");
-    }
-}
-
-/// Answers questions for the one name with this address.
-fn name_server(pod: &Pod, port: u16, address: [u8; 4]) -> (Process, SocketAddr) {
-    let listen = SocketAddr::from((pod.ipv4(), port));
-    let (process, ()) = pod
-        .start_ready(|ready| {
-            let socket = UdpSocket::bind(listen).expect("a free port");
-            ready.signal(&());
-            let mut buffer = [0; 512];
-            while let Ok((length, client)) = socket.recv_from(&mut buffer) {
-                let answer = dns::answer(&buffer[..length], address);
-                let _ = socket.send_to(&answer, client);
-            }
-        })
-        .unwrap();
-    (process, listen)
-}
-
-/// Two name servers at 9:1, which answer with 192.0.2.1 and 192.0.2.2; what they are asked at.
-fn two_name_servers(scene: &mut Scene, shop: &Pod) -> (Frontend, [Process; 2]) {
-    let (first, stable) = name_server(shop, 81, [192, 0, 2, 1]);
-    let (second, canary) = name_server(shop, 82, [192, 0, 2, 2]);
-    let dns = udp("10.96.0.53:53");
-    scene.publish(&[(
-        dns,
-        split(vec![
-            leaf("stable", 9, &[stable]),
-            leaf("canary", 1, &[canary]),
-        ]),
-    )]);
-    (dns, [first, second])
-}
-
-/// The resolver of glibc connects its sockets.
-#[test]
-fn the_resolver_of_libc_is_answered_by_both_of_two_name_servers() {
-    let mut scene = Scene::new("udp-libc");
-    let (client, shop) = scene.pods();
-    let (dns, _servers) = two_name_servers(&mut scene, &shop);
-    client.set_name_server(dns.address.ip()).unwrap();
-
-    let mut counts = [0; 2];
-    for _ in 0..20 {
-        let output = client
-            .command("getent")
-            .args(["ahostsv4", "shop.test"])
-            .output()
-            .unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        let answer = text.split_whitespace().next();
-        let index = ["192.0.2.1", "192.0.2.2"]
-            .map(Some)
-            .iter()
-            .position(|it| *it == answer);
-        counts[index.unwrap_or_else(|| panic!("{text:?}"))] += 1;
-    }
-
-    assert_eq!(counts, [18, 2]);
-    assert_eq!(scene.view(dns).connections, 20);
-}
-
-/// A resolver as musl has it: the questions for both families from one unconnected socket, to each of
-/// its name servers; answers from anyone else are not heard (RFC 5452).
-#[test]
-fn a_resolver_that_checks_the_source_hears_both_of_two_name_servers() {
-    let mut scene = Scene::new("udp-dns");
-    let (client, shop) = scene.pods();
-    let (dns, _servers) = two_name_servers(&mut scene, &shop);
-
-    let resolved = client.run(|| {
-        let resolve = |id: u16| {
-            let socket = socket(dns.address)?;
-            socket.send_to(&dns::question(id, dns::A), dns.address)?;
-            socket.send_to(&dns::question(!id, dns::AAAA), dns.address)?;
-            let mut addresses = Vec::new();
-            for _ in 0..2 {
-                let mut buffer = [0; 512];
-                let (length, source) = socket.recv_from(&mut buffer)?;
-                if source != dns.address {
-                    return Err(io::Error::other(format!("answered by {source}")));
-                }
-                addresses.extend(dns::address(&buffer[..length]));
-            }
-            Ok(addresses)
-        };
-        let all = (0..100).map(resolve).collect::<io::Result<Vec<_>>>();
-        text(all.map(|all| all.concat()))
-    });
-
-    let resolved = resolved.unwrap().unwrap();
-    let count = |last: u8| {
-        resolved
-            .iter()
-            .filter(|it| **it == [192, 0, 2, last])
-            .count()
-    };
-    assert_eq!([count(1), count(2)], [90, 10]);
-}
-
-/// As much of DNS (RFC 1035) as one name takes.
-mod dns {
-    pub(super) const A: u16 = 1;
-    pub(super) const AAAA: u16 = 28;
-    const HEADER: usize = 12;
-    const NAME: &[u8] = b"\x04shop\x04test\x00";
-
-    pub(super) fn question(id: u16, kind: u16) -> Vec<u8> {
-        let mut message = id.to_be_bytes().to_vec();
-        // Recursion desired; one question.
-        message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-        message.extend(NAME);
-        message.extend(kind.to_be_bytes());
-        message.extend(1_u16.to_be_bytes());
-        message
-    }
-
-    pub(super) fn answer(question: &[u8], address: [u8; 4]) -> Vec<u8> {
-        let mut message = question.to_vec();
-        let kind_at = HEADER + NAME.len();
-        if message.len() < kind_at + 4 || message[HEADER..kind_at] != *NAME {
-            return Vec::new();
-        }
-        message[2..4].copy_from_slice(&[0x81, 0x80]);
-        if message[kind_at..kind_at + 2] == A.to_be_bytes() {
-            message[7] = 1;
-            // The name at the header's end, type, class, 60 s, four bytes.
-            message.extend([0xc0, HEADER as u8, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
-            message.extend(address);
-        }
-        message
-    }
-
-    pub(super) fn address(answer: &[u8]) -> Option<[u8; 4]> {
-        let has_one = answer.get(7) == Some(&1);
-        has_one.then(|| *answer.last_chunk().expect("an address"))
     }
 }
 

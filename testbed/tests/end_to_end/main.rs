@@ -17,6 +17,7 @@ mod kube_proxy;
 mod leaves;
 mod life;
 mod load;
+mod names;
 mod namespace;
 mod node;
 mod observe;

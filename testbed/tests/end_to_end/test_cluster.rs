@@ -152,7 +152,7 @@ impl TestCluster {
         eprintln!(
             "{KUBECONFIG} is set: tests run on the cluster of {kubeconfig}. They use the agents \
              that are there; make and delete namespaces (bookstore, bookbuyer, httpbin, leaves-*, \
-             rivals, slices), which must not be there; and leave the namespace {CLIENTS}. The nodes \
+             names, rivals, slices), which must not be there; and leave the namespace {CLIENTS}. The nodes \
              need the image {}.",
             examples_image()
         );

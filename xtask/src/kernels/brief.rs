@@ -79,8 +79,11 @@ pub fn run_brief() -> Result<Vec<Unavailable>> {
     let kernels = BRIEF.iter().filter_map(|name| list::by_name(name).ok());
     let kernels: Vec<Kernel> = kernels.filter(|it| it.platform.is_host()).collect();
     let platforms = platforms(&kernels);
-    let emulators = packages::ensure(&requirements(&platforms))
-        .and_then(|()| platforms.iter().try_for_each(|it| machine::try_emulator(*it)));
+    let emulators = packages::ensure(&requirements(&platforms)).and_then(|()| {
+        platforms
+            .iter()
+            .try_for_each(|it| machine::try_emulator(*it))
+    });
     if let Err(error) = emulators {
         let reason = format!("{error:#}");
         let unavailable = kernels.iter().map(|kernel| Unavailable {

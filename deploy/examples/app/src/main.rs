@@ -1,5 +1,5 @@
-//! What runs in the examples and in tests on a cluster: HTTP servers that tell their identity,
-//! and a client that counts who answers it.
+//! What runs in the examples and in tests on a cluster: HTTP servers that tell their identity, name
+//! servers, and a client that counts who answers it.
 //!
 //! The client opens a new connection for each request, because a connection is what splitter
 //! splits. Both are small on purpose: threads and the standard library.
@@ -8,6 +8,7 @@ mod client;
 mod get;
 mod http;
 mod load;
+mod names;
 mod serve;
 mod signals;
 mod tally;
@@ -28,6 +29,8 @@ struct Cli {
 enum Command {
     /// Answer every request with who it was that answered
     Serve(serve::ServeArgs),
+    /// Answer every question for a name with one address
+    Names(names::NamesArgs),
     /// Ask an URL a number of times and count who answered
     Get(get::GetArgs),
     /// Ask an URL until told to stop, and report what came of it
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let signals = signals::Signals::block();
     let result = match Cli::parse().command {
         Command::Serve(arguments) => serve::run(&arguments, &signals),
+        Command::Names(arguments) => names::run(&arguments, &signals),
         Command::Get(arguments) => get::run(&arguments, signals),
         Command::Load(arguments) => load::run(&arguments, signals),
         Command::Idle => {
