@@ -25,6 +25,8 @@ const INTERVAL: Duration = Duration::from_secs(27);
 const SPREAD: Duration = Duration::from_secs(6);
 /// Time between the first questions, which doubles: also until an absence is confirmed.
 const FIRST_INTERVAL: Duration = Duration::from_secs(2);
+/// How much of the time is random until something is asked because another kind was newly defined.
+const SPREAD_OF_NEWS: Duration = Duration::from_secs(1);
 /// Time until it is tried whether definitions may be watched after all, which doubles: an API
 /// server that has just started refuses everything until it has read who may do what.
 const WATCH_AGAIN: Duration = Duration::from_secs(5);
@@ -122,12 +124,12 @@ impl Discovery {
         discovery
     }
 
-    /// Whose kind it asks for, and of whom.
-    pub(super) fn of(&self) -> (Server, Kind) {
-        (self.server.clone(), self.kind)
+    /// What was last found out.
+    pub(super) fn last(&self) -> Option<&Definition> {
+        self.last.as_ref()
     }
 
-    /// The next answer. It begins anew when the future is dropped.
+    /// The next answer.
     pub(super) async fn next(&mut self) -> Result<Answer, Unknown> {
         loop {
             tokio::select! {
@@ -139,7 +141,8 @@ impl Discovery {
                     if std::mem::replace(&mut self.seen, defined) == defined {
                         continue;
                     }
-                    self.pause = Pause::until(Instant::now());
+                    // Not all agents at once: each of them is told at this moment.
+                    self.pause = Pause::until(Instant::now() + up_to(SPREAD_OF_NEWS));
                     self.absent = false;
                     self.interval = FIRST_INTERVAL;
                     // What is defined by now, with objects, is not to be taken for absent.

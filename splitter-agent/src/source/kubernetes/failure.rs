@@ -112,7 +112,8 @@ impl WatchFailure {
                 ..Self::new(Code::Connection, "the list ended before it was complete")
             },
             ListStalled => Self {
-                remedy: Remedy::ListAsAWhole,
+                // Each further one would take as long to be found out.
+                remedy: Remedy::NeverStream,
                 is_ahead: true,
                 ..Self::new(Code::Connection, "the list stopped before it was complete")
             },
@@ -224,7 +225,7 @@ mod tests {
     #[test]
     fn a_streamed_list_that_stopped_is_not_streamed_again() {
         let failure = WatchFailure::of(&steps::Error::ListStalled, true, true);
-        assert_eq!(failure.remedy, Remedy::ListAsAWhole);
+        assert_eq!(failure.remedy, Remedy::NeverStream);
     }
 
     #[test]

@@ -413,14 +413,16 @@ impl<C: Content> Feed<C> {
         }
         self.link = Link::Down;
         let delay = self.backoff.after_failure(now, failure.asked_for);
-        // A server that asks to wait is there, and so is one that accepts and breaks off: two feeds
-        // that meet with that would wake each other all the time.
-        let is_there = self.failing.as_ref().is_some_and(|it| it.answered);
-        let may_be_early = failure.asked_for.is_none() && !failure.is_busy() && !is_there;
-        self.pause = if may_be_early {
-            Pause::until_reached(now + delay, self.server.reached.subscribe())
-        } else {
+        // A server that asks to wait is there, and so is one that accepts and breaks off, or wants to be
+        // asked for a list: two feeds that meet with that would wake each other all the time.
+        let is_there = self.failing.as_ref().is_some_and(|it| it.answered)
+            || failure.asked_for.is_some()
+            || failure.is_busy()
+            || failure.remedy == Remedy::List;
+        self.pause = if is_there {
             Pause::until(now + delay)
+        } else {
+            Pause::until_reached(now + delay, self.server.reached.subscribe())
         };
         let first = self.failing.is_none();
         let failing = self.failing.get_or_insert(Failing {

@@ -72,6 +72,12 @@ impl SourceMetrics {
         self.set_synced(kind, false);
     }
 
+    /// A kind is of no interest any more: nothing is wrong if it is not followed.
+    pub(super) fn end(&self, kind: &'static str) {
+        self.synced.remove(&of(kind));
+        self.objects.remove(&of(kind));
+    }
+
     pub(super) fn restarted(&self, kind: &'static str) {
         self.restarts.get_or_create(&of(kind)).inc();
     }

@@ -79,6 +79,7 @@ pub(super) async fn follow(
                 server.metrics.set_objects(NODE_PODS.kind, pods.known.len());
             }
         }
+        server.metrics.end(NODE_PODS.kind);
         if pods.tell(Change::NodePodsKnown(false)).await.is_err() {
             return;
         }
@@ -158,8 +159,16 @@ impl NodePods {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use kube::Client;
+    use kube::client::Body;
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
     use serde_json::json;
 
+    use super::super::metrics::SourceMetrics;
     use super::*;
 
     fn read(metadata: &Value) -> Option<NodePod> {
@@ -206,5 +215,33 @@ mod tests {
         ] {
             assert!(!is_split(metadata.clone()), "{metadata}");
         }
+    }
+
+    /// Before the first list, say, which may be long in coming.
+    #[tokio::test]
+    async fn pods_that_are_no_longer_wanted_are_not_said_to_be_missing() {
+        let silent = |_: http::Request<Body>| pending::<Result<http::Response<Body>, Infallible>>();
+        let client = Client::new(tower::service_fn(silent), "default");
+        let metrics = SourceMetrics::default();
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        let is_told = |value: &str| {
+            let mut text = String::new();
+            encode(&mut text, &registry).expect("text");
+            text.contains(&format!("source_synced{{kind=\"NodePod\"}}{value}"))
+        };
+        let server = Server::new(client, metrics, Duration::ZERO);
+        let (want, wanted) = watch::channel(false);
+        let (sender, mut changes) = mpsc::channel(1);
+        tokio::spawn(follow(server, "node-1".to_owned(), wanted, sender));
+        assert!(!is_told(""));
+        want.send_replace(true);
+        while !is_told(" 0") {
+            tokio::task::yield_now().await;
+        }
+        want.send_replace(false);
+        let told = changes.recv().await;
+        assert!(matches!(told, Some(Change::NodePodsKnown(false))));
+        assert!(!is_told(""));
     }
 }

@@ -6,7 +6,7 @@ use std::future::pending;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::definition::{Definition, ServedVersion, Unknown, best, selector};
 use super::discovery::{Answer, Discovery};
@@ -47,7 +47,11 @@ pub(super) async fn follow(
             definition = definition.recv() => match definition {
                 Some(Ok(definition)) => objects.adapt(definition).await,
                 Some(Err(Unknown)) => objects.is_unknown().await,
-                None => return,
+                None => {
+                    error!(%kind, "nothing more is found out about the definition of the kind");
+                    let _ = objects.tracker.failed().await;
+                    return;
+                }
             },
             event = next(&mut objects.following) => objects.apply(event).await,
         };
@@ -184,9 +188,12 @@ impl Objects {
 }
 
 /// What becomes known about the kind, by the best way there is.
-enum Definitions {
-    Watched(Box<Watched>),
-    AskedFor(Box<Discovery>),
+struct Definitions {
+    server: Server,
+    kind: Kind,
+    watched: Option<Watched>,
+    /// How it is asked for, if it could not be watched.
+    discovery: Option<Discovery>,
 }
 
 struct Watched {
@@ -206,47 +213,41 @@ impl Definitions {
     fn new(server: Server, kind: Kind) -> Self {
         server.metrics.begin(CUSTOM_RESOURCE_DEFINITION.kind);
         server.metrics.set_definition_synced(kind, false);
-        Self::watched(server, kind)
-    }
-
-    fn watched(server: Server, kind: Kind) -> Self {
-        let selection = Selection {
-            fields: Some(selector(kind)),
-            ..Selection::default()
-        };
-        Self::Watched(Box::new(Watched {
-            feed: Feed::new(server.clone(), CUSTOM_RESOURCE_DEFINITION, "v1", selection),
+        Self {
+            watched: Some(Watched::new(server.clone(), kind, None)),
+            discovery: None,
             server,
             kind,
-            found: false,
-            worked: false,
-            last: None,
-        }))
+        }
     }
 
     /// What is next found out.
     async fn next(&mut self) -> Result<Definition, Unknown> {
+        let kind = self.kind;
         loop {
-            match self {
-                Self::AskedFor(discovery) => match discovery.next().await? {
-                    Answer::Definition(definition) => return Ok(definition),
-                    Answer::MayBeWatched => {
-                        let (server, kind) = discovery.of();
-                        info!(%kind, "allowed to watch the definition of the kind by now");
-                        *self = Self::watched(server, kind);
-                    }
-                },
-                Self::Watched(watched) => {
-                    if let Some(definition) = watched.next().await {
-                        return definition;
-                    }
-                    info!(
-                        kind = %watched.kind,
-                        "not allowed to watch the definition of the kind; asking for its versions \
-                         twice a minute instead, and at times whether it may be watched by now"
-                    );
-                    let discovery = Discovery::new(watched.server.clone(), watched.kind);
-                    *self = Self::AskedFor(Box::new(discovery));
+            if let Some(watched) = &mut self.watched {
+                if let Some(definition) = watched.next().await {
+                    return definition;
+                }
+                self.watched = None;
+                info!(
+                    %kind,
+                    "not allowed to watch the definition of the kind; asking for its versions \
+                     twice a minute instead, and at times whether it may be watched by now"
+                );
+            }
+            let server = &self.server;
+            let discovery = self
+                .discovery
+                .get_or_insert_with(|| Discovery::new(server.clone(), kind));
+            match discovery.next().await? {
+                Answer::Definition(definition) => return Ok(definition),
+                Answer::MayBeWatched => {
+                    info!(%kind, "allowed to watch the definition of the kind by now");
+                    let last = discovery.last().cloned();
+                    self.watched = Some(Watched::new(server.clone(), kind, last));
+                    // What happens before it is listed is not known.
+                    return Err(Unknown);
                 }
             }
         }
@@ -254,6 +255,22 @@ impl Definitions {
 }
 
 impl Watched {
+    /// `last` is what was found out otherwise.
+    fn new(server: Server, kind: Kind, last: Option<Definition>) -> Self {
+        let selection = Selection {
+            fields: Some(selector(kind)),
+            ..Selection::default()
+        };
+        Self {
+            feed: Feed::new(server.clone(), CUSTOM_RESOURCE_DEFINITION, "v1", selection),
+            server,
+            kind,
+            found: false,
+            worked: false,
+            last,
+        }
+    }
+
     /// What is next found out; `None` if it must not be watched.
     async fn next(&mut self) -> Option<Result<Definition, Unknown>> {
         loop {
