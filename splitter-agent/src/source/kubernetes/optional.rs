@@ -224,31 +224,28 @@ impl Definitions {
     /// What is next found out.
     async fn next(&mut self) -> Result<Definition, Unknown> {
         let kind = self.kind;
-        loop {
-            if let Some(watched) = &mut self.watched {
-                if let Some(definition) = watched.next().await {
-                    return definition;
-                }
-                self.watched = None;
-                info!(
-                    %kind,
-                    "not allowed to watch the definition of the kind; asking for its versions \
-                     twice a minute instead, and at times whether it may be watched by now"
-                );
+        if let Some(watched) = &mut self.watched {
+            if let Some(definition) = watched.next().await {
+                return definition;
             }
-            let server = &self.server;
-            let discovery = self
-                .discovery
-                .get_or_insert_with(|| Discovery::new(server.clone(), kind));
-            match discovery.next().await? {
-                Answer::Definition(definition) => return Ok(definition),
-                Answer::MayBeWatched => {
-                    info!(%kind, "allowed to watch the definition of the kind by now");
-                    let last = discovery.last().cloned();
-                    self.watched = Some(Watched::new(server.clone(), kind, last));
-                    // What happens before it is listed is not known.
-                    return Err(Unknown);
-                }
+            self.watched = None;
+            info!(
+                %kind,
+                "not allowed to watch the definition of the kind; asking for its versions twice a \
+                 minute instead, and at times whether it may be watched by now"
+            );
+        }
+        let server = &self.server;
+        let new = || Discovery::new(server.clone(), kind);
+        let discovery = self.discovery.get_or_insert_with(new);
+        match discovery.next().await? {
+            Answer::Definition(definition) => Ok(definition),
+            Answer::MayBeWatched => {
+                info!(%kind, "allowed to watch the definition of the kind by now");
+                let last = discovery.last().cloned();
+                self.watched = Some(Watched::new(server.clone(), kind, last));
+                // What happens before it is listed is not known.
+                Err(Unknown)
             }
         }
     }
