@@ -24,7 +24,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use testbed::cluster::tools::{self, Part};
 use testbed::packages::{self, Requirement};
@@ -34,7 +34,7 @@ use testbed::workspace::say;
 use self::evaluate::{Outcome, Row};
 use self::local::Local;
 use self::on_cluster::OnCluster;
-use self::scenario::{Api, BOOKSTORE, HTTPBIN, Scenario};
+use self::scenario::{Api, Asking, BOOKSTORE, HTTPBIN, NAMES, Scenario};
 use self::screen::Screen;
 use self::steps::{Pace, play};
 
@@ -57,7 +57,8 @@ pub struct DemoArgs {
     #[arg(long)]
     cluster: bool,
 
-    /// Requests per step and client, each over a new connection [default: 1000; httpbin: 10]
+    /// Requests per step and client, each over a new connection [default: 1000; httpbin: 10;
+    /// names: 20]
     #[arg(long, value_name = "NUMBER")]
     requests: Option<NonZeroU64>,
 
@@ -78,6 +79,8 @@ enum Name {
     Bookstore,
     /// A canary with ten runs of curl a step, at 100/0 and 50/50
     Httpbin,
+    /// A canary of a name server, over UDP, with twenty runs of dig a step, at 100/0, 90/10 and 0/100
+    Names,
 }
 
 /// What is put on the cluster's nodes.
@@ -94,6 +97,7 @@ impl DemoArgs {
         match self.scenario {
             Name::Bookstore => &BOOKSTORE,
             Name::Httpbin => &HTTPBIN,
+            Name::Names => &NAMES,
         }
     }
 
@@ -124,15 +128,32 @@ impl DemoArgs {
 ///
 /// # Errors
 ///
-/// Names everything that is missing, each with its remedy.
+/// Names everything that is missing, each with its remedy; or what cannot be shown in the way that is
+/// asked for.
 pub fn check(args: &DemoArgs, to_build: &[Requirement]) -> Result<()> {
     let scenario = args.scenario();
+    if args.cluster && scenario.on_cluster.is_none() {
+        bail!(
+            "`{}` is not shown on a cluster: leave out --cluster",
+            scenario.command
+        );
+    }
+    if !scenario.can_be_in(args.api) {
+        bail!(
+            "`{}` splits UDP, of which a VirtualService says nothing: use --api smi or --api gateway",
+            scenario.command
+        );
+    }
     let mut requirements = to_build.to_vec();
     if args.cluster {
         requirements.extend(tools::requirements(Part::Nodes)?);
     } else {
         requirements.push(packages::IP);
-        requirements.extend(scenario.uses_curl.then_some(packages::CURL));
+        requirements.extend(match scenario.asking {
+            Asking::Process => None,
+            Asking::Curl => Some(packages::CURL),
+            Asking::Dig => Some(packages::DIG),
+        });
     }
     preflight::check(scenario.command, &requirements)
 }

@@ -2,23 +2,23 @@
 //! it. All of it goes with the value.
 
 use std::fs::{self, File};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 use splitter_api::Status;
 use tempfile::TempDir;
 use testbed::fixtures::manifests::{documents, endpoints, service_at};
-use testbed::fixtures::{Tally, log_tail};
+use testbed::fixtures::{Tally, log_tail, name_server};
 use testbed::lab::names::Published;
 use testbed::lab::{Lab, Pod, Process, client, server};
 
 use crate::interrupt;
-use crate::scenario::{Api, PORT, Scenario};
+use crate::scenario::{Api, Asking, Protocol, Scenario, answer_of};
 use crate::screen::Screen;
 use crate::status;
 use crate::steps::{Stage, Step};
@@ -62,10 +62,9 @@ impl Local {
         let lab = Lab::new("demo")?;
         let mut leaf_pods = Vec::new();
         let mut servers = Vec::new();
-        for leaf in scenario.leaves {
+        for (index, leaf) in scenario.leaves.into_iter().enumerate() {
             let pod = lab.pod(leaf)?;
-            let (server, _) = pod.start_ready(|ready| server::identity(PORT, leaf, ready))?;
-            servers.push(server);
+            servers.push(start_server(scenario, &pod, index)?);
             leaf_pods.push(pod);
         }
         let client = lab.pod(scenario.client)?;
@@ -117,15 +116,25 @@ impl Local {
             ..
         } = self.scenario;
         let [(_, address), leaves @ ..] = self.scenario.services();
-        let url = self.scenario.url();
-        let mut parts = vec![
-            (
-                (*client).to_owned(),
-                format!("a pod; asks for {url}, each time over a new connection"),
+        let (url, port) = (self.scenario.url(), self.scenario.port());
+        let (asks, protocol) = match self.scenario.asking {
+            Asking::Process | Asking::Curl => (
+                format!("asks for {url}, each time over a new connection"),
+                "",
             ),
+            Asking::Dig => (
+                format!(
+                    "runs {}, each time from a new socket",
+                    self.scenario.command_line()
+                ),
+                "/UDP",
+            ),
+        };
+        let mut parts = vec![
+            ((*client).to_owned(), format!("a pod; {asks}")),
             (
                 format!("{root}.{namespace}"),
-                format!("the root Service, {address}:{PORT}"),
+                format!("the root Service, {address}:{port}{protocol}"),
             ),
         ];
         for (pod, (leaf, address)) in self.leaf_pods.iter().zip(leaves) {
@@ -136,7 +145,7 @@ impl Local {
             (*split).to_owned(),
             format!(
                 "{}, edited in {}",
-                self.api.kind(),
+                self.api.kind(self.scenario.protocol()),
                 self.manifests().display()
             ),
         ));
@@ -168,7 +177,7 @@ impl Local {
             &[
                 (
                     format!("ask as {} does", self.scenario.client),
-                    format!("sh {} curl -sI {}", script.display(), self.scenario.url()),
+                    format!("sh {} {}", script.display(), self.scenario.command_line()),
                 ),
                 ("what the agent knows".to_owned(), status.join(" ")),
                 (
@@ -262,14 +271,18 @@ impl Stage for Local {
     }
 
     fn request(&mut self, count: u64) -> Result<Vec<Tally>> {
-        if !self.scenario.uses_curl {
-            let (authority, path) = (self.scenario.authority(), self.scenario.path);
+        let scenario = self.scenario;
+        if scenario.asking == Asking::Process {
+            let (authority, path) = (scenario.authority(), scenario.path);
             return Ok(vec![self.client.run(|| ask(&authority, path, count))?]);
         }
         let mut tally = Tally::default();
         for _ in 0..count {
             interrupt::check()?;
-            tally.add(curl(&self.client, &self.scenario.url())?);
+            tally.add(match scenario.asking {
+                Asking::Dig => dig(&self.client, scenario)?,
+                _ => curl(&self.client, &scenario.url())?,
+            });
         }
         Ok(vec![tally])
     }
@@ -278,16 +291,41 @@ impl Stage for Local {
 /// The Services and what is behind them. The root's selector finds the pods of both versions, as
 /// is usual.
 fn services(scenario: &Scenario, pods: &[Pod]) -> Vec<Value> {
-    let all: Vec<SocketAddr> = pods.iter().map(|pod| (pod.ipv4(), PORT).into()).collect();
+    let port = scenario.port();
+    let all: Vec<SocketAddr> = pods.iter().map(|pod| (pod.ipv4(), port).into()).collect();
     let behind = [&all[..], &all[..1], &all[1..]];
     let objects = scenario.services().into_iter().zip(behind);
     let objects = objects.flat_map(|((name, address), behind)| {
-        [
-            service_at(scenario.namespace, name, &address.to_string(), PORT),
-            endpoints(scenario.namespace, name, behind),
-        ]
+        let mut service = service_at(scenario.namespace, name, &address.to_string(), port);
+        let mut endpoints = endpoints(scenario.namespace, name, behind);
+        if scenario.protocol() == Protocol::Udp {
+            service["spec"]["ports"][0]["protocol"] = json!("UDP");
+            endpoints["ports"][0]["protocol"] = json!("UDP");
+        }
+        [service, endpoints]
     });
     objects.collect()
+}
+
+/// Starts what answers in a leaf's pod.
+fn start_server(scenario: &'static Scenario, pod: &Pod, leaf: usize) -> Result<Process> {
+    let port = scenario.port();
+    match scenario.protocol() {
+        Protocol::Tcp => {
+            let name = scenario.leaves[leaf];
+            let (server, _) = pod.start_ready(|ready| server::identity(port, name, ready))?;
+            Ok(server)
+        }
+        Protocol::Udp => {
+            let address = SocketAddr::from((pod.ipv4(), port));
+            let (server, ()) = pod.start_ready(|ready| {
+                let socket = UdpSocket::bind(address).expect("a port of the pod's own");
+                ready.signal(&());
+                name_server::answer_all(&socket, answer_of(leaf))
+            })?;
+            Ok(server)
+        }
+    }
 }
 
 /// Publishes a pod under the name that the documentation uses; where another demo runs at
@@ -336,6 +374,23 @@ fn curl(pod: &Pod, url: &str) -> Result<Result<String, String>> {
         .find(|(name, _)| name.eq_ignore_ascii_case("identity"))
         .map(|(_, value)| value.trim().to_owned());
     Ok(identity(status, header))
+}
+
+/// Runs dig once: who has answered is told by the answer.
+fn dig(pod: &Pod, scenario: &Scenario) -> Result<Result<String, String>> {
+    let output = pod
+        .command("dig")
+        .args(["+time=10", "+tries=1"])
+        .args(scenario.question())
+        .output()
+        .context("cannot run dig")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut leaves = scenario.leaves.into_iter().enumerate();
+    let leaf = leaves.find(|(leaf, _)| answer_of(*leaf).to_string() == text.trim());
+    Ok(match leaf {
+        Some((_, name)) => Ok(name.to_owned()),
+        None => Err(format!("dig: {}", text.trim())),
+    })
 }
 
 /// What to count for a response.

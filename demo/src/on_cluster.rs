@@ -14,7 +14,7 @@ use testbed::fixtures::image::Image;
 use testbed::workspace;
 
 use crate::kubectl::{line, run, start};
-use crate::scenario::Scenario;
+use crate::scenario::{ClusterFiles, Scenario};
 use crate::screen::Screen;
 use crate::status;
 use crate::steps::{Stage, Step};
@@ -39,6 +39,7 @@ const WIDTH: usize = 60;
 #[derive(Debug)]
 pub(crate) struct OnCluster {
     scenario: &'static Scenario,
+    files: &'static ClusterFiles,
     cluster: Cluster,
     steps: Vec<StepFile>,
     /// The client's pod on each node, in the order of the nodes.
@@ -53,7 +54,9 @@ impl OnCluster {
         images: Images,
         screen: &mut Screen,
     ) -> Result<Self> {
-        let steps = StepFile::all(scenario)?;
+        let files = scenario.on_cluster.as_ref();
+        let files = files.context("it is not shown on a cluster")?;
+        let steps = StepFile::all(files)?;
         let started = Instant::now();
         let options = Options {
             name: format!("demo-{}", std::process::id()),
@@ -65,6 +68,7 @@ impl OnCluster {
         done(screen, &what, &format!("up in {}", seconds(started)))?;
         Ok(Self {
             scenario,
+            files,
             cluster,
             steps,
             client_pods: Vec::new(),
@@ -83,7 +87,7 @@ impl OnCluster {
         let outcome = format!("on both nodes after {}", seconds(started));
         done(screen, &what, &outcome)?;
 
-        let servers = format!("{}/{}", self.scenario.directory, self.scenario.manifest);
+        let servers = format!("{}/{}", self.files.directory, self.files.manifest);
         let clients = "deploy/examples/clients.yaml";
         let started = Instant::now();
         for (arguments, what) in [
@@ -117,7 +121,7 @@ impl OnCluster {
             self.client_pods.push(pod);
         }
         let what = "each client asks, each time over a new connection";
-        done(screen, what, self.scenario.cluster_url)?;
+        done(screen, what, self.files.url)?;
         Ok(screen.print(&[String::new()])?)
     }
 
@@ -144,11 +148,9 @@ impl OnCluster {
         let path: Vec<PathBuf> = env::split_paths(&path).collect();
         let export = export_line(&self.cluster.kubeconfig(), &kubectl, &path);
         let Scenario {
-            namespace,
-            split,
-            cluster_url: url,
-            ..
+            namespace, split, ..
         } = self.scenario;
+        let url = self.files.url;
         let step = self.steps.first().context("no step")?.arguments().join(" ");
         let name = self.cluster.name().to_owned();
         self.cluster.detach()?;
@@ -230,7 +232,7 @@ impl Stage for OnCluster {
 
     fn request(&mut self, count: u64) -> Result<Vec<Tally>> {
         let count = count.to_string();
-        let url = self.scenario.cluster_url;
+        let url = self.files.url;
         // All nodes at once.
         let mut running = Vec::new();
         for pod in &self.client_pods {
@@ -261,8 +263,8 @@ struct StepFile {
 
 impl StepFile {
     /// The files of a scenario, in the order of their names.
-    fn all(scenario: &Scenario) -> Result<Vec<Self>> {
-        let directory = scenario.directory;
+    fn all(of: &ClusterFiles) -> Result<Vec<Self>> {
+        let directory = of.directory;
         let mut files = Vec::new();
         let entries = fs::read_dir(workspace::root().join(directory))
             .with_context(|| format!("cannot read {directory}"))?;
@@ -328,7 +330,7 @@ mod tests {
             assert_eq!(weights_in(other), None, "{other}");
         }
         for scenario in [&BOOKSTORE, &HTTPBIN] {
-            let files = StepFile::all(scenario).unwrap();
+            let files = StepFile::all(scenario.on_cluster.as_ref().unwrap()).unwrap();
             assert!(files.len() >= 2, "{files:?}");
             for (index, file) in files.iter().enumerate() {
                 let text = fs::read_to_string(workspace::root().join(&file.path)).unwrap();

@@ -19,14 +19,33 @@ pub(crate) enum Api {
 }
 
 impl Api {
-    /// The kind of its objects, with the article.
-    pub(crate) fn kind(self) -> &'static str {
-        match self {
-            Self::Smi => "the TrafficSplit",
-            Self::Istio => "the VirtualService",
-            Self::Gateway => "the HTTPRoute",
+    /// The kind of its objects for a protocol, with the article.
+    pub(crate) fn kind(self, protocol: Protocol) -> &'static str {
+        match (self, protocol) {
+            (Self::Smi, _) => "the TrafficSplit",
+            (Self::Istio, _) => "the VirtualService",
+            (Self::Gateway, Protocol::Tcp) => "the HTTPRoute",
+            (Self::Gateway, Protocol::Udp) => "the UDPRoute",
         }
     }
+}
+
+/// What the ports of the Services are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// Who asks, without a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asking {
+    /// A process that stays, and opens a connection for each request.
+    Process,
+    /// A run of curl for each request.
+    Curl,
+    /// A run of dig for each question for a name.
+    Dig,
 }
 
 /// The bookstore: bookbuyer counts who sold it its books.
@@ -38,14 +57,16 @@ pub(crate) const BOOKSTORE: Scenario = Scenario {
     leaves: ["bookstore-v1", "bookstore-v2"],
     split: "bookstore-split",
     client: "bookbuyer",
-    uses_curl: false,
+    asking: Asking::Process,
     path: "/books-bought",
     steps: &[[100, 0], [50, 50], [90, 10], [0, 100]],
     requests: 1_000,
     watchable_rate: 750,
-    directory: "deploy/examples/bookstore",
-    manifest: "00-bookstore.yaml",
-    cluster_url: "http://bookstore.bookstore:14001/books-bought",
+    on_cluster: Some(ClusterFiles {
+        directory: "deploy/examples/bookstore",
+        manifest: "00-bookstore.yaml",
+        url: "http://bookstore.bookstore:14001/books-bought",
+    }),
 };
 
 /// The canary: curl shows the headers.
@@ -57,18 +78,39 @@ pub(crate) const HTTPBIN: Scenario = Scenario {
     leaves: ["httpbin-v1", "httpbin-v2"],
     split: "http-split",
     client: "curl",
-    uses_curl: true,
+    asking: Asking::Curl,
     path: "/json",
     steps: &[[100, 0], [50, 50]],
     requests: 10,
     watchable_rate: 6,
-    directory: "deploy/examples/httpbin",
-    manifest: "00-httpbin.yaml",
-    cluster_url: "http://httpbin.httpbin:8000/ip",
+    on_cluster: Some(ClusterFiles {
+        directory: "deploy/examples/httpbin",
+        manifest: "00-httpbin.yaml",
+        url: "http://httpbin.httpbin:8000/ip",
+    }),
 };
 
-/// The port of every Service without a cluster.
-pub(crate) const PORT: u16 = 14001;
+/// A canary over UDP: each of two name servers has an answer of its own.
+pub(crate) const NAMES: Scenario = Scenario {
+    command: "demo names",
+    title: "names: a canary of a name server over UDP, watched with dig",
+    namespace: "names",
+    root: "names",
+    leaves: ["names-v1", "names-v2"],
+    split: "names-split",
+    client: "dig",
+    asking: Asking::Dig,
+    path: "shop.example",
+    steps: &[[100, 0], [90, 10], [0, 100]],
+    requests: 20,
+    watchable_rate: 6,
+    on_cluster: None,
+};
+
+/// What the name server of a leaf says; an address of no network (RFC 5737).
+pub(crate) fn answer_of(leaf: usize) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, u8::try_from(leaf + 1).unwrap_or(u8::MAX))
+}
 
 /// A root Service with two leaves, a client, and what happens to the weights.
 #[derive(Debug)]
@@ -87,9 +129,9 @@ pub(crate) struct Scenario {
     pub(crate) split: &'static str,
     /// The client's pod, without a cluster.
     pub(crate) client: &'static str,
-    /// Whether each request is a run of curl, and not one of a process that stays.
-    pub(crate) uses_curl: bool,
-    /// What it asks for.
+    /// Who asks there.
+    pub(crate) asking: Asking,
+    /// What it asks for: a path, or a name.
     pub(crate) path: &'static str,
     /// The weights, step after step, without a cluster.
     pub(crate) steps: &'static [[u64; 2]],
@@ -97,12 +139,19 @@ pub(crate) struct Scenario {
     pub(crate) requests: u64,
     /// How many a second make a step that people can follow.
     pub(crate) watchable_rate: u64,
-    /// The manifests for a cluster. Those that are called `NN-split-A-B.yaml` are the steps.
+    /// What it takes to show it on a cluster, if that can be done.
+    pub(crate) on_cluster: Option<ClusterFiles>,
+}
+
+/// What it takes to show a scenario on a cluster.
+#[derive(Debug)]
+pub(crate) struct ClusterFiles {
+    /// The manifests. Those that are called `NN-split-A-B.yaml` are the steps.
     pub(crate) directory: &'static str,
     /// The one with the Services and the pods behind them.
     pub(crate) manifest: &'static str,
-    /// What clients on a cluster ask for.
-    pub(crate) cluster_url: &'static str,
+    /// What clients ask for.
+    pub(crate) url: &'static str,
 }
 
 impl Scenario {
@@ -117,14 +166,49 @@ impl Scenario {
         ]
     }
 
+    /// What the ports of the Services are of.
+    pub(crate) fn protocol(&self) -> Protocol {
+        match self.asking {
+            Asking::Process | Asking::Curl => Protocol::Tcp,
+            Asking::Dig => Protocol::Udp,
+        }
+    }
+
+    /// The port of every Service without a cluster.
+    pub(crate) fn port(&self) -> u16 {
+        match self.protocol() {
+            Protocol::Tcp => 14001,
+            Protocol::Udp => 53,
+        }
+    }
+
+    /// Whether it can be written in an API.
+    pub(crate) fn can_be_in(&self, api: Api) -> bool {
+        api != Api::Istio || self.protocol() == Protocol::Tcp
+    }
+
     /// `host:port` of the root Service, as clients know it.
     pub(crate) fn authority(&self) -> String {
-        format!("{}.{}:{PORT}", self.root, self.namespace)
+        format!("{}.{}:{}", self.root, self.namespace, self.port())
+    }
+
+    /// The command that asks once, as people would type it.
+    pub(crate) fn command_line(&self) -> String {
+        match self.asking {
+            Asking::Process | Asking::Curl => format!("curl -sI {}", self.url()),
+            Asking::Dig => format!("dig {}", self.question().join(" ")),
+        }
     }
 
     /// What the client asks for.
     pub(crate) fn url(&self) -> String {
         format!("http://{}{}", self.authority(), self.path)
+    }
+
+    /// What dig is told.
+    pub(crate) fn question(&self) -> [String; 3] {
+        let server = format!("@{}.{}", self.root, self.namespace);
+        ["+short".to_owned(), server, self.path.to_owned()]
     }
 
     /// What a cluster's name server would know.
@@ -163,10 +247,15 @@ impl Scenario {
                 })
             }
             Api::Gateway => {
+                let port = self.port();
                 let backends = leaves
-                    .map(|(name, weight)| json!({"name": name, "port": PORT, "weight": weight}));
+                    .map(|(name, weight)| json!({"name": name, "port": port, "weight": weight}));
+                let kind = match self.protocol() {
+                    Protocol::Tcp => "HTTPRoute",
+                    Protocol::Udp => "UDPRoute",
+                };
                 json!({
-                    "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+                    "apiVersion": "gateway.networking.k8s.io/v1", "kind": kind,
                     "metadata": metadata,
                     "spec": {
                         "parentRefs": [{"group": "", "kind": "Service", "name": root}],
@@ -175,5 +264,24 @@ impl Scenario {
                 })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn udp_is_split_by_objects_that_can_say_so() {
+        let kinds = [Api::Smi, Api::Istio, Api::Gateway].map(|api| {
+            let object = NAMES.object(api, [9, 1]);
+            let kind = object["kind"].as_str().unwrap_or_default().to_owned();
+            NAMES.can_be_in(api).then_some(kind)
+        });
+        let split = Some("TrafficSplit".to_owned());
+        assert_eq!(kinds, [split, None, Some("UDPRoute".to_owned())]);
+        let route = NAMES.object(Api::Gateway, [9, 1]);
+        assert_eq!(route["spec"]["rules"][0]["backendRefs"][0]["port"], 53);
+        assert!(BOOKSTORE.can_be_in(Api::Istio));
     }
 }

@@ -93,6 +93,7 @@ Examples:
   cargo xtask demo
   cargo xtask demo --api istio
   cargo xtask demo httpbin --keep
+  cargo xtask demo names
   cargo xtask demo --cluster
   cargo xtask demo --cluster httpbin --keep")]
     Demo(DemoArgs),

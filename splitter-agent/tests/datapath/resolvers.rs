@@ -4,9 +4,10 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use simple_dns::rdata::{A, RData};
-use simple_dns::{CLASS, Name, Packet, PacketFlag, QTYPE, Question, ResourceRecord, TYPE};
+use simple_dns::rdata::RData;
+use simple_dns::{CLASS, Name, Packet, PacketFlag, QTYPE, Question, TYPE};
 use splitter_agent::plan::Frontend;
+use testbed::fixtures::name_server::answer_all;
 use testbed::lab::{Pod, Process};
 use testbed::packages;
 
@@ -18,32 +19,13 @@ const NAME: &str = "shop.test";
 /// What the name servers say. Both are of no network (RFC 5737).
 const ANSWERS: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2)];
 
-/// The answer to a question for the IPv4 address of any name; an empty one to other questions.
-fn answer(question: &[u8], address: Ipv4Addr) -> simple_dns::Result<Vec<u8>> {
-    let mut message = Packet::parse(question)?.into_reply();
-    message.set_flags(PacketFlag::RECURSION_AVAILABLE | PacketFlag::RECURSION_DESIRED);
-    if let [asked] = &message.questions[..]
-        && asked.qtype == QTYPE::TYPE(TYPE::A)
-    {
-        let record = RData::A(A::from(address));
-        let record = ResourceRecord::new(asked.qname.clone(), CLASS::IN, 60, record);
-        message.answers.push(record);
-    }
-    message.build_bytes_vec()
-}
-
 fn name_server(pod: &Pod, port: u16, address: Ipv4Addr) -> (Process, SocketAddr) {
     let listen = SocketAddr::from((pod.ipv4(), port));
     let (process, ()) = pod
         .start_ready(|ready| {
             let socket = UdpSocket::bind(listen).expect("a free port");
             ready.signal(&());
-            let mut buffer = [0; 512];
-            while let Ok((length, client)) = socket.recv_from(&mut buffer) {
-                if let Ok(answer) = answer(&buffer[..length], address) {
-                    let _ = socket.send_to(&answer, client);
-                }
-            }
+            answer_all(&socket, address);
         })
         .expect("a name server");
     (process, listen)
