@@ -8,7 +8,8 @@
 use std::collections::BTreeSet;
 
 use super::super::quoted;
-use super::{MAX_BLOCKS, Translator, merge};
+use super::checks::MAX_BLOCKS;
+use super::{Translator, merge};
 use crate::compile::{Diagnostics, Severity};
 use crate::objects::istio::virtual_service::{Delegate, Rule, Rules};
 use crate::objects::{Kind, ObjectName, ObjectReference, Refusal, VirtualService, inert};

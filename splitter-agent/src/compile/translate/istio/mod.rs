@@ -1,5 +1,6 @@
 //! From Istio's VirtualServices to the neutral form.
 
+mod checks;
 mod delegates;
 mod destinations;
 pub(crate) mod host;
@@ -7,23 +8,23 @@ mod leaves;
 mod merge;
 mod rules;
 mod tls;
+mod undeclared;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{is_api_server, quoted};
 use crate::compile::{Diagnostics, Severity};
-use crate::objects::istio::virtual_service::{
-    Changes, Delegate, Demand, IGNORE, List, REFUSE, Rule,
-};
+use crate::objects::istio::virtual_service::{Changes, Delegate, Demand, IGNORE, List, Rule};
 use crate::objects::{AppProtocol, Kind, ObjectName, ObjectReference, UNSUPPORTED, VirtualService};
 use crate::plan::Origin;
 use crate::reason;
 use crate::route::{
-    self, Claim, ClientSelector, Clients, Context, Destinations, Leaf, Ports, RouteObject, Split,
+    self, Claim, ClientSelector, Clients, Context, Destinations, Ports, RouteObject, Split,
     Translate, UnreadyShare,
 };
 use rules::{Listed, MESH, Part};
+use undeclared::{Compiled, Undeclared};
 
 impl Translate for VirtualService {
     fn translate(
@@ -104,13 +105,6 @@ impl Translate for VirtualService {
     }
 }
 
-/// Most hosts of one VirtualService.
-const MAX_HOSTS: usize = 256;
-/// Most rules and matches of one VirtualService.
-const MAX_BLOCKS: usize = 256;
-/// Most hosts times rules and matches.
-const MAX_CLAIMS: usize = 4_096;
-
 /// What a VirtualService asks of each of its roots.
 struct Asked {
     /// The roots, each once, with their fields.
@@ -147,12 +141,6 @@ struct Translator<'a> {
     service: &'a VirtualService,
     origin: Origin,
     cluster_domain: &'a str,
-}
-
-/// A list of rules, and the leaves of its parts.
-struct Compiled<'a> {
-    listed: Listed<'a>,
-    leaves: Vec<Vec<Leaf>>,
 }
 
 impl<'a> Translator<'a> {
@@ -236,105 +224,6 @@ impl<'a> Translator<'a> {
             ambiguous,
             waits_for,
         })
-    }
-
-    /// Whether there are more hosts and conditions than any that people write: each host has a claim
-    /// for each block of conditions.
-    fn is_too_large(&self, diagnostics: &mut Diagnostics) -> bool {
-        let hosts = self.service.hosts.len();
-        let lists = [List::Http, List::Tls, List::Tcp].into_iter();
-        let rules = lists.flat_map(|list| rules::applicable(list, self.service.rules.of(list)));
-        let blocks: usize = rules.map(|rule| rule.blocks.len().max(1)).sum();
-        let (field, what) = if hosts > MAX_HOSTS {
-            (
-                "spec.hosts",
-                format!("has {hosts} hosts, and {MAX_HOSTS} are read"),
-            )
-        } else if blocks > MAX_BLOCKS {
-            (
-                "spec",
-                format!("has {blocks} rules and matches, and {MAX_BLOCKS} are read"),
-            )
-        } else if hosts * blocks > MAX_CLAIMS {
-            let claims = hosts * blocks;
-            (
-                "spec",
-                format!(
-                    "has {claims} combinations of a host and a match, and {MAX_CLAIMS} are read"
-                ),
-            )
-        } else {
-            return false;
-        };
-        let message = format!("{what} at most; write several VirtualServices");
-        self.refuse(diagnostics, reason::INVALID_SPEC, field, message);
-        true
-    }
-
-    /// Tells what could not be read of what counts; whether there is anything.
-    fn is_unreadable(&self, diagnostics: &mut Diagnostics) -> bool {
-        let dead: Vec<&str> = if self.service.is_delegate || self.service.refusals.is_empty() {
-            Vec::new()
-        } else {
-            self.dead_rules()
-        };
-        let mut is_unreadable = false;
-        for refusal in &self.service.refusals {
-            let is_within = |rule: &&str| {
-                let below = refusal.field.strip_prefix(*rule);
-                below.is_some_and(|below| below.is_empty() || below.starts_with(['.', '[']))
-            };
-            if dead.iter().any(is_within) {
-                continue;
-            }
-            is_unreadable = true;
-            let message = refusal.message.clone();
-            self.refuse(diagnostics, refusal.reason, &*refusal.field, message);
-        }
-        is_unreadable
-    }
-
-    /// The rules that no client in the cluster comes to.
-    fn dead_rules(&self) -> Vec<&str> {
-        let dead = |list| {
-            let rules = self.service.rules.of(list);
-            let live = rules::applicable(list, rules);
-            let is_live =
-                move |rule: &&Rule| live.iter().any(|live| std::ptr::eq(live.rule, *rule));
-            rules.iter().filter(move |rule| !is_live(rule))
-        };
-        let lists = [List::Http, List::Tls, List::Tcp].into_iter();
-        lists.flat_map(dead).map(|rule| &*rule.field).collect()
-    }
-
-    fn tell_unknown(&self, diagnostics: &mut Diagnostics) {
-        for field in &self.service.unknown {
-            let message = "is not a field of VirtualServices and is ignored; remove it";
-            let (severity, reason) = (Severity::Warning, reason::UNKNOWN_FIELD);
-            self.emit(diagnostics, severity, reason, &**field, message);
-        }
-        for field in &self.service.mistaken {
-            let message = format!(
-                "is not an annotation that splitter knows, so it does nothing; write \
-                 metadata.annotations[{UNSUPPORTED}], the only one there is, or remove it"
-            );
-            let field = format!("metadata.{field}");
-            let (severity, reason) = (Severity::Warning, reason::UNKNOWN_ANNOTATION);
-            self.emit(diagnostics, severity, reason, field, message);
-        }
-        if let Some(value) = &self.service.unsupported
-            && value != IGNORE
-            && value != REFUSE
-        {
-            let message = format!(
-                "{} is not known, so what a connection cannot do is refused; write {IGNORE} or \
-                 {REFUSE}, or remove it",
-                quoted(value)
-            );
-            let field = format!("metadata.annotations[{UNSUPPORTED}]");
-            let (severity, reason) = (Severity::Warning, reason::INVALID_ANNOTATION);
-            self.emit(diagnostics, severity, reason, field, message);
-        }
     }
 
     /// The hosts that are Services, and whether one of them is never split.
@@ -563,138 +452,6 @@ impl<'a> Translator<'a> {
             demand.what
         );
         self.refuse(diagnostics, reason, &*demand.field, message);
-    }
-}
-
-impl Compiled<'_> {
-    fn is_empty(&self) -> bool {
-        self.listed.parts.is_empty()
-    }
-
-    /// Its leaves, part by part, in a form in which equal splits are equal.
-    fn normal(&self) -> Vec<Normal> {
-        self.leaves.iter().map(|it| leaves::normal(it)).collect()
-    }
-
-    /// What becomes of connections to a port; `None` for those that no rule names.
-    fn at<'b>(
-        &'b self,
-        port: Option<u16>,
-        normal: &'b [Normal],
-    ) -> Vec<(&'b ClientSelector, &'b Normal)> {
-        let parts = self.listed.parts.iter().zip(normal);
-        let of_port = parts.filter(|(part, _)| {
-            part.conditions.port.is_none() || port.is_some() && part.conditions.port == port
-        });
-        let mut at: Vec<(&ClientSelector, &Normal)> = Vec::new();
-        for (part, leaves) in of_port {
-            let clients = &part.conditions.clients;
-            if !at.iter().any(|(before, _)| before.covers(clients)) {
-                at.push((clients, leaves));
-            }
-        }
-        at
-    }
-
-    /// The ports that its rules name.
-    fn numbers(&self) -> impl Iterator<Item = u16> {
-        let parts = self.listed.parts.iter();
-        parts.filter_map(|part| part.conditions.port)
-    }
-}
-
-/// Leaves in a form in which equal splits are equal.
-type Normal = Vec<(leaves::Target, u128)>;
-
-/// What is to be done with ports that do not declare what is spoken there: Istio finds out, and has a
-/// list of rules for HTTP and another for the rest.
-enum Undeclared {
-    /// They are split as both lists say, or the only one with rules for them.
-    Clear,
-    /// Of these, it is not clear.
-    Ambiguous(BTreeSet<u16>),
-    /// Of none but these is it clear.
-    ClearOnly(BTreeSet<u16>),
-}
-
-impl Undeclared {
-    fn of(http: &Compiled<'_>, tcp: &Compiled<'_>) -> Self {
-        let (normal_http, normal_tcp) = (http.normal(), tcp.normal());
-        let is_ambiguous = |port: Option<u16>| {
-            let (http, tcp) = (http.at(port, &normal_http), tcp.at(port, &normal_tcp));
-            !http.is_empty() && !tcp.is_empty() && http != tcp
-        };
-        if http.is_empty() || tcp.is_empty() {
-            return Self::Clear;
-        }
-        let numbers: BTreeSet<u16> = http.numbers().chain(tcp.numbers()).collect();
-        let (ambiguous, clear): (BTreeSet<u16>, BTreeSet<u16>) = numbers
-            .into_iter()
-            .partition(|number| is_ambiguous(Some(*number)));
-        match (is_ambiguous(None), ambiguous.is_empty()) {
-            (true, _) => Self::ClearOnly(clear),
-            (false, false) => Self::Ambiguous(ambiguous),
-            (false, true) => Self::Clear,
-        }
-    }
-
-    /// Ports where a protocol is declared, and those that declare nothing and are to be split in the same
-    /// way.
-    fn with(&self, declared: Ports) -> Vec<Ports> {
-        const UNDECLARED: AppProtocol = AppProtocol::Undeclared;
-        let undeclared = |ports: Ports| Ports {
-            protocols: Some(BTreeSet::from([UNDECLARED])),
-            ..ports
-        };
-        let named = declared.numbers.as_ref();
-        let more = match self {
-            Self::Clear => {
-                let protocols = declared.protocols.into_iter().flatten();
-                return vec![Ports {
-                    protocols: Some(protocols.chain([UNDECLARED]).collect()),
-                    ..declared
-                }];
-            }
-            Self::Ambiguous(numbers) => {
-                let is_left = named.is_none_or(|named| named.is_disjoint(numbers));
-                is_left.then(|| {
-                    undeclared(Ports {
-                        other_than: numbers.clone(),
-                        ..declared.clone()
-                    })
-                })
-            }
-            Self::ClearOnly(numbers) => {
-                let mut clear = numbers.clone();
-                clear.retain(|number| named.is_none_or(|named| named.contains(number)));
-                (!clear.is_empty()).then(|| {
-                    undeclared(Ports {
-                        numbers: Some(clear),
-                        ..declared.clone()
-                    })
-                })
-            }
-        };
-        [Some(declared), more].into_iter().flatten().collect()
-    }
-
-    /// Those of which it is not clear.
-    fn ambiguous(self) -> Option<Ports> {
-        let ports = match self {
-            Self::Clear => return None,
-            Self::Ambiguous(numbers) => Ports {
-                numbers: Some(numbers),
-                ..Ports::ALL
-            },
-            Self::ClearOnly(numbers) => Ports {
-                other_than: numbers,
-                ..Ports::ALL
-            },
-        };
-        Some(Ports {
-            protocols: Some(BTreeSet::from([AppProtocol::Undeclared])),
-            ..ports
-        })
     }
 }
 
