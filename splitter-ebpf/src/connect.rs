@@ -55,6 +55,8 @@ pub(crate) fn run(context: &SockAddrContext, family: Family) -> i32 {
             ALLOW
         }
         Found::Inconsistent => doubt(context, family),
+        // It fails, so nothing is chosen for it.
+        Found::Split(_) if !context::is_of_family(context, family) => ALLOW,
         Found::Split(split) => follow(context, family, &key, split),
     }
 }

@@ -14,6 +14,9 @@ pub(crate) const ALLOW: i32 = 1;
 /// The verdict that makes connect() fail.
 pub(crate) const DENY: i32 = 0;
 
+/// The state of a UDP socket that is connected (`TCP_ESTABLISHED`, include/net/tcp_states.h).
+const CONNECTED: u32 = 1;
+
 /// Which of the address fields a hook uses.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
@@ -22,6 +25,9 @@ pub(crate) enum Family {
     /// `user_ip6`.
     V6,
 }
+
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
 
 /// The third word of an IPv4-mapped address, in network order.
 pub(crate) const MAPPED: u32 = 0xffff_u32.to_be();
@@ -61,7 +67,7 @@ pub(crate) fn can_reach_loopback(context: &SockAddrContext) -> bool {
     device == 0 || device == LOOPBACK_DEVICE
 }
 
-/// Whether the socket may have been connected, or have tried to be, before this connect(): the
+/// Whether a TCP socket may have been connected, or have tried to be, before this connect(): the
 /// kernel keeps the address then, also when the socket was disconnected since.
 #[inline(always)]
 pub(crate) fn was_connected(context: &SockAddrContext, family: Family) -> bool {
@@ -76,6 +82,39 @@ pub(crate) fn was_connected(context: &SockAddrContext, family: Family) -> bool {
             }
         }
     }
+}
+
+/// The peer of a UDP socket that is connected: its address, and its port in host order. An IPv6 socket with
+/// an IPv4-mapped peer has it in both families.
+#[inline(always)]
+pub(crate) fn peer(context: &SockAddrContext, family: Family) -> Option<(Words, u16)> {
+    // SAFETY: as in `can_reach_loopback`; these fields may be read since 5.1. The port is the first half of
+    // its field where that is 32 bits wide (before 5.18).
+    unsafe {
+        let socket = addr_of!((*context.sock_addr).__bindgen_anon_1.sk).read_volatile();
+        if addr_of!((*socket).state).read_volatile() != CONNECTED {
+            return None;
+        }
+        let address = match family {
+            Family::V4 => [0, 0, MAPPED, addr_of!((*socket).dst_ip4).read_volatile()],
+            Family::V6 => read_words(addr_of!((*socket).dst_ip6).cast()),
+        };
+        let port = addr_of!((*socket).dst_port).cast::<u16>().read_volatile();
+        Some((address, u16::from_be(port)))
+    }
+}
+
+/// Whether the address that the application gave is of the hook's family, as it says. The kernel runs the
+/// hooks of connect() before it refuses another.
+#[inline(always)]
+pub(crate) fn is_of_family(context: &SockAddrContext, family: Family) -> bool {
+    // SAFETY: as in `protocol`.
+    let number = unsafe { addr_of!((*context.sock_addr).user_family).read_volatile() };
+    number
+        == match family {
+            Family::V4 => AF_INET,
+            Family::V6 => AF_INET6,
+        }
 }
 
 /// The address in the context.

@@ -5,8 +5,9 @@
 //! where the application asks for the source, also on connected sockets. It shows an IPv6 socket that
 //! sends to an IPv4-mapped address to `sendmsg4`, and its answers to `recvmsg6`.
 //!
-//! What a connected socket sends without an address passes no hook. Its endpoint was chosen by
-//! connect().
+//! What a connected socket sends passes a hook only with an address of its own, or if it is an IPv6 socket
+//! that is connected to an IPv4-mapped address. Its endpoint was chosen by connect(), and answers of another
+//! do not reach it.
 
 use core::ptr::addr_of;
 
@@ -31,8 +32,32 @@ pub(crate) fn send(context: &SockAddrContext, family: Family) -> i32 {
     match connect::find_for_client(&mut key) {
         Found::Nothing => ALLOW,
         Found::Inconsistent => doubt(),
-        Found::Split(split) => follow(context, family, &key, split),
+        Found::Split(split) => match context::peer(context, family) {
+            Some(peer) => send_connected(context, family, &key, split, peer),
+            None => follow(context, family, &key, split),
+        },
     }
+}
+
+/// Handles a datagram that a connected socket sends to what is split.
+#[inline(always)]
+fn send_connected(
+    context: &SockAddrContext,
+    family: Family,
+    key: &FrontendKey,
+    split: *const SplitRecord,
+    peer: (Words, u16),
+) -> i32 {
+    let (address, port) = peer;
+    // It was connected when nothing was split there, and remains so.
+    if port == key.port && bytemuck::cast::<Words, [u8; 16]>(address) == key.address {
+        return ALLOW;
+    }
+    if original_dst::has_dialled(context, key, peer) {
+        context::replace(context, family, address, port);
+        return ALLOW;
+    }
+    follow(context, family, key, split)
 }
 
 /// Handles a datagram that a socket has received.
@@ -40,9 +65,10 @@ pub(crate) fn send(context: &SockAddrContext, family: Family) -> i32 {
 pub(crate) fn receive(context: &SockAddrContext, family: Family) -> i32 {
     let source = context::address(context, family);
     let port = context::port(context);
-    match flows::source(context, source, port) {
-        Some((address, port)) => context::replace(context, family, address, port),
-        None => original_dst::show_of_storage(context, family),
+    if context::peer(context, family) == Some((source, port)) {
+        original_dst::show_of_storage(context, family);
+    } else if let Some((address, port)) = flows::source(context, source, port) {
+        context::replace(context, family, address, port);
     }
     ALLOW
 }

@@ -43,6 +43,29 @@ pub(crate) fn show_of_storage(context: &SockAddrContext, family: Family) {
     }
 }
 
+/// Whether a connected UDP socket has this peer because it dialled a frontend.
+#[inline(always)]
+pub(crate) fn has_dialled(
+    context: &SockAddrContext,
+    frontend: &FrontendKey,
+    peer: (context::Words, u16),
+) -> bool {
+    // SAFETY: only looks at the socket of the context.
+    let stored = unsafe { ORIGINAL_DST.get_ptr_mut(context) };
+    if stored.is_null() {
+        return false;
+    }
+    // SAFETY: a non-null pointer is to the socket's own record.
+    unsafe {
+        let stored = addr_of!((*stored).original_dst);
+        addr_of!((*stored).endpoint_port).read_volatile() == peer.1
+            && context::read_words(addr_of!((*stored).endpoint_address).cast()) == peer.0
+            && addr_of!((*stored).frontend_port).read_volatile() == frontend.port
+            && context::read_words(addr_of!((*stored).frontend_address).cast())
+                == bytemuck::cast::<[u8; 16], context::Words>(frontend.address)
+    }
+}
+
 /// Shows what is stored, if the socket's peer is the endpoint in it.
 ///
 /// # Safety
@@ -147,19 +170,22 @@ unsafe fn write(to: *mut ConnectionRecord, words: &Words) {
 
 /// Makes the socket forget the original destination of a connection before: nothing runs when
 /// a socket is disconnected, so the next connect() has to clear what no longer holds. Costs a
-/// load or two where the socket was never connected.
+/// load or two where a TCP socket was never connected, and a lookup for one of UDP.
 ///
 /// An IPv4 socket whose connect() found no route has no destination, and forgets nothing. What it
 /// remembers would be believed only if it dialled that very endpoint next, by its own address.
 #[inline(always)]
 pub(crate) fn forget(context: &SockAddrContext, family: Family) {
-    if !context::was_connected(context, family) {
-        return;
-    }
-    if let Some(stored) = sockets::find(context) {
-        // SAFETY: the record is in a map value, and the socket's own.
-        unsafe { outcomes::replaced(stored) };
-        sockets::free(context, stored);
+    // One of UDP has no slot, and loses its address when it is disconnected.
+    if context::protocol(context) == Protocol::Tcp as u32 {
+        if !context::was_connected(context, family) {
+            return;
+        }
+        if let Some(stored) = sockets::find(context) {
+            // SAFETY: the record is in a map value, and the socket's own.
+            unsafe { outcomes::replaced(stored) };
+            sockets::free(context, stored);
+        }
     }
     // SAFETY: only looks at the socket of the context.
     let stored = unsafe { ORIGINAL_DST.get_ptr_mut(context) };

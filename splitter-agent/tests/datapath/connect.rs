@@ -3,7 +3,7 @@
 
 use std::io;
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -183,6 +183,28 @@ fn udp_to_a_vip_of_which_tcp_is_split_passes_through() {
         .unwrap();
 
     assert_eq!(echoed, Ok((b"hello".to_vec(), vip)));
+}
+
+/// The kernel runs the hook before it looks at the family, which is of no attempt then.
+#[test]
+fn an_address_of_another_family_that_has_the_bytes_of_a_vip_is_not_counted() {
+    let mut scene = Scene::new("family");
+    let (client, shop) = scene.pods();
+    let (_server, endpoint) = serve(&shop, 80, "v1");
+    scene.publish(&[(root(), split(vec![leaf("v1", 1, &[endpoint])]))]);
+    let IpAddr::V4(vip) = root().address.ip() else {
+        panic!("an IPv4 address");
+    };
+    // Its flow label is where an IPv4 address would be.
+    let disguised = SocketAddrV6::new(Ipv6Addr::LOCALHOST, PORT, vip.into(), 0);
+    let error = client.run(|| {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None);
+        let error = rustix::net::connect(socket.expect("a socket"), &disguised);
+        error.expect_err("no IPv6 on an IPv4 socket").raw_os_error()
+    });
+    assert_eq!(error.unwrap(), Errno::AFNOSUPPORT.raw_os_error());
+    assert_eq!(scene.view(root()).connections, 0);
+    assert_eq!(scene.verdict_count("split"), 0);
 }
 
 #[test]

@@ -17,3 +17,4 @@ mod resolvers;
 mod sockets;
 mod storm;
 mod udp;
+mod udp_connected;

@@ -24,11 +24,11 @@ pub(crate) fn udp(address: &str) -> Frontend {
 }
 
 /// The UDP port of the root Service.
-fn vip() -> Frontend {
+pub(crate) fn vip() -> Frontend {
     udp("10.96.0.10:14001")
 }
 
-fn mapped(address: SocketAddr) -> SocketAddr {
+pub(crate) fn mapped(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(v4) => SocketAddr::from((v4.to_ipv6_mapped(), address.port())),
         IpAddr::V6(_) => address,
@@ -36,7 +36,7 @@ fn mapped(address: SocketAddr) -> SocketAddr {
 }
 
 /// A server that answers each datagram with its name, and with what it was sent.
-fn answering_at(pod: &Pod, address: SocketAddr, name: &str) -> Process {
+pub(crate) fn answering_at(pod: &Pod, address: SocketAddr, name: &str) -> Process {
     let (process, ()) = pod
         .start_ready(|ready| {
             let socket = UdpSocket::bind(address).expect("a free port");
@@ -52,20 +52,20 @@ fn answering_at(pod: &Pod, address: SocketAddr, name: &str) -> Process {
     process
 }
 
-fn answering(pod: &Pod, port: u16, name: &str) -> (Process, SocketAddr) {
+pub(crate) fn answering(pod: &Pod, port: u16, name: &str) -> (Process, SocketAddr) {
     let address = SocketAddr::from((pod.ipv4(), port));
     (answering_at(pod, address, name), address)
 }
 
 /// So many servers, each of which answers with its number, and where they are.
-fn answering_all(pod: &Pod, count: u16) -> (Vec<Process>, Vec<SocketAddr>) {
+pub(crate) fn answering_all(pod: &Pod, count: u16) -> (Vec<Process>, Vec<SocketAddr>) {
     (0..count)
         .map(|number| answering(pod, 80 + number, &number.to_string()))
         .unzip()
 }
 
 /// A socket of the family of what it is to send to, which does not wait for ever.
-fn socket(target: SocketAddr) -> io::Result<UdpSocket> {
+pub(crate) fn socket(target: SocketAddr) -> io::Result<UdpSocket> {
     let any: IpAddr = match target {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -76,7 +76,7 @@ fn socket(target: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 /// What an answer says, and where it is from.
-fn answer(socket: &UdpSocket) -> io::Result<(String, SocketAddr)> {
+pub(crate) fn answer(socket: &UdpSocket) -> io::Result<(String, SocketAddr)> {
     let mut buffer = [0; 512];
     let (length, source) = socket.recv_from(&mut buffer)?;
     let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
@@ -84,7 +84,7 @@ fn answer(socket: &UdpSocket) -> io::Result<(String, SocketAddr)> {
 }
 
 /// Who answers a datagram; that the answer is to it, and is shown as coming from where it was sent.
-fn ask(socket: &UdpSocket, target: SocketAddr) -> io::Result<String> {
+pub(crate) fn ask(socket: &UdpSocket, target: SocketAddr) -> io::Result<String> {
     socket.send_to(b"hello", target)?;
     let (text, source) = answer(socket)?;
     if source != target {
@@ -96,7 +96,7 @@ fn ask(socket: &UdpSocket, target: SocketAddr) -> io::Result<String> {
     }
 }
 
-fn text<T>(result: io::Result<T>) -> Result<T, String> {
+pub(crate) fn text<T>(result: io::Result<T>) -> Result<T, String> {
     result.map_err(|error| error.to_string())
 }
 
@@ -372,7 +372,7 @@ fn one_answer_after_another_is_shown_as_the_vip_however_many_come() {
 }
 
 /// A client in the pod whose one socket asks whenever it is told to, and says who answered.
-struct Asking {
+pub(crate) struct Asking {
     _process: Process,
     ask: io::PipeWriter,
     answers: io::BufReader<io::PipeReader>,
@@ -380,15 +380,25 @@ struct Asking {
 
 impl Asking {
     fn new(client: &Pod, target: SocketAddr) -> Self {
+        Self::with(client, || socket(target), |socket, _| ask(socket, target))
+    }
+
+    /// What it does with its socket is told by a number.
+    pub(crate) fn with(
+        client: &Pod,
+        begin: impl FnOnce() -> io::Result<UdpSocket>,
+        act: impl Fn(&UdpSocket, u8) -> io::Result<String>,
+    ) -> Self {
         use io::{Read as _, Write as _};
         let (mut questions, ask_end) = io::pipe().unwrap();
         let (answers, mut answer_end) = io::pipe().unwrap();
         let (process, ()) = client
             .start_ready(move |ready| {
-                let socket = socket(target).expect("a socket");
+                let socket = begin().expect("a socket");
                 ready.signal(&());
-                while questions.read_exact(&mut [0]).is_ok() {
-                    let said = ask(&socket, target).unwrap_or_else(|error| error.to_string());
+                let mut what = [0];
+                while questions.read_exact(&mut what).is_ok() {
+                    let said = act(&socket, what[0]).unwrap_or_else(|error| error.to_string());
                     writeln!(answer_end, "{said}").expect("a reader");
                 }
             })
@@ -401,8 +411,12 @@ impl Asking {
     }
 
     fn ask(&mut self) -> String {
+        self.ask_to(0)
+    }
+
+    pub(crate) fn ask_to(&mut self, what: u8) -> String {
         use io::{BufRead as _, Write as _};
-        self.ask.write_all(&[0]).unwrap();
+        self.ask.write_all(&[what]).unwrap();
         let mut line = String::new();
         self.answers.read_line(&mut line).expect("an answer");
         line.trim_end().to_owned()
