@@ -58,8 +58,7 @@ pub(crate) fn has_dialled(
     // SAFETY: a non-null pointer is to the socket's own record.
     unsafe {
         let stored = addr_of!((*stored).original_dst);
-        addr_of!((*stored).endpoint_port).read_volatile() == peer.1
-            && context::read_words(addr_of!((*stored).endpoint_address).cast()) == peer.0
+        has_endpoint(stored, peer)
             && addr_of!((*stored).frontend_port).read_volatile() == frontend.port
             && context::read_words(addr_of!((*stored).frontend_address).cast())
                 == bytemuck::cast::<[u8; 16], context::Words>(frontend.address)
@@ -73,12 +72,10 @@ pub(crate) fn has_dialled(
 /// `stored` must be readable; its addresses are aligned to 4 bytes.
 #[inline(always)]
 unsafe fn show_stored(context: &SockAddrContext, family: Family, stored: *const OriginalDstRecord) {
+    let peer = (context::address(context, family), context::port(context));
     // SAFETY: the caller's.
     unsafe {
-        if addr_of!((*stored).endpoint_port).read_volatile() == context::port(context)
-            && context::read_words(addr_of!((*stored).endpoint_address).cast())
-                == context::address(context, family)
-        {
+        if has_endpoint(stored, peer) {
             context::replace(
                 context,
                 family,
@@ -86,6 +83,20 @@ unsafe fn show_stored(context: &SockAddrContext, family: Family, stored: *const 
                 addr_of!((*stored).frontend_port).read_volatile(),
             );
         }
+    }
+}
+
+/// Whether what is stored is of a connection to this endpoint: its address, and its port in host order.
+///
+/// # Safety
+///
+/// As for `show_stored`.
+#[inline(always)]
+unsafe fn has_endpoint(stored: *const OriginalDstRecord, endpoint: (context::Words, u16)) -> bool {
+    // SAFETY: the caller's.
+    unsafe {
+        addr_of!((*stored).endpoint_port).read_volatile() == endpoint.1
+            && context::read_words(addr_of!((*stored).endpoint_address).cast()) == endpoint.0
     }
 }
 
