@@ -2,7 +2,7 @@
 //! it. All of it goes with the value.
 
 use std::fs::{self, File};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -318,11 +318,8 @@ fn start_server(scenario: &'static Scenario, pod: &Pod, leaf: usize) -> Result<P
         }
         Protocol::Udp => {
             let address = SocketAddr::from((pod.ipv4(), port));
-            let (server, ()) = pod.start_ready(|ready| {
-                let socket = UdpSocket::bind(address).expect("a port of the pod's own");
-                ready.signal(&());
-                name_server::answer_all(&socket, answer_of(leaf))
-            })?;
+            let (server, ()) =
+                pod.start_ready(|ready| name_server::serve(address, answer_of(leaf), ready))?;
             Ok(server)
         }
     }

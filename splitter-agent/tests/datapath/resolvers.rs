@@ -7,7 +7,7 @@ use std::time::Duration;
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QTYPE, Question, TYPE};
 use splitter_agent::plan::Frontend;
-use testbed::fixtures::name_server::answer_all;
+use testbed::fixtures::name_server;
 use testbed::lab::{Pod, Process};
 use testbed::packages;
 
@@ -19,14 +19,10 @@ const NAME: &str = "shop.test";
 /// What the name servers say. Both are of no network (RFC 5737).
 const ANSWERS: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2)];
 
-fn name_server(pod: &Pod, port: u16, address: Ipv4Addr) -> (Process, SocketAddr) {
+fn start_name_server(pod: &Pod, port: u16, address: Ipv4Addr) -> (Process, SocketAddr) {
     let listen = SocketAddr::from((pod.ipv4(), port));
     let (process, ()) = pod
-        .start_ready(|ready| {
-            let socket = UdpSocket::bind(listen).expect("a free port");
-            ready.signal(&());
-            answer_all(&socket, address);
-        })
+        .start_ready(|ready| name_server::serve(listen, address, ready))
         .expect("a name server");
     (process, listen)
 }
@@ -45,8 +41,8 @@ impl NameServers {
     fn new(name: &str) -> Self {
         let mut scene = Scene::new(name);
         let (client, shop) = scene.pods();
-        let (one, stable) = name_server(&shop, 81, ANSWERS[0]);
-        let (two, canary) = name_server(&shop, 82, ANSWERS[1]);
+        let (one, stable) = start_name_server(&shop, 81, ANSWERS[0]);
+        let (two, canary) = start_name_server(&shop, 82, ANSWERS[1]);
         let frontend = udp("10.96.0.53:53");
         let stable = leaf("stable", 9, &[stable]);
         let canary = leaf("canary", 1, &[canary]);

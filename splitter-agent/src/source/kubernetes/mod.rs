@@ -6,7 +6,7 @@
 //! - Whatever the API server does, nothing is taken away but what it says is gone: by a
 //!   deletion, or by a complete list that lacks it. A server that is away, refuses, or
 //!   breaks off half-way changes nothing, and is asked again within half a minute; as soon as
-//!   one kind reaches it again, all of them try that could not.
+//!   one kind reaches it again, those that could not reach it try at once.
 //! - It tells what it does not know: [`Change::Known`] says, in order with all other changes, whether
 //!   each kind is followed. It is not from a failure until it was listed anew, or until what was
 //!   missed has been told; that a watch ends, as the server ends each now and then, is no failure.
