@@ -28,7 +28,8 @@ fn helm_uninstall_deletes_nothing_until_every_node_is_clean() {
     }
     let user = User::new(cluster.local(), "abc");
     let install = documented::commands("deploy/README.md", "# Deploying splitter", "helm install");
-    let install = install.replace("$REGISTRY/splitter-agent", "registry.invalid/team/splitter");
+    let (repository, _tag) = image.rsplit_once(':').expect("a tag");
+    let install = install.replace("$REGISTRY/splitter-agent", repository);
     // So that Helm's patience is longer than the hook's, as it is when both are what they are.
     user.run(&format!(
         "TAG=abc\n{} --set uninstall.timeoutSeconds=45 --wait",

@@ -83,10 +83,7 @@ impl std::ops::Deref for ClusterGuard {
 impl Drop for ClusterGuard {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.tell(&["get", "nodes,pods", "--all-namespaces", "-o", "wide"]);
-            let agents = ["-n", SYSTEM, "logs", "-l", AGENT_SELECTOR];
-            let since = ["--since=3m", "--tail=100", "--prefix"];
-            self.tell(&[&agents[..], &since].concat());
+            self.tell_state();
         }
     }
 }
@@ -276,6 +273,15 @@ impl TestCluster {
         }
     }
 
+    /// Tells how things are, for a test that fails.
+    fn tell_state(&self) {
+        self.tell(&["get", "nodes,pods", "--all-namespaces", "-o", "wide"]);
+        self.tell(&["-n", SYSTEM, "get", "events"]);
+        let agents = ["-n", SYSTEM, "logs", "-l", AGENT_SELECTOR];
+        let since = ["--since=3m", "--tail=100", "--prefix"];
+        self.tell(&[&agents[..], &since].concat());
+    }
+
     /// What kubectl prints as JSON.
     pub(crate) fn get(&self, arguments: &[&str]) -> Value {
         let text = self.kubectl(&[arguments, &["-o", "json"]].concat());
@@ -345,6 +351,14 @@ pub(crate) struct ClusterOfOwn {
     // Before the turn is over, the cluster is down.
     cluster: TestCluster,
     _turn: MutexGuard<'static, Option<TestCluster>>,
+}
+
+impl Drop for ClusterOfOwn {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.tell_state();
+        }
+    }
 }
 
 impl std::ops::Deref for ClusterOfOwn {

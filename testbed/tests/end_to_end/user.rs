@@ -15,8 +15,11 @@ use crate::test_cluster::{Node, TestCluster};
 /// What the documents say in place of a registry.
 const EXAMPLE: &str = "registry.example.com/team";
 
-/// Nobody serves it: an image of this name is on the nodes, or it is nowhere.
-const REGISTRY: &str = "registry.invalid/team";
+/// Nobody serves it: an image of this name is on the nodes, or it is nowhere. It refuses at once. Where a name
+/// has to be looked up first, in vain, that takes most of a minute; and a kubelet takes an image that is there
+/// for one that has to be pulled as long as another pod pulls it (pkg/kubelet/images/pullmanager,
+/// `MustAttemptImagePull`), so that two pods can wait for each other for minutes.
+const REGISTRY: &str = "127.0.0.1:1/team";
 
 /// A directory with this repository's `deploy`, and the commands that the documents name.
 pub(crate) struct User {
@@ -108,4 +111,4 @@ pub(crate) fn restore_image(cluster: &TestCluster, node: &Node, name: &str) {
     cluster.ctr(node, &["images", "tag", "--force", HIDDEN, name]);
 }
 
-const HIDDEN: &str = "registry.invalid/hidden:1";
+const HIDDEN: &str = "127.0.0.1:1/hidden:1";
