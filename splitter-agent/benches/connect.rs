@@ -604,6 +604,7 @@ fn print_calls(site: &mut Site, effort: Effort) {
             "whole life, IPv4",
             vec![
                 ("no programs", Who::Without, false, Call::Life(endpoint)),
+                ("empty program", Who::Empty, false, Call::Life(endpoint)),
                 ("miss, table", Who::Table, true, Call::Life(endpoint)),
                 ("hit, table", Who::Table, true, Call::Life(vip)),
                 ("hit, storage", Who::Storage, false, Call::Life(vip)),
