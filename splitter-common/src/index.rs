@@ -39,7 +39,7 @@ pub enum Answer {
     Nothing,
     /// `FRONTENDS` knows.
     Ask,
-    /// It has this index into `CURRENT`, if the record there is its own; else `FRONTENDS` knows.
+    /// It has this index into `SPLITS`, if the record there is its own; else `FRONTENDS` knows.
     At(u32),
 }
 
@@ -75,7 +75,7 @@ impl Place {
     #[must_use]
     pub fn read(self, record: IndexRecord) -> Answer {
         if record.tag == self.tag {
-            Answer::At(record.current)
+            Answer::At(record.split)
         } else if record.tag == SEVERAL {
             Answer::Ask
         } else {
@@ -84,20 +84,20 @@ impl Place {
     }
 }
 
-/// The record of a slot that these frontends have, each as what stands for it and its index into `CURRENT`.
+/// The record of a slot that these frontends have, each as what stands for it and its index into `SPLITS`.
 #[must_use]
 pub fn record(frontends: &[(u32, u32)]) -> IndexRecord {
     match frontends {
         [] => IndexRecord {
-            current: 0,
+            split: 0,
             tag: NONE,
         },
-        [(tag, current)] => IndexRecord {
-            current: *current,
+        [(tag, split)] => IndexRecord {
+            split: *split,
             tag: *tag,
         },
         _ => IndexRecord {
-            current: 0,
+            split: 0,
             tag: SEVERAL,
         },
     }

@@ -9,22 +9,21 @@
 //! pinned below a directory of that name, and two versions never share a map.
 //!
 //! ```text
-//! FRONTEND_INDEX[..] = {current, tag} ──────────────┐
-//!                                                   ▼
 //! FRONTENDS {address, port, protocol, clients} ─► CURRENT[..] = {split, generation}
-//!                                                                │
-//!                  SPLITS[split] ◄───────────────────────────────┘   must carry the same key
-//!                    │                                               and generation
-//!                    │  first_counter ─► COUNTERS[first_counter]            connections of the split
-//!                    │                   COUNTERS[first_counter + 1 + leaf] connections of each leaf
+//!                                                                │   must carry the same key
+//!                  SPLITS[split] ◄───────────────────────────────┤   and generation
+//!                    │                                           │   must carry the same key
+//!                    │             FRONTEND_INDEX[..] = {split, tag}
+//!                    │
+//!                    ├► first_counter ─► COUNTERS[..]   connections of the split, and of each leaf
 //!                    └► first_leaf ─► LEAVES[..] ─► first_endpoint ─► ENDPOINTS[..]
 //! ```
 
 use bytemuck::{CheckedBitPattern, NoUninit, Pod, Zeroable};
 
 /// Version of the records below, and the name of the directory that the maps are
-/// pinned in (`v5`).
-pub const LAYOUT_VERSION: u32 = 5;
+/// pinned in (`v6`).
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// Version of [`SocketRecord`] and of what its table means. The table is pinned beside the
 /// layouts, under a name of its own (`SOCKETS-v2`), and so outlives a change of the layout:
@@ -95,8 +94,8 @@ pub struct FrontendValue {
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct IndexRecord {
-    /// Index into `CURRENT` of the frontend that has the slot.
-    pub current: u32,
+    /// Index into `SPLITS`: what is programmed for the frontend that has the slot.
+    pub split: u32,
     /// What stands for that frontend; 0 if no frontend has the slot, 1 if several have.
     pub tag: u32,
 }
@@ -202,7 +201,7 @@ pub struct SplitRecord {
     pub step: u32,
     /// This node's part of the shift, below `size` (0 if `size` is 0).
     pub shift: u32,
-    /// First of `leaf_count + 1` counters in `COUNTERS`.
+    /// First of its records in `COUNTERS`, see [`CounterPlace`].
     pub first_counter: u32,
     /// First leaf in `LEAVES`.
     pub first_leaf: u32,
@@ -284,14 +283,55 @@ pub struct EndpointRecord {
     pub padding: u16,
 }
 
-/// A counter on a cache line of its own.
+/// Counts in a [`CounterRecord`].
+pub const COUNTS_IN_RECORD: u32 = 8;
+
+/// Counts of connections, on a cache line of their split's own. A connection adds to two of them, that of
+/// the split and that of a leaf: so these stand together, and splits apart.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct CounterRecord {
-    /// Connections counted.
-    pub count: u64,
-    /// Always 0.
-    pub padding: [u64; 7],
+    /// Connections counted, by [`CounterPlace`].
+    pub counts: [u64; COUNTS_IN_RECORD as usize],
+}
+
+/// Where in `COUNTERS` a count is. The split's is the first of its first record, and those of the leaves
+/// follow it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CounterPlace {
+    /// Index of the record.
+    pub record: u32,
+    /// Which of its counts, below [`COUNTS_IN_RECORD`].
+    pub count: u32,
+}
+
+impl CounterPlace {
+    /// That of a split, by its [`SplitRecord::first_counter`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_split(first_counter: u32) -> Self {
+        Self {
+            record: first_counter,
+            count: 0,
+        }
+    }
+
+    /// That of a leaf of the split, counted from 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_leaf(first_counter: u32, leaf: u32) -> Self {
+        let number = leaf.wrapping_add(1);
+        Self {
+            record: first_counter.wrapping_add(number / COUNTS_IN_RECORD),
+            count: number % COUNTS_IN_RECORD,
+        }
+    }
+
+    /// How many records a split with so many leaves has.
+    #[must_use]
+    pub const fn records(leaves: u32) -> u32 {
+        leaves / COUNTS_IN_RECORD + 1
+    }
 }
 
 /// Per-CPU counters of a leaf, over all changes of weights.

@@ -1,6 +1,6 @@
 //! connect(): from the address that was dialled to an endpoint.
 //!
-//! A miss reads one word of the index, rarely also a bucket of `FRONTENDS`, and creates nothing. A hit reads five array
+//! A miss reads one word of the index, rarely also a bucket of `FRONTENDS`, and creates nothing. A hit reads four array
 //! elements, adds to two counters, and stores the original destination. Only
 //! where the split for everyone says so is asked which pod it is that connects.
 
@@ -11,8 +11,8 @@ use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::{debug, trace};
 use splitter_common::index::{Answer, Place};
 use splitter_common::layout::{
-    ClientScope, CurrentRecord, FrontendKey, LeafRecord, Protocol, SplitRecord, Verdict,
-    VerdictCounter,
+    ClientScope, CounterPlace, CurrentRecord, FrontendKey, LeafRecord, Protocol, SplitRecord,
+    Verdict, VerdictCounter,
 };
 use splitter_common::pick::{self, Lattice};
 
@@ -132,9 +132,13 @@ fn find_indexed(key: &FrontendKey) -> Found {
         match place.read(bytemuck::cast(word)) {
             Answer::Nothing => return Found::Nothing,
             Answer::Ask => {}
-            Answer::At(current) => {
-                if let Some(split) = confirmed(current, key) {
-                    return Found::Split(split);
+            Answer::At(split) => {
+                // No generation: nothing else has led here since the index was read, and what it leads to is
+                // used again only after all programs that may have read it.
+                if let Some(record) = SPLITS.get_ptr(split)
+                    && same_frontend(record, key)
+                {
+                    return Found::Split(record);
                 }
             }
         }
@@ -325,14 +329,14 @@ fn pick_leaf(split: *const SplitRecord) -> Option<PickedLeaf> {
         shift: read!(split, shift),
         seed: read!(split, seed),
     };
-    let position = lattice.position(count::next(first_counter)?)?;
+    let position = lattice.position(count::next(CounterPlace::of_split(first_counter))?)?;
     let index = pick::leaf_at(position, read!(split, leaf_count), |index| {
         let leaf = LEAVES.get_ptr(first_leaf.wrapping_add(index))?;
         Some(read!(leaf, end))
     })?;
     Some(PickedLeaf {
         record: LEAVES.get_ptr(first_leaf.wrapping_add(index))?,
-        turn: count::next(first_counter.wrapping_add(1).wrapping_add(index))?,
+        turn: count::next(CounterPlace::of_leaf(first_counter, index))?,
         lattice,
         index,
     })

@@ -3,22 +3,25 @@
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::ptr::addr_of_mut;
 
-use splitter_common::layout::VerdictCounter;
+use splitter_common::layout::{COUNTS_IN_RECORD, CounterPlace, VerdictCounter};
 
 use crate::maps::{COUNTERS, LEAF_REFUSALS, LEAF_STATS, VERDICTS};
 
 /// The number of this connection: what a counter in `COUNTERS` was before it. `None` if there
 /// is no such counter.
 #[inline(always)]
-pub(crate) fn next(counter: u32) -> Option<u64> {
-    let counter = COUNTERS.get_ptr_mut(counter)?;
+pub(crate) fn next(place: CounterPlace) -> Option<u64> {
+    let record = COUNTERS.get_ptr_mut(place.record)?;
+    // The mask shows the verifier what the place promises.
+    let count = (place.count & (COUNTS_IN_RECORD - 1)) as usize;
     // SAFETY: the pointer is into a map value that lives as long as the program runs,
     // and every writer in the kernel uses this instruction.
     //
     // Not Relaxed: LLVM 22 compiles a relaxed fetching add to one that does not fetch
     // and returns the addend (llvm/llvm-project#210280).
     Some(unsafe {
-        atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(addr_of_mut!((*counter).count), 1)
+        let counts = addr_of_mut!((*record).counts).cast::<u64>();
+        atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(counts.add(count), 1)
     })
 }
 

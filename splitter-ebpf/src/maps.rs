@@ -50,9 +50,9 @@ pub(crate) static LEAVES: Array<LeafRecord, 163_840, MMAPABLE> = Array::new();
 #[btf_map]
 pub(crate) static ENDPOINTS: Array<EndpointRecord, 262_144, MMAPABLE> = Array::new();
 
-/// Counters of connections: one for the split, followed by one for each of its leaves.
+/// Counters of connections: those of a split and of its leaves stand together.
 #[btf_map]
-pub(crate) static COUNTERS: Array<CounterRecord, 245_760, MMAPABLE> = Array::new();
+pub(crate) static COUNTERS: Array<CounterRecord, 102_400, MMAPABLE> = Array::new();
 
 /// Counters of leaves that live as long as the leaf is part of a split.
 #[btf_map]

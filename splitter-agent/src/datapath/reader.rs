@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use aya::maps::MapInfo;
-use splitter_common::layout::{CurrentRecord, FrontendKey, LeafState};
+use splitter_common::layout::{CounterPlace, CurrentRecord, FrontendKey, LeafState};
 
 use crate::objects::{ObjectName, ObjectReference};
 use crate::plan::Decision;
@@ -100,8 +100,8 @@ pub struct LeafReading {
     pub endpoints: u32,
     id: u32,
     incarnation: u32,
-    /// Index of its counter in `COUNTERS`, and what that said last.
-    counter: u32,
+    /// Where its counter is in `COUNTERS`, and what that said last.
+    counter: CounterPlace,
     counted: u64,
 }
 
@@ -191,7 +191,7 @@ impl Count {
 impl FrontendReading {
     fn new(view: FrontendView) -> Self {
         let first = view.record.first_counter;
-        let leaves = view.plan.leaves.into_iter().zip(&view.leaves).zip(1..);
+        let leaves = view.plan.leaves.into_iter().zip(&view.leaves).zip(0..);
         Self {
             kind: view.plan.origin.kind,
             is_self_test: view.plan.origin.is_self_test(),
@@ -201,7 +201,7 @@ impl FrontendReading {
             root: view.plan.root.name.into(),
             decision: view.plan.decision,
             leaves: leaves
-                .map(|((leaf, counts), place)| LeafReading {
+                .map(|((leaf, counts), index)| LeafReading {
                     is_refused: leaf.is_refused(),
                     service: leaf.service.into(),
                     weight: leaf.weight,
@@ -209,7 +209,7 @@ impl FrontendReading {
                     endpoints: u32::try_from(leaf.endpoints.len()).unwrap_or(u32::MAX),
                     id: counts.leaf_id,
                     incarnation: counts.incarnation,
-                    counter: first.saturating_add(place),
+                    counter: CounterPlace::of_leaf(first, index),
                     counted: counts.connections,
                 })
                 .collect(),
@@ -349,7 +349,7 @@ impl Open {
         };
         known.round = self.round;
         for leaf in &mut known.frontend.leaves {
-            let counted = self.maps.counters.count(leaf.counter);
+            let counted = self.maps.counters.counted(leaf.counter);
             let count = self.reading.leaves.entry(leaf.id).or_default();
             count.is_stale |= !is_known || counted != leaf.counted;
             count.round = self.round;
@@ -406,14 +406,12 @@ impl Open {
         let splits = self.reading.splits();
         let mut entries = Entries {
             frontends: self.reading.splits.len() + self.reading.inconsistent,
-            splits: self.reading.splits.len(),
             leaf_ids: self.reading.leaves.len(),
             ..Entries::default()
         };
         for split in splits {
-            entries.leaves += split.leaves.len();
             let endpoints = split.leaves.iter().map(|leaf| leaf.endpoints as usize);
-            entries.endpoints += endpoints.sum::<usize>();
+            entries.add_split(split.leaves.len(), endpoints.sum());
         }
         entries
     }

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use bytemuck::Zeroable;
 use splitter_common::address;
 use splitter_common::layout::{
-    ClientNames, ClientScope, CurrentRecord, FrontendKey, FrontendNames, LeafNames, LeafRecord,
-    PodNames, SplitRecord, Text, VerdictCounter,
+    ClientNames, ClientScope, CounterPlace, CurrentRecord, FrontendKey, FrontendNames, LeafNames,
+    LeafRecord, PodNames, SplitRecord, Text, VerdictCounter,
 };
 use splitter_common::pick::{self, Lattice};
 
@@ -185,13 +185,14 @@ impl View {
             .flat_map(|split| &split.leaves)
             .map(|leaf| leaf.leaf_id)
             .collect();
-        let entries = Entries {
+        let mut entries = Entries {
             frontends: self.frontends.len() + self.inconsistent.len() + self.foreign.len(),
-            splits: self.frontends.len(),
-            leaves: splits.clone().map(|split| split.leaves.len()).sum(),
-            endpoints: splits.map(|split| split.plan.endpoint_count()).sum(),
             leaf_ids: leaf_ids.len(),
+            ..Entries::default()
         };
+        for split in splits {
+            entries.add_split(split.leaves.len(), split.plan.endpoint_count());
+        }
         entries.map_use(maps)
     }
 }
@@ -200,13 +201,22 @@ impl View {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Entries {
     pub(super) frontends: usize,
+    pub(super) leaf_ids: usize,
     pub(super) splits: usize,
     pub(super) leaves: usize,
+    pub(super) counters: usize,
     pub(super) endpoints: usize,
-    pub(super) leaf_ids: usize,
 }
 
 impl Entries {
+    /// Adds what a split takes up.
+    pub(super) fn add_split(&mut self, leaves: usize, endpoints: usize) {
+        self.splits += 1;
+        self.leaves += leaves;
+        self.counters += CounterPlace::records(leaves as u32) as usize;
+        self.endpoints += endpoints;
+    }
+
     /// How full the maps are. Arrays have as many entries as slots; counted are those that
     /// what is programmed takes up.
     pub(super) fn map_use(self, maps: &Maps) -> BTreeMap<&'static str, MapUse> {
@@ -216,8 +226,7 @@ impl Entries {
             ("SPLITS", self.splits, maps.splits.len()),
             ("LEAVES", self.leaves, maps.leaves.len()),
             ("ENDPOINTS", self.endpoints, maps.endpoints.len()),
-            // One counter for each split, and one for each of its leaves.
-            ("COUNTERS", self.splits + self.leaves, maps.counters.len()),
+            ("COUNTERS", self.counters, maps.counters.len()),
             ("LEAF_STATS", self.leaf_ids, maps.leaf_stats.len()),
         ]
         .into_iter()
@@ -318,7 +327,7 @@ fn read_leaves(
         counts.push(LeafCounts {
             connections: maps
                 .counters
-                .count(record.first_counter.checked_add(1 + index)?),
+                .counted(CounterPlace::of_leaf(record.first_counter, index)),
             lifetime: maps.leaf_stats.sum(leaf.leaf_id).unwrap_or_default(),
             refused: maps.leaf_refusals.count(leaf.leaf_id),
             outcomes: OutcomeCounts::of(maps, leaf.leaf_id),
@@ -341,7 +350,9 @@ fn read_leaves(
             leaves,
         },
         clients: clients(maps, ClientScope(key.clients)),
-        connections: maps.counters.count(record.first_counter),
+        connections: maps
+            .counters
+            .counted(CounterPlace::of_split(record.first_counter)),
         leaves: counts,
         record: SplitRecord {
             frontend: *key,

@@ -254,7 +254,7 @@ fn bpftool_shows_named_fields() {
     );
     expect("LEAVES", &["\"weight\": 90", "\"state\": \"Ready\""]);
     expect("ENDPOINTS", &["\"port\": 1001", "255,255,10,244"]);
-    expect("COUNTERS", &["\"count\": 10"]);
+    expect("COUNTERS", &["\"counts\": [10,9,1,"]);
     expect("LEAF_STATS", &["\"connections\":"]);
     expect(
         "FRONTEND_NAMES",

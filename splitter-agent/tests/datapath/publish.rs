@@ -7,7 +7,7 @@ use aya::maps::{Array, HashMap, Map, MapData};
 use splitter_agent::datapath::{Capacity, Change, FrontendError, PublishSummary, Publisher, View};
 use splitter_agent::plan::{Decision, Frontend};
 use splitter_common::index::{Place, SLOTS};
-use splitter_common::layout::{LeafNames, LeafState, Reason};
+use splitter_common::layout::{LeafNames, LeafState, MAX_LEAVES, Reason};
 use testbed::lab::client;
 
 use crate::common::{Scene, decided, expected, frontend, leaf, plan, root, serve, split};
@@ -331,6 +331,7 @@ fn frontends_of_one_slot_of_the_index_are_told_apart_as_they_come_and_go() {
     let (_two, two) = serve(&shop, 82, "two");
     let [first, second] = of_one_slot();
     let first = (first, split(vec![leaf("v1", 1, &[one])]));
+    let changed = (first.0, split(vec![leaf("v2", 1, &[two])]));
     let second = (second, split(vec![leaf("v1", 1, &[two])]));
     let tag = |frontend: Frontend| {
         let address = frontend.address;
@@ -343,8 +344,16 @@ fn frontends_of_one_slot_of_the_index_are_told_apart_as_they_come_and_go() {
             vec![first.clone(), second.clone()],
             [one.clone(), two.clone()],
         ),
-        (vec![second.clone()], [None, two]),
+        (vec![second.clone()], [None, two.clone()]),
         (vec![], [None, None]),
+        (vec![first.clone()], [one.clone(), None]),
+        // One that changes: alone, beside the other, and when it is alone again.
+        (vec![changed.clone()], [two.clone(), None]),
+        (
+            vec![first.clone(), second.clone()],
+            [one.clone(), two.clone()],
+        ),
+        (vec![changed, second.clone()], [two.clone(), two]),
         (vec![first.clone()], [one, None]),
     ] {
         scene.publish(&splits);
@@ -387,6 +396,36 @@ fn a_new_publisher_puts_the_index_right() {
         assert_eq!(index.get(&other, 0).unwrap(), expected, "{other}");
     }
     drop(publisher);
+}
+
+/// Counts of more than seven leaves are in several records.
+#[test]
+fn each_of_many_leaves_is_counted_by_itself() {
+    let mut scene = Scene::new("counters");
+    let (client, shop) = scene.pods();
+    let (_server, endpoint) = serve(&shop, 81, "one");
+    let many = |weight| {
+        let leaves = 0..MAX_LEAVES;
+        split(
+            leaves
+                .map(|number| leaf(&format!("v{number}"), weight, &[endpoint]))
+                .collect(),
+        )
+    };
+    let [first, second] = [root(), frontend("10.96.0.11:14001")];
+    scene.publish(&[(first, many(1)), (second, many(2))]);
+
+    for (frontend, each) in [(first, 1), (second, 2)] {
+        let address = frontend.address;
+        let connections = u64::from(each * MAX_LEAVES);
+        client
+            .run(|| client::count_tags(address, connections))
+            .unwrap();
+        let view = scene.view(frontend);
+        assert_eq!(view.connections, connections);
+        let counts = view.leaves.iter().map(|leaf| leaf.connections);
+        assert!(counts.eq((0..MAX_LEAVES).map(|_| u64::from(each))));
+    }
 }
 
 /// Flows of UDP remember them for as long as there is traffic.

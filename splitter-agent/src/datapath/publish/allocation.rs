@@ -15,7 +15,7 @@ pub(crate) struct Allocation {
     pub(crate) split: Run,
     pub(crate) leaves: Run,
     pub(crate) endpoints: Run,
-    /// The split's counter, followed by one for each leaf.
+    /// The records with the counters of the split and its leaves.
     pub(crate) counters: Run,
 }
 

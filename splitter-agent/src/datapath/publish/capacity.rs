@@ -1,5 +1,7 @@
 //! How much fits into the maps, and how many slots that takes.
 
+use splitter_common::layout::COUNTS_IN_RECORD;
+
 /// How much fits into the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
@@ -30,7 +32,8 @@ pub(crate) mod reserved {
     pub(crate) const CURRENT: u32 = SPLITS;
     pub(crate) const LEAVES: u32 = SPLITS;
     pub(crate) const ENDPOINTS: u32 = SPLITS;
-    pub(crate) const COUNTERS: u32 = SPLITS + LEAVES;
+    /// Its one leaf is counted where it is.
+    pub(crate) const COUNTERS: u32 = SPLITS;
 }
 
 impl Capacity {
@@ -64,8 +67,9 @@ impl Capacity {
             .saturating_add(self.endpoints / 4 + 1024 + reserved::ENDPOINTS)
     }
 
-    /// Slots of `COUNTERS`: one for each split and each leaf.
+    /// Slots of `COUNTERS`: one for each split, and more for those of many leaves.
     pub(crate) fn counters(self) -> u32 {
-        self.splits().saturating_add(self.leaf_slots())
+        self.splits()
+            .saturating_add(self.leaf_slots() / COUNTS_IN_RECORD)
     }
 }

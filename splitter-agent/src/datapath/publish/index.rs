@@ -14,54 +14,81 @@ use crate::datapath::sys::table::Table;
 /// What is in the index.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    /// The frontends that have a slot: what stands for each, and its index into `CURRENT`.
+    /// The frontends that have a slot: what stands for each, and its index into `SPLITS`.
     slots: HashMap<u32, Vec<(u32, u32)>>,
 }
 
 impl Index {
-    /// The index of these frontends, each with its index into `CURRENT`. It is written to the map, whatever
-    /// is there; what was right stays so all the while.
+    /// The index of these frontends, each with its index into `SPLITS`. It is written to the map, whatever
+    /// is there; what was right stays so all the while. `true` beside it if something was not.
     pub(super) fn of(
         map: &Table<IndexRecord>,
         frontends: impl Iterator<Item = (FrontendKey, u32)>,
-    ) -> Self {
+    ) -> (Self, bool) {
         let mut index = Self::default();
-        for (key, current) in frontends {
-            index.insert(&key, current);
+        for (key, split) in frontends {
+            index.insert(&key, split);
         }
+        let mut is_new = false;
         for slot in 0..SLOTS {
-            map.replace(slot, index.record(slot));
+            let record = index.record(slot);
+            if map.read(slot) != Some(record) {
+                is_new = true;
+                map.replace(slot, record);
+            }
         }
-        index
+        (index, is_new)
     }
 
     /// A frontend is in `FRONTENDS`.
-    pub(super) fn add(&mut self, map: &Table<IndexRecord>, key: &FrontendKey, current: u32) {
-        if let Some(slot) = self.insert(key, current) {
+    pub(super) fn add(&mut self, map: &Table<IndexRecord>, key: &FrontendKey, split: u32) {
+        if let Some(slot) = self.insert(key, split) {
+            map.replace(slot, self.record(slot));
+        }
+    }
+
+    /// A frontend has another split.
+    pub(super) fn change(
+        &mut self,
+        map: &Table<IndexRecord>,
+        key: &FrontendKey,
+        old: u32,
+        new: u32,
+    ) {
+        if let Some(slot) = self.exchange(key, old, new) {
             map.replace(slot, self.record(slot));
         }
     }
 
     /// A frontend is about to be removed from `FRONTENDS`.
-    pub(super) fn remove(&mut self, map: &Table<IndexRecord>, key: &FrontendKey, current: u32) {
-        if let Some(slot) = self.take_out(key, current) {
+    pub(super) fn remove(&mut self, map: &Table<IndexRecord>, key: &FrontendKey, split: u32) {
+        if let Some(slot) = self.take_out(key, split) {
             map.replace(slot, self.record(slot));
         }
     }
 
     /// Gives back the slot that has changed.
-    fn insert(&mut self, key: &FrontendKey, current: u32) -> Option<u32> {
+    fn insert(&mut self, key: &FrontendKey, split: u32) -> Option<u32> {
         let Place { slot, tag } = indexed(key)?;
-        self.slots.entry(slot).or_default().push((tag, current));
+        self.slots.entry(slot).or_default().push((tag, split));
         Some(slot)
     }
 
     /// Gives back the slot that has changed.
-    fn take_out(&mut self, key: &FrontendKey, current: u32) -> Option<u32> {
+    fn exchange(&mut self, key: &FrontendKey, old: u32, new: u32) -> Option<u32> {
         let Place { slot, tag } = indexed(key)?;
         let frontends = self.slots.get_mut(&slot)?;
-        // No two have the same index into `CURRENT`.
-        frontends.retain(|it| *it != (tag, current));
+        let own = frontends.iter_mut().find(|it| **it == (tag, old))?;
+        *own = (tag, new);
+        Some(slot)
+    }
+
+    /// Gives back the slot that has changed.
+    fn take_out(&mut self, key: &FrontendKey, split: u32) -> Option<u32> {
+        let Place { slot, tag } = indexed(key)?;
+        let frontends = self.slots.get_mut(&slot)?;
+        // No two have the same split.
+        frontends.retain(|it| *it != (tag, split));
         if frontends.is_empty() {
             self.slots.remove(&slot);
         }
@@ -105,15 +132,19 @@ mod tests {
     proptest! {
         #[test]
         fn the_index_leads_to_every_frontend_that_is_there_and_to_no_other(
-            changes in vec(any::<prop::sample::Index>(), 0..60),
+            changes in vec((any::<prop::sample::Index>(), any::<bool>()), 0..60),
         ) {
             let keys = crowded();
             let mut index = Index::default();
             let mut there = BTreeMap::new();
-            for (number, change) in (0..).zip(changes) {
+            for (number, (change, stays)) in (0..).zip(changes) {
                 let key = change.get(&keys);
                 match there.remove(key) {
-                    Some(current) => index.take_out(key, current),
+                    Some(split) if stays => {
+                        there.insert(*key, number);
+                        index.exchange(key, split, number)
+                    }
+                    Some(split) => index.take_out(key, split),
                     None => {
                         there.insert(*key, number);
                         index.insert(key, number)
@@ -124,14 +155,14 @@ mod tests {
                     let neighbours = there.keys().filter(|it| Place::of(it).slot == place.slot);
                     let expected = match (there.get(key), neighbours.count()) {
                         (_, 2..) => Answer::Ask,
-                        (Some(current), _) => Answer::At(*current),
+                        (Some(split), _) => Answer::At(*split),
                         (None, _) => Answer::Nothing,
                     };
                     prop_assert_eq!(place.read(index.record(place.slot)), expected);
                 }
             }
-            for (key, current) in there {
-                index.take_out(&key, current);
+            for (key, split) in there {
+                index.take_out(&key, split);
             }
             prop_assert!(index.slots.is_empty());
         }

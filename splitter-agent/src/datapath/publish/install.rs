@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use splitter_common::address;
 use splitter_common::layout::{
-    CurrentRecord, EndpointRecord, FrontendNames, LeafRecord, SplitRecord,
+    CounterPlace, CurrentRecord, EndpointRecord, FrontendNames, LeafRecord, SplitRecord,
 };
 use splitter_common::pick::Lattice;
 
@@ -47,7 +47,7 @@ impl Publisher {
             endpoints: plan.endpoint_count().try_into().unwrap_or(u32::MAX),
             counters: match change {
                 Change::Endpoints => 0,
-                Change::Added | Change::Shares => leaves.saturating_add(1),
+                Change::Added | Change::Shares => CounterPlace::records(leaves),
             },
         };
         let slots = self.free.take(need, owner)?;
@@ -197,7 +197,8 @@ impl Publisher {
         }
     }
 
-    /// Writes the one word that programs a record, and the names that go with it.
+    /// Writes the words that program a record, and the names that go with it. A connection is led by one of
+    /// them, the index's or that in `CURRENT`.
     fn flip(
         &mut self,
         frontend: Frontend,
@@ -211,7 +212,10 @@ impl Publisher {
             write_names(&mut self.maps, frontend, plan)?;
         }
         self.maps.current.replace(current, record);
-        if self.installed.contains_key(&frontend) {
+        if let Some(old) = self.installed.get(&frontend) {
+            let split = old.slots.split.first;
+            self.index
+                .change(&self.maps.index, &frontend.key(), split, record.split);
             return Ok(());
         }
         let inserted = self
@@ -224,7 +228,8 @@ impl Publisher {
             let _ = self.maps.frontend_names.remove(&key);
             return inserted;
         }
-        self.index.add(&self.maps.index, &frontend.key(), current);
+        self.index
+            .add(&self.maps.index, &frontend.key(), record.split);
         inserted
     }
 
@@ -232,17 +237,16 @@ impl Publisher {
     pub(super) fn remove(&mut self, frontend: Frontend) -> Result<(), FrontendError> {
         let key = key_bytes(&frontend.key());
         let installed = self.installed.get(&frontend);
-        let current = installed.map(|installed| installed.slots.current.first);
+        let split = installed.map(|installed| installed.slots.split.first);
         // First: an agent that ends here leaves a frontend that the next one finds. What only the index led
         // to would be free to it while programs may use it.
-        if let Some(current) = current {
-            self.index
-                .remove(&self.maps.index, &frontend.key(), current);
+        if let Some(split) = split {
+            self.index.remove(&self.maps.index, &frontend.key(), split);
         }
         match self.maps.frontends.remove(&key) {
             Err(error) if !is_not_found(&error) => {
-                if let Some(current) = current {
-                    self.index.add(&self.maps.index, &frontend.key(), current);
+                if let Some(split) = split {
+                    self.index.add(&self.maps.index, &frontend.key(), split);
                 }
                 return Err(MapsError::access("remove from", "FRONTENDS")(error).into());
             }

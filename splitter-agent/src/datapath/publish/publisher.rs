@@ -125,7 +125,6 @@ impl Publisher {
             freed: 0,
         };
         if publisher.recover()? {
-            // Frontends were removed just now.
             publisher.synchronize();
         }
         Ok(publisher)

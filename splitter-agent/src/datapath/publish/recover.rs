@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use aya::maps::{HashMap, MapData};
+use splitter_common::layout::CounterPlace;
 
 use crate::datapath::maps::{KeyBytes, MapsError, key_bytes};
 use crate::datapath::view::{FrontendView, View};
@@ -16,7 +17,8 @@ use super::slots::Run;
 
 impl Publisher {
     /// Finds out what is programmed, and so which slots are free. What cannot be used is
-    /// removed; `true` if there was such a thing.
+    /// removed. `true` if there was such a thing, or if the index led elsewhere: programs that run may use
+    /// what is free now.
     pub(super) fn recover(&mut self) -> Result<bool, MapsError> {
         let view = View::read(&self.maps)?;
         self.generation = self.last_generation();
@@ -41,12 +43,13 @@ impl Publisher {
             let _ = self.maps.frontends.remove(key);
         }
         let frontends = self.installed.iter();
-        let frontends = frontends.map(|(it, entry)| (it.key(), entry.slots.current.first));
-        self.index = Index::of(&self.maps.index, frontends);
+        let frontends = frontends.map(|(it, entry)| (it.key(), entry.slots.split.first));
+        let (index, is_new) = Index::of(&self.maps.index, frontends);
+        self.index = index;
         self.remove_stale()?;
         self.recover_clients()?;
         self.recover_pod_names()?;
-        Ok(forgot)
+        Ok(forgot || is_new)
     }
 
     /// The highest generation of all records, those that are free too: a flow remembers that of the record
@@ -75,7 +78,10 @@ impl Publisher {
                 view.leaves.first().map_or(0, |leaf| leaf.first_endpoint),
                 u32::try_from(view.plan.endpoint_count()).ok()?,
             ),
-            counters: Run::new(record.first_counter, record.leaf_count.checked_add(1)?),
+            counters: Run::new(
+                record.first_counter,
+                CounterPlace::records(record.leaf_count),
+            ),
         };
         if !self.free.claim(slots) {
             return None;

@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytemuck::checked::{CheckedBitPattern, try_pod_read_unaligned};
 use bytemuck::{NoUninit, Zeroable};
-use splitter_common::layout::{CounterRecord, CurrentRecord, IndexRecord, PodLevels, SocketRecord};
+use splitter_common::layout::{
+    COUNTS_IN_RECORD, CounterPlace, CounterRecord, CurrentRecord, IndexRecord, PodLevels,
+    SocketRecord,
+};
 
 use super::maps::Mapping;
 
@@ -125,7 +128,6 @@ impl<T: Word> Table<T> {
 /// kernel may be replacing.
 pub(crate) trait Counts {}
 
-impl Counts for CounterRecord {}
 impl Counts for SocketRecord {}
 impl Counts for u64 {}
 
@@ -137,5 +139,20 @@ impl<T: Counts> Table<T> {
             // kernel can reach it.
             unsafe { AtomicU64::from_ptr(words) }.load(Ordering::Acquire)
         })
+    }
+}
+
+impl Table<CounterRecord> {
+    /// A counter, which the kernel may be adding to; 0 if there is none.
+    pub(crate) fn counted(&self, place: CounterPlace) -> u64 {
+        let record = self.words(place.record);
+        record
+            .filter(|_| place.count < COUNTS_IN_RECORD)
+            .map_or(0, |counts| {
+                // SAFETY: inside the record, aligned to 8, and only ever touched by atomic operations while
+                // the kernel can reach it.
+                let count = unsafe { AtomicU64::from_ptr(counts.add(place.count as usize)) };
+                count.load(Ordering::Acquire)
+            })
     }
 }
