@@ -100,8 +100,9 @@ pub(crate) fn fork_apart(kept: &impl AsRawFd, body: impl FnOnce()) -> io::Result
                 for standard in 0..3 {
                     libc::dup2(nothing.as_raw_fd(), standard);
                 }
-                libc::close_range(3, kept - 1, 0);
-                libc::close_range(kept + 1, libc::c_uint::MAX, 0);
+                // Not every C library has it as a function.
+                libc::syscall(libc::SYS_close_range, 3, kept - 1, 0);
+                libc::syscall(libc::SYS_close_range, kept + 1, libc::c_uint::MAX, 0);
             }
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
             exit(if outcome.is_ok() { 0 } else { 101 })
@@ -256,12 +257,7 @@ pub(crate) fn unmount(target: &Path) -> io::Result<()> {
 
 /// The kind of the file system that holds `path`, as the kernel's magic number.
 pub(crate) fn file_system_kind(path: &Path) -> io::Result<i64> {
-    let path = c_path(path)?;
-    let mut answer = std::mem::MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: the string ends in NUL; the kernel fills `answer` when it reports success.
-    check(unsafe { libc::statfs(path.as_ptr(), answer.as_mut_ptr()) })?;
-    // SAFETY: statfs succeeded, so the record is filled.
-    Ok(unsafe { answer.assume_init() }.f_type)
+    Ok(rustix::fs::statfs(path)?.f_type)
 }
 
 /// Lets up to `length` connections wait to be accepted (std asks for 128).
