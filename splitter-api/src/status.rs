@@ -16,7 +16,7 @@ pub struct Status {
     /// frontend.
     pub splits: Vec<Split>,
     /// Frontends whose records do not fit together, as `ADDRESS:PORT/PROTOCOL`. Connections to them
-    /// pass through until the agent publishes them again. Empty if only some splits were asked for.
+    /// may pass through until the agent publishes them again. Empty if only some splits were asked for.
     pub inconsistent: Vec<String>,
     /// What happened to connections to frontends, of all splits.
     pub verdicts: VerdictCounts,

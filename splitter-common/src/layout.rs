@@ -101,7 +101,8 @@ pub struct IndexRecord {
 }
 
 /// Which record is programmed: one aligned 64-bit word, read and written whole, since no BPF
-/// map updates more than that atomically. A store to it is what changes a split.
+/// map updates more than that atomically. A store to it is what changes a split, and one to the index for
+/// those that are looked up there alone.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct CurrentRecord {

@@ -116,7 +116,7 @@ fn text(
     for frontend in &status.inconsistent {
         writeln!(
             text,
-            "\n{frontend}  its records do not fit together; connections pass through until the \
+            "\n{frontend}  its records do not fit together; connections may pass through until the \
              agent publishes it again"
         )?;
     }

@@ -43,8 +43,8 @@ pub struct Reading {
     leaves: HashMap<u32, Count>,
     /// `None` without a table of live sockets.
     sockets: Option<SocketUse>,
-    /// Frontends whose records do not fit together, or that no agent wrote; the kernel lets
-    /// connections to them pass.
+    /// Frontends whose records do not fit together, or that no agent wrote; the kernel may
+    /// let connections to them pass.
     pub inconsistent: usize,
     /// Verdicts on connections to frontends since the maps were made.
     pub verdicts: BTreeMap<&'static str, u64>,

@@ -25,8 +25,8 @@ use super::sockets::Sockets;
 pub struct View {
     /// Every frontend, with its split.
     pub frontends: BTreeMap<Frontend, FrontendView>,
-    /// Frontends whose records do not fit together; the kernel lets connections to them
-    /// pass.
+    /// Frontends whose records do not fit together; the kernel may let connections to
+    /// them pass.
     pub inconsistent: BTreeSet<Frontend>,
     /// Keys of `FRONTENDS` that no agent wrote.
     pub(crate) foreign: Vec<KeyBytes>,

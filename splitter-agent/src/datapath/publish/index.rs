@@ -19,8 +19,8 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// The index of these frontends, each with its index into `SPLITS`. It is written to the map, whatever
-    /// is there; what was right stays so all the while. `true` beside it if something was not.
+    /// The index of these frontends, each with its index into `SPLITS`. What of the map differs is written,
+    /// whatever is there; `true` beside it if something was.
     pub(super) fn of(
         map: &Table<IndexRecord>,
         frontends: impl Iterator<Item = (FrontendKey, u32)>,

@@ -1,8 +1,8 @@
 //! Writing a frontend's records, and removing them.
 //!
 //! A new record, its leaves and its endpoints are written into free slots, and then the
-//! frontend's one word is flipped to the new record. A connection sees the old split or the new
-//! one, whole.
+//! frontend's word is flipped to the new record, and that of the index. A connection is led by one of
+//! them, and sees the old split or the new one, whole.
 
 use std::net::SocketAddr;
 
@@ -197,8 +197,8 @@ impl Publisher {
         }
     }
 
-    /// Writes the words that program a record, and the names that go with it. A connection is led by one of
-    /// them, the index's or that in `CURRENT`.
+    /// Writes the words that program a record, and the names that go with it. That in `CURRENT` comes first: it
+    /// is what the next agent believes.
     fn flip(
         &mut self,
         frontend: Frontend,

@@ -4,6 +4,7 @@
 //! programmed points at, and the next publisher finds them so (see `recover`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 
 use splitter_common::pick::Lattice;
 
@@ -124,8 +125,10 @@ impl Publisher {
             pod_names: BTreeMap::new(),
             freed: 0,
         };
-        if publisher.recover()? {
-            publisher.synchronize();
+        if publisher.recover()? && !publisher.synchronize() {
+            let error =
+                "a program may still use what is free, and the kernel refuses to wait for it";
+            return Err(PublishError::Grace(io::Error::other(error)));
         }
         Ok(publisher)
     }
