@@ -75,10 +75,15 @@ impl NameServers {
 /// It connects its sockets.
 #[test]
 fn the_resolver_of_glibc_is_answered_by_both_of_two_name_servers() {
+    let Some(getent) = packages::find("getent") else {
+        eprintln!("left out: there is no getent on this machine");
+        return;
+    };
     let servers = NameServers::new("dns-glibc");
     let address = servers.frontend.address.ip();
     servers.client.set_name_server(address).unwrap();
-    assert_eq!(servers.count(20, "getent", &["ahostsv4", NAME]), [18, 2]);
+    let getent = getent.to_str().expect("text");
+    assert_eq!(servers.count(20, getent, &["ahostsv4", NAME]), [18, 2]);
     assert_eq!(servers.scene.view(servers.frontend).connections, 20);
 }
 
