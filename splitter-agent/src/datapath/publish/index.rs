@@ -55,9 +55,9 @@ impl Index {
         old: u32,
         new: u32,
     ) {
-        if let Some(slot) = self.exchange(key, old, new) {
-            map.replace(slot, self.record(slot));
-        }
+        // The map is written once, with the new one in place.
+        self.take_out(key, old);
+        self.add(map, key, new);
     }
 
     /// A frontend is about to be removed from `FRONTENDS`.
@@ -71,15 +71,6 @@ impl Index {
     fn insert(&mut self, key: &FrontendKey, split: u32) -> Option<u32> {
         let Place { slot, tag } = indexed(key)?;
         self.slots.entry(slot).or_default().push((tag, split));
-        Some(slot)
-    }
-
-    /// Gives back the slot that has changed.
-    fn exchange(&mut self, key: &FrontendKey, old: u32, new: u32) -> Option<u32> {
-        let Place { slot, tag } = indexed(key)?;
-        let frontends = self.slots.get_mut(&slot)?;
-        let own = frontends.iter_mut().find(|it| **it == (tag, old))?;
-        *own = (tag, new);
         Some(slot)
     }
 
@@ -142,7 +133,8 @@ mod tests {
                 match there.remove(key) {
                     Some(split) if stays => {
                         there.insert(*key, number);
-                        index.exchange(key, split, number)
+                        index.take_out(key, split);
+                        index.insert(key, number)
                     }
                     Some(split) => index.take_out(key, split),
                     None => {

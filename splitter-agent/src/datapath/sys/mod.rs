@@ -103,18 +103,5 @@ fn object_info<T: Pod>(object: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
 ///
 /// As `statfs(2)`.
 pub(crate) fn file_system_magic(path: &Path) -> io::Result<i64> {
-    let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
-    let mut status = std::mem::MaybeUninit::<libc::statfs>::zeroed();
-    // SAFETY: the path is NUL-terminated and the structure is as long as the kernel's.
-    if unsafe { libc::statfs(path.as_ptr(), status.as_mut_ptr()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: zeroed at first and filled by the kernel since.
-    let status = unsafe { status.assume_init() };
-    #[allow(
-        clippy::unnecessary_cast,
-        reason = "signed in one C library, unsigned in another"
-    )]
-    let magic = status.f_type as i64;
-    Ok(magic)
+    Ok(rustix::fs::statfs(path)?.f_type)
 }
